@@ -1,0 +1,73 @@
+"""Turn the annotated keyword defaults of an experiment's `main` into command-line flags."""
+
+import argparse
+import dataclasses
+import inspect
+import os
+import re
+import signal
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+from common.errors import UserError
+from common.run import Run
+
+
+def cli(main: Callable, argv: list[str] | None = None) -> None:
+    """Run `main` with the flags in `argv` (default: the command line), as a program.
+
+    Every parameter `name: type = default,  # help` of `main` becomes `--name`; a bool also gets `--no-name`, a
+    `Literal` its choices. The fields of `Run` are added as a group of their own. What the user can mend ends in one
+    sentence and exit status 1 (2 for a mistyped flag), Ctrl-C and SIGTERM in exit status 130.
+    """
+    module = sys.modules[main.__module__]
+    parser = argparse.ArgumentParser(
+        prog=f"python {Path(module.__file__).name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    ours = [p for p in inspect.signature(main).parameters.values() if p.name != "run"]
+    settings = [field for field in dataclasses.fields(Run) if field.init]
+    add_flags(parser.add_argument_group("the experiment"), main, ours)
+    add_flags(parser.add_argument_group("the run (changes no experiment's question)"), Run, settings)
+    flags = vars(parser.parse_args(argv))
+    run = Run(**{field.name: flags.pop(field.name) for field in settings})
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "please stop" is a Ctrl-C
+    try:
+        main(**flags, run=run)
+    except UserError as error:
+        sys.exit(f"{parser.prog.split()[-1]}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `python train.py | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def add_flags(group: argparse._ArgumentGroup, owner: Callable, parameters: list) -> None:
+    """Add one flag to `group` for each of `parameters` (of a function or a dataclass, with name and default)."""
+    types, comments = typing.get_type_hints(owner), read_comments(owner)
+    for parameter in parameters:
+        kind, default = types[parameter.name], parameter.default
+        text = comments.get(parameter.name, "")
+        if default not in ("", None):
+            text += f" [{('yes' if default else 'no') if kind is bool else default}]"
+        options = {"default": default, "help": text.replace("%", "%%")}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(kind) is typing.Literal:
+            options["choices"] = typing.get_args(kind)
+            options["metavar"] = "|".join(options["choices"])
+        else:
+            options["type"] = kind
+            options["metavar"] = kind.__name__.upper().replace("STR", "NAME")
+        group.add_argument("--" + parameter.name.replace("_", "-"), **options)
+
+
+def read_comments(owner: Callable) -> dict[str, str]:
+    """Map each `name: type = default,  # comment` in the source of `owner` to its comment."""
+    return dict(re.findall(r"^\s*(\w+):[^#\n]*#\s*(.*?)\s*$", inspect.getsource(owner), re.MULTILINE))

@@ -1,0 +1,54 @@
+"""Data sets: `load` returns the decoded train, validation and test set of any of them."""
+
+from pathlib import Path
+
+from common.datasets.cache import decode_once
+from common.datasets.segmentation_set import VOID, SegmentationSet, Source
+from common.datasets.shapes import shapes
+from common.datasets.voc import voc2007, voc2012
+from common.errors import UserError
+from common.run import Run
+
+# Each takes the data root and returns a Source: what the set consists of, and how one sample is read.
+SOURCES = {"voc2007": voc2007, "voc2012": voc2012, "shapes": shapes}
+
+__all__ = ["SOURCES", "VOID", "SegmentationSet", "Source", "load"]
+
+
+def load(
+    dataset: str, image_size: int | tuple[int, int], run: Run
+) -> tuple[SegmentationSet, SegmentationSet, SegmentationSet]:
+    """Return the train, validation and test set of `dataset`, every image and mask resized to `image_size`.
+
+    The first call decodes the files, in parallel, and keeps the result under `run.cache_dir`; later calls map that
+    into memory and read no image file. Files are checked while they are decoded.
+
+    Args:
+        dataset: a key of `SOURCES`.
+        image_size: height and width in pixels, or one number for both. Images are stretched to it.
+        run: says where the data and the cache are.
+
+    Raises:
+        UserError: an unknown name, missing or damaged files, values that are no class.
+    """
+    if dataset not in SOURCES:
+        raise UserError(f"--dataset {dataset} is not known; choose one of {', '.join(SOURCES)}")
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if min(size) < 1:
+        raise UserError(f"--image-size {image_size} must be at least 1 pixel")
+    with run.first():
+        source = SOURCES[dataset](Path(run.data_root))
+        sets = [
+            SegmentationSet(
+                *decode_once(source, dataset, split, size, Path(run.cache_dir), progress=run.rank == 0),
+                names=[sample[0] for sample in source.splits[split]],
+                classes=source.classes,
+                palette=source.palette,
+                dataset=dataset,
+                split=split,
+            )
+            for split in ("train", "val", "test")
+        ]
+    counts = ", ".join(f"{len(s)} {s.split}" for s in sets)
+    run.print(f"{dataset}: {counts} images at {size[0]}x{size[1]}, {len(source.classes)} classes")
+    return tuple(sets)

@@ -1,0 +1,65 @@
+"""What a data set is, before it is decoded and after."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+VOID = 255  # the mask value that is no class: neither trained on nor scored
+
+
+@dataclass
+class SegmentationSet:
+    """One decoded split: `images` (N, 3, H, W) and `masks` (N, H, W), both uint8, mapped from disk.
+
+    The images lie in memory as (N, H, W, 3), which is what torch calls channels-last.
+    """
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    names: list[str]  # of the N images
+    classes: tuple[str, ...]  # names of the mask values 0, 1, ...
+    palette: tuple[tuple[int, int, int], ...]  # their colours
+    dataset: str  # "voc2007"
+    split: str  # "train", "val" or "test"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included, void not."""
+        return len(self.classes)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return tuple(self.images.shape[-2:])
+
+
+@dataclass
+class Source:
+    """What a data set consists of and how to read it.
+
+    A sample is a tuple whose first item is its name; the rest (paths, numbers) is for `read`, which returns the RGB
+    image and the mask, (H, W) uint8 with classes and VOID, both at their own size. The cache is renewed when a sample
+    or a file that it names changes.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    splits: dict[str, list[tuple]]  # "train", "val", "test"
+    read: Callable[[tuple], tuple[Image.Image, np.ndarray]]
+
+
+def split_off(samples: list, fraction: float = 0.1, seed: int = 0) -> tuple[list, list]:
+    """Split `samples` at random into (rest, part): for sets that publish no validation split.
+
+    The split depends on `seed` alone, not on the run's, so all runs are selected on the same images.
+    """
+    chosen = set(random.Random(seed).sample(range(len(samples)), max(1, round(fraction * len(samples)))))
+    rest = [sample for i, sample in enumerate(samples) if i not in chosen]
+    return rest, [samples[i] for i in sorted(chosen)]

@@ -1,0 +1,82 @@
+"""Generated scenes of overlapping shapes: a data set that needs no download, and on which a broken model fails.
+
+Every class prefers a colour but does not own it, so colour alone leaves many pixels wrong. Objects are outlined with
+void, as annotators do in VOC. The same index always gives the same scene.
+"""
+
+import colorsys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from common.datasets.segmentation_set import VOID, Source
+
+CLASSES = ("background", "disk", "square", "triangle", "star", "cross")
+PALETTE = ((0, 0, 0), (230, 75, 60), (245, 190, 40), (80, 180, 90), (60, 130, 220), (160, 90, 200))
+HUES = (None, 0.0, 0.14, 0.36, 0.6, 0.78)  # a class's favourite; a fifth of the objects have any other
+SIDE = 256  # pixels
+COUNTS = {"train": 600, "val": 100, "test": 100}
+
+
+def shapes(data_root: Path) -> Source:
+    """Return 600 training, 100 validation and 100 test scenes. `data_root` is not used."""
+    splits, first = {}, 0  # a sample names this file too, so that a change of it renews the cache
+    for split, count in COUNTS.items():
+        splits[split] = [(f"{split}_{i:03}", first + i, Path(__file__)) for i in range(count)]
+        first += count
+    return Source(CLASSES, PALETTE, splits, lambda sample: draw_scene(sample[1]))
+
+
+def draw_scene(index: int, side: int = SIDE) -> tuple[Image.Image, np.ndarray]:
+    """Return scene number `index`: the RGB image and the mask (side, side) uint8 with classes and VOID."""
+    rng = np.random.default_rng([2007, index])
+    image = _texture(rng, _color(rng, rng.random(), saturation=(0.05, 0.5)), side)
+    mask = Image.new("L", (side, side), 0)
+    for _ in range(rng.integers(2, 6)):
+        kind = int(rng.integers(1, len(CLASSES)))
+        hue = HUES[kind] + rng.normal(0, 0.03) if rng.random() < 0.8 else rng.random()
+        radius = side * rng.uniform(0.14, 0.34)
+        center = rng.uniform(0, side, size=2)
+        outline = [tuple(point) for point in center + radius * _outline(CLASSES[kind], rng.uniform(0, 2 * np.pi))]
+        stencil = Image.new("L", (side, side), 0)
+        ImageDraw.Draw(stencil).polygon(outline, fill=255)
+        image.paste(_texture(rng, _color(rng, hue, saturation=(0.4, 1.0)), side), mask=stencil)
+        draw = ImageDraw.Draw(mask)
+        draw.polygon(outline, fill=kind)
+        draw.line([*outline, *outline[:2]], fill=VOID, width=max(1, side // 64), joint="curve")
+    return image, np.asarray(mask)
+
+
+def _outline(kind: str, angle: float) -> np.ndarray:
+    """Return the corners (n, 2) of a shape that fits in the unit circle, turned by `angle` radians."""
+    count, inner = {"disk": (48, 1), "square": (4, 1), "triangle": (3, 1), "star": (10, 0.42), "cross": (12, 1)}[kind]
+    turns = np.arange(count) / count
+    radii = np.where(np.arange(count) % 2, inner, 1.0)
+    if kind == "cross":  # four arms with three corners each: left tip, right tip, the inner corner after it
+        spread = 0.055
+        turns = np.concatenate([[arm / 4 - spread, arm / 4 + spread, arm / 4 + 0.125] for arm in range(4)])
+        radii = np.tile([1.0, 1.0, np.sqrt(2) * np.sin(2 * np.pi * spread)], 4)
+    turns = 2 * np.pi * turns + angle
+    return radii[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+
+
+def _color(rng: np.random.Generator, hue: float, saturation: tuple[float, float]) -> np.ndarray:
+    """Return an RGB colour (3,) from 0 to 255."""
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(0.35, 0.95)))
+
+
+def _texture(rng: np.random.Generator, color: np.ndarray, side: int) -> Image.Image:
+    """Return a (side, side) picture of `color` with soft blotches, stripes and grain."""
+    blotches = Image.fromarray(22 * rng.standard_normal((6, 6), dtype=np.float32)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    angle, period = rng.uniform(0, np.pi), rng.uniform(0.04, 0.2) * side
+    stripes = rng.uniform(0, 22) * np.sin(
+        (x * float(np.cos(angle)) + y * float(np.sin(angle))) * float(2 * np.pi / period)
+    )
+    light = np.asarray(blotches) + stripes
+    grain = 12 * rng.standard_normal((side, side), dtype=np.float32)
+    color = color.astype(np.float32)
+    return Image.fromarray((color + (light + grain)[..., None]).clip(0, 255).astype(np.uint8))

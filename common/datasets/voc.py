@@ -1,0 +1,70 @@
+"""PASCAL VOC 2007 and 2012 in their official layout: 20 classes of objects and the background.
+
+Everingham et al., The PASCAL Visual Object Classes (VOC) Challenge, IJCV 2010.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.datasets.reading import check_size, read_image, read_mask
+from common.datasets.segmentation_set import Source, split_off
+from common.errors import UserError
+
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+VOID_COLOR = (224, 224, 192)
+
+
+def voc_palette(count: int = len(CLASSES)) -> tuple[tuple[int, int, int], ...]:
+    """Return the colours of VOC's classes: the bits of the class number, dealt out to red, green and blue."""
+
+    def channel(index: int, offset: int) -> int:
+        return sum((index >> 3 * bit + offset & 1) << 7 - bit for bit in range(3))
+
+    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count))
+
+
+PALETTE = voc_palette()
+
+
+def voc2007(data_root: Path) -> Source:
+    """Return VOC 2007's segmentation set: 209 images for training, 213 for validation, 210 for the test."""
+    folder = data_root / "VOCdevkit" / "VOC2007"
+    splits = {split: _samples(folder, split, "voc2007") for split in ("train", "val", "test")}
+    return Source(CLASSES, PALETTE, splits, _read)
+
+
+def voc2012(data_root: Path) -> Source:
+    """Return VOC 2012's: a tenth of its 1464 training images to validate on, its 1449 validation images as test.
+
+    The labels of the official test set are not public.
+    """
+    folder = data_root / "VOCdevkit" / "VOC2012"
+    train, val = split_off(_samples(folder, "train", "voc2012"))
+    return Source(CLASSES, PALETTE, {"train": train, "val": val, "test": _samples(folder, "val", "voc2012")}, _read)
+
+
+def _samples(folder: Path, split: str, dataset: str) -> list[tuple[str, Path, Path]]:
+    """Return (name, image, mask) for each name that the official list of `split` holds."""
+    listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not listing.is_file():
+        raise UserError(
+            f"{listing} is missing; get the data with `python download.py {dataset}`, point --data-root at the folder "
+            "that holds VOCdevkit, or try --dataset shapes, which needs no download"
+        )
+    names = listing.read_text(encoding="utf-8", errors="replace").split()
+    if not names:
+        raise UserError(f"{listing} is empty; it should list one image name a line")
+    images, masks = folder / "JPEGImages", folder / "SegmentationClass"
+    return [(name, images / f"{name}.jpg", masks / f"{name}.png") for name in names]
+
+
+def _read(sample: tuple[str, Path, Path]) -> tuple[Image.Image, np.ndarray]:
+    _, image_path, mask_path = sample
+    image, mask = read_image(image_path), read_mask(mask_path, PALETTE, VOID_COLOR)
+    check_size(image, mask, image_path, mask_path)
+    return image, mask

@@ -1,0 +1,282 @@
+"""The one training loop and the one evaluation, for every experiment."""
+
+import contextlib
+import csv
+import io
+import math
+import time
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from tqdm import tqdm
+
+from common import checkpoint, plotting
+from common.errors import UserError
+from common.files import write_json, write_text
+from common.loader import Loader
+from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
+from common.run import Run
+
+
+def train_one_epoch(
+    model: nn.Module,
+    loader: Loader,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | None,
+    run: Run,
+    bar: tqdm,
+) -> tuple[float, ConfusionMatrix]:
+    """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
+
+    Both are of the network in training mode on augmented images, as it was at each batch. Nothing in the loop waits
+    for the device.
+    """
+    model.train()
+    matrix = ConfusionMatrix(loader.data.num_classes, run.device)
+    sums = torch.zeros(2, device=run.device)  # loss, and weight of the pixels it is of
+    shown = torch.zeros((), pin_memory=run.device.type == "cuda")
+    for images, masks in loader:
+        with run.autocast():
+            logits = model(images)
+        total, weight = criterion(logits.float(), masks)
+        # Over several processes, gradients are averaged: dividing by the mean weight makes that the mean over pixels.
+        mean_weight = run.sum(weight) / run.world_size
+        loss = total / mean_weight.clamp(min=1e-12)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if isinstance(scheduler, LRScheduler):
+            scheduler.step()
+
+        matrix.update(logits.detach().argmax(1), masks)
+        sums += torch.stack([total.detach(), weight])
+        shown.copy_(loss.detach(), non_blocking=True)  # the bar shows what has arrived, and waits for nothing
+        bar.set_postfix_str(f"loss {shown.item():.3f}", refresh=False)
+        bar.update(len(images) * run.world_size)
+    total, weight = run.sum(sums).tolist()
+    return total / max(weight, 1e-12), matrix.gathered(run)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: Loader, criterion: nn.Module, run: Run) -> tuple[float, ConfusionMatrix]:
+    """Return the mean loss over the non-void pixels of `loader`, and the confusion matrix of its images."""
+    model.eval()
+    matrix = ConfusionMatrix(loader.data.num_classes, run.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=run.device)
+    for images, masks in loader:
+        with run.autocast():
+            logits = model(images)
+        sums += torch.stack(criterion(logits.float(), masks))
+        matrix.update(logits.argmax(1), masks)
+    total, weight = run.sum(sums).tolist()
+    return total / max(weight, 1e-12), matrix.gathered(run)
+
+
+def fit(
+    model: nn.Module,
+    train_loader: Loader,
+    val_loader: Loader,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | ReduceLROnPlateau | None = None,
+    *,
+    epochs: int,
+    run: Run,
+    patience: int = 0,
+) -> None:
+    """Train `model`, then give it the weights of the epoch with the best validation mIoU.
+
+    After every epoch, history.csv and last_<run>.pt are written, and best_<run>.pt if the epoch is the best so far; at
+    the end, or at Ctrl-C, the curves. With `--resume` training goes on after the last epoch that last_<run>.pt holds.
+
+    Args:
+        model: any module from images (B, 3, H, W) to logits (B, num_classes, H, W); moved to the run's device.
+        criterion: from (logits, masks) to (total, weight), see `common.losses`.
+        scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
+        epochs: how often the training set is seen.
+        patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
+
+    Raises:
+        UserError: nothing to train, a checkpoint that does not fit, a loss that is not finite.
+    """
+    if epochs < 1:
+        raise UserError(f"--epochs {epochs} must be at least 1")
+    model.to(run.device, memory_format=torch.channels_last)
+    criterion.to(run.device)
+    history = resume(model, optimizer, scheduler, run) if run.resume else []
+    if run.last_checkpoint.exists() and not run.resume:
+        run.print(f"starting over: {run.last_checkpoint} will be replaced (--resume goes on from it)")
+    network = torch.compile(model) if run.compile else model
+    if run.world_size > 1:
+        network = DistributedDataParallel(network)
+
+    images = len(train_loader.data) * train_loader.copies
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(progress_bar(run, total=epochs * images, initial=len(history) * images))
+        log = stack.enter_context(tensorboard(run, len(history))) if run.tensorboard and run.rank == 0 else None
+        try:
+            while len(history) < epochs and not out_of_patience(history, patience):
+                epoch, start = len(history) + 1, time.perf_counter()
+                bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
+                torch.manual_seed(train_loader.seed_of(epoch))  # dropout, if any, needs no state to resume
+                train_loader.set_epoch(epoch)
+                row = {"epoch": epoch, "lr": optimizer.param_groups[-1]["lr"]}
+                loss, matrix = train_one_epoch(network, train_loader, criterion, optimizer, scheduler, run, bar)
+                row |= {"train_loss": loss, "train_miou": matrix.mean_iou()}
+                row |= {"train_pixel_accuracy": matrix.pixel_accuracy()}
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"the loss is {loss} in epoch {epoch}, at learning rate {row['lr']:.2g}; try a smaller --lr. "
+                        f"{run.last_checkpoint} holds the {len(history)} epochs before"
+                    )
+                loss, matrix = evaluate(network, val_loader, criterion, run)
+                row |= {"val_loss": loss, "val_miou": matrix.mean_iou(), "val_pixel_accuracy": matrix.pixel_accuracy()}
+                if isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step(row["val_miou"])
+                row["seconds"] = time.perf_counter() - start
+                history.append(row)
+                if run.rank == 0:
+                    keep(model, optimizer, scheduler, history, train_loader, run)
+                    bar.write(epoch_line(history, epochs))
+                if log:
+                    for key, value in row.items():
+                        log.add_scalar(key, value, epoch)
+        except KeyboardInterrupt:
+            bar.close()
+            if run.rank == 0 and history:
+                plotting.plot_curves(history, run.plot(), run.name)
+            state = f"{run.last_checkpoint} holds the first {len(history)}, --resume goes on from there"
+            run.print(f"interrupted in epoch {len(history) + 1}: {state if history else 'nothing is kept of it'}")
+            raise
+    if run.rank == 0:
+        plotting.plot_curves(history, run.plot(), run.name)
+    best = best_row(history)
+    checkpoint.load_weights(model, checkpoint.load(run.best_checkpoint), run.best_checkpoint)
+    stopped = f" after {patience} epochs without a better one" if len(history) < epochs else ""
+    run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {len(history)}{stopped}")
+
+
+def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run) -> dict:
+    """Score `model` on the test set, once: print a table, write runs/<run>/test.json, draw some predictions.
+
+    Returns:
+        What test.json holds: every score of `common.metrics` under "scores", the same for predicting background
+        everywhere under "floor", the IoU per class (None for a class in neither target nor prediction), the loss.
+    """
+    loss, matrix = evaluate(model, test_loader, criterion, run)
+    data, floor = test_loader.data, matrix.floor()
+    scores, floor_scores = matrix.scores(), floor.scores()
+    iou = {name: None if math.isnan(v) else v for name, v in zip(data.classes, matrix.iou().tolist(), strict=True)}
+    present = int(matrix.present().sum())
+    result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size, "loss": loss}
+    result |= {"scores": scores, "floor": floor_scores, "classes_in_target": present, "iou": iou}
+    if run.rank == 0:
+        write_json(run.folder / "test.json", result)
+        plotting.plot_predictions(model, data, run)
+
+    height, width = data.image_size
+    run.print(f"\n{data.dataset} test, {len(data)} images at {height}x{width}{'score':>25}{'all background':>18}")
+    for name, value in scores.items():
+        run.print(f"  {name:<45}{value:>14.4f}{floor_scores[name]:>18.4f}")
+    run.print("  IoU: " + ", ".join(f"{name} {value:.2f}" for name, value in iou.items() if value is not None))
+    run.print(
+        f"test: mIoU {scores[MIOU]:.4f} (floor {floor_scores[MIOU]:.4f}) over {present} of {data.num_classes} classes, "
+        f"pixel accuracy {scores[PIXEL_ACCURACY]:.4f} (floor {floor_scores[PIXEL_ACCURACY]:.4f}), loss {loss:.3f}"
+    )
+    run.print(f"see {run.plot()} and {run.plot('predictions')}; the model is {run.best_checkpoint}")
+    return result
+
+
+def keep(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | ReduceLROnPlateau | None,
+    history: list[dict],
+    train_loader: Loader,
+    run: Run,
+) -> None:
+    """Write what the last epoch left: best_<run>.pt if it is the best, history.csv, last_<run>.pt.
+
+    last_<run>.pt comes last. A kill before it repeats the epoch, which writes the same files again.
+    """
+    contents = checkpoint.describe(model, train_loader.data, run, history)
+    if best_row(history) is history[-1]:
+        checkpoint.save(run.best_checkpoint, contents)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(run.folder / "history.csv", text.getvalue())
+    state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler and scheduler.state_dict(), "history": history}
+    checkpoint.save(run.last_checkpoint, contents | state)
+
+
+def resume(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | ReduceLROnPlateau | None,
+    run: Run,
+) -> list[dict]:
+    """Load last_<run>.pt into model, optimizer and scheduler; return its history.
+
+    Raises:
+        UserError: it is damaged, or of another model or optimizer.
+    """
+    contents = checkpoint.load(run.last_checkpoint)
+    checkpoint.load_weights(model, contents, run.last_checkpoint)
+    try:
+        optimizer.load_state_dict(contents["optimizer"])
+    except (KeyError, ValueError):
+        raise UserError(f"{run.last_checkpoint} was trained with another optimizer; it cannot be resumed") from None
+    if (scheduler is None) != (contents["scheduler"] is None):
+        raise UserError(f"{run.last_checkpoint} was trained with another schedule; it cannot be resumed")
+    if scheduler:
+        scheduler.load_state_dict(contents["scheduler"])
+    history = contents["history"]
+    run.print(f"resuming {run.last_checkpoint} after epoch {len(history)}")
+    return history
+
+
+def best_row(history: list[dict]) -> dict:
+    """Return the row of the first epoch with the best validation mIoU (NaN counts as the worst)."""
+    return max(history, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])
+
+
+def out_of_patience(history: list[dict], patience: int) -> bool:
+    """Return whether the last `patience` epochs brought no better validation mIoU; never if `patience` is 0."""
+    return bool(patience and history) and len(history) - best_row(history)["epoch"] >= patience
+
+
+def epoch_line(history: list[dict], epochs: int) -> str:
+    """Return the last epoch in one line; a star marks the best so far."""
+    row = history[-1]
+    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  lr {row['lr']:.1e}"]
+    for name in ("train", "val"):
+        loss, miou, accuracy = (row[f"{name}_{key}"] for key in ("loss", "miou", "pixel_accuracy"))
+        parts.append(f"{name} loss {loss:.3f} mIoU {miou:.3f} acc {accuracy:.3f}")
+    return "  |  ".join(parts) + f"  |  {row['seconds']:.1f} s" + " *" * (best_row(history) is row)
+
+
+def progress_bar(run: Run, total: int, initial: int) -> tqdm:
+    """Return a bar over the images of all epochs, with rate and time to go; silent where nobody watches."""
+    return tqdm(
+        total=total,
+        initial=initial,
+        unit=" images",
+        disable=True if run.rank else None,  # None: shown on a terminal only
+        dynamic_ncols=True,
+        leave=False,
+        smoothing=0.05,
+    )
+
+
+def tensorboard(run: Run, epochs_done: int):
+    """Return a TensorBoard writer for runs/<run>/ that forgets what came after `epochs_done`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # only those who ask for it need the package
+    except ImportError:
+        raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+    return SummaryWriter(run.folder, purge_step=epochs_done + 1)

@@ -1,0 +1,117 @@
+"""The data loader: uint8 data kept on the device, [0, 1] batches out."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from common.datasets.segmentation_set import SegmentationSet
+from common.errors import UserError
+from common.run import Run
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Loader:
+    """Yields (images, masks) batches of a `SegmentationSet` on the run's device.
+
+    Images are (B, 3, H, W) float in [0, 1], channels-last; masks (B, H, W) int64. Every image comes exactly `copies`
+    times per epoch, in ceil(N / batch_size) batches whose sizes differ by one at most: no lonely last image. Under
+    several processes each takes its share of every batch, so `batch_size` is the size of all shares together.
+
+    On a GPU the whole set stays there as uint8 if it takes less than half of the free memory; otherwise, batches are
+    copied ahead of their use. There are no worker processes: the images are decoded already, and
+    the rest is a few tensor operations.
+
+    Order and augmentation depend on the seed, the epoch and the number of the batch alone, so a resumed run sees what
+    an unbroken one would have seen.
+
+    Args:
+        data: the set.
+        batch_size: images per batch, over all processes.
+        run: gives device, seed and processes.
+        shuffle: draw a new order every epoch.
+        augment: functions (images, masks, generator) -> (images, masks), applied in turn.
+        copies: how often each image comes per epoch.
+    """
+
+    def __init__(
+        self,
+        data: SegmentationSet,
+        batch_size: int,
+        run: Run,
+        shuffle: bool = False,
+        augment: Sequence[Callable] = (),
+        copies: int = 1,
+    ):
+        if batch_size < run.world_size:
+            raise UserError(f"--batch-size {batch_size} must be at least {run.world_size}, one image for each process")
+        if copies < 1:
+            raise UserError(f"--copies {copies} must be at least 1")
+        self.data, self.run = data, run
+        self.shuffle, self.augment, self.copies = shuffle, augment, copies
+        self.num_batches = -(-len(data) * copies // batch_size)
+        self.epoch = 0
+        # As they lie in memory, (N, H, W, 3): whole images are copied in one go.
+        self._images, self._masks = data.images.permute(0, 2, 3, 1), data.masks
+        self.on_device = run.device.type == "cuda" and self._fits(run.device)
+        if self.on_device:
+            self._images, self._masks = self._images.to(run.device), self._masks.to(run.device)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch, the same in every process."""
+        return self.num_batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 1, whose order and augmentation the next iteration follows."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = torch.Generator(self.run.device)
+        batches = enumerate(self._raw_batches())
+        if self.run.device.type == "cuda" and not self.on_device:
+            batches = self._copied_ahead(batches)
+        for number, (images, masks) in batches:
+            # A view of (B, H, W, 3) as (B, 3, H, W) is what torch calls channels-last.
+            images = images.to(self.run.device).permute(0, 3, 1, 2).float().div_(255)
+            masks = masks.to(self.run.device).long()
+            generator.manual_seed(self.seed_of(self.epoch, number + 1))
+            for function in self.augment:
+                images, masks = function(images, masks, generator)
+            yield images, masks
+
+    def _raw_batches(self) -> Iterator[Batch]:
+        """Yield this process's share of every batch as stored: (B, H, W, 3) and (B, H, W), uint8."""
+        order = torch.arange(len(self.data) * self.copies)
+        if self.shuffle:
+            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed_of(self.epoch)))
+        order = (order % len(self.data)).to(self._images.device)
+        for batch in order.tensor_split(self.num_batches):
+            share = batch.tensor_split(self.run.world_size)[self.run.rank]
+            yield self._images[share], self._masks[share]
+
+    def _copied_ahead(self, batches: Iterator[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
+        """Copy the batch after the current one to the GPU while the current one is computed on."""
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        ready = None
+        for number, batch in batches:
+            pinned = [part.pin_memory() for part in batch]
+            with torch.cuda.stream(stream):
+                copies = [part.to(self.run.device, non_blocking=True) for part in pinned]
+            if ready:
+                yield ready
+            current.wait_stream(stream)
+            for part in copies:
+                part.record_stream(current)
+            ready = number, copies
+        yield ready
+
+    def seed_of(self, epoch: int, batch: int = 0) -> int:
+        """Return a seed for the order of an epoch or, for `batch` from 1 and different in each process, for a batch."""
+        entropy = [self.run.seed, epoch, batch, self.run.rank if batch else 0]
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+    def _fits(self, device: torch.device) -> bool:
+        """Return whether the set takes less than half of the GPU's free memory."""
+        free, _ = torch.cuda.mem_get_info(device)
+        return self._images.nbytes + self._masks.nbytes < free / 2

@@ -1,0 +1,108 @@
+"""One confusion matrix of a whole split, and every score that is read off it.
+
+The headline is mIoU: IoU_c = N_cc / (row_c + column_c - N_cc) of the split's matrix N, averaged over the classes that
+occur in the split's target. Void pixels are not counted. The other rows exist because papers and courses use them.
+"""
+
+import torch
+
+from common.run import Run
+
+MIOU, PIXEL_ACCURACY = "mIoU", "pixel accuracy"
+
+
+class ConfusionMatrix:
+    """Counts of pixels by target and predicted class: int64, on the device, exact under any batching.
+
+    `counts` is (num_classes + 1, num_classes); row t, column p counts target class t predicted as p, and the last row
+    the void pixels. `images` is (N, 3, num_classes): for each image and class the pixels that are hit, those in the
+    target and those predicted (void pixels left out), for the scores that average over images.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
+        self.counts = torch.zeros(num_classes + 1, num_classes, dtype=torch.int64, device=device)
+        self._images: list[torch.Tensor] = []
+
+    @property
+    def images(self) -> torch.Tensor:
+        """(N, 3, num_classes) int64, as described above."""
+        return torch.cat([self.counts.new_zeros(0, 3, self.counts.shape[1]), *self._images])
+
+    def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
+        """Add a batch: `prediction` (B, H, W) in 0..num_classes-1, `target` (B, H, W) likewise or VOID; integers.
+
+        Nothing here waits for the device: bincount would, since it looks for the largest value.
+        """
+        rows, columns = self.counts.shape
+        index = target.clamp(max=columns) * columns + prediction
+        index += rows * columns * torch.arange(len(target), device=index.device)[:, None, None]
+        one = torch.ones(1, dtype=torch.int64, device=index.device)
+        counts = torch.zeros(len(target) * rows * columns, dtype=torch.int64, device=index.device)
+        counts = counts.scatter_add_(0, index.flatten(), one.expand(index.numel())).view(-1, rows, columns)
+        valid = counts[:, :-1]
+        self.counts += counts.sum(0)
+        self._images.append(torch.stack([valid.diagonal(dim1=1, dim2=2), valid.sum(2), valid.sum(1)], dim=1))
+
+    def gathered(self, run: Run) -> "ConfusionMatrix":
+        """Return the matrix of all processes together, on the CPU."""
+        total = ConfusionMatrix(self.counts.shape[1])
+        for counts, images in run.gather((self.counts.cpu(), self.images.cpu())):
+            total.counts += counts
+            total._images.append(images)
+        return total
+
+    def floor(self) -> "ConfusionMatrix":
+        """Return the matrix of the same target if class 0 had been predicted everywhere."""
+        floor = ConfusionMatrix(self.counts.shape[1], self.counts.device)
+        floor.counts[:, 0] = self.counts.sum(1)
+        target = self.images[:, 1]
+        hit, predicted = torch.zeros_like(target), torch.zeros_like(target)
+        hit[:, 0], predicted[:, 0] = target[:, 0], target.sum(1)
+        floor._images = [torch.stack([hit, target, predicted], dim=1)]
+        return floor
+
+    def iou(self) -> torch.Tensor:
+        """Return the IoU of each class, (num_classes,) float64; NaN for a class neither in target nor prediction."""
+        return _iou(self.counts[:-1])
+
+    def present(self) -> torch.Tensor:
+        """Return which classes occur in the target, (num_classes,) bool: the ones that mIoU averages."""
+        return self.counts[:-1].sum(1) > 0
+
+    def mean_iou(self) -> float:
+        """Return mIoU, the headline; NaN if every pixel is void."""
+        return self.iou()[self.present()].mean().item()
+
+    def pixel_accuracy(self) -> float:
+        """Return the share of non-void pixels that are right; NaN if there is none."""
+        return (self.counts[:-1].trace() / self.counts[:-1].sum()).item()
+
+    def scores(self) -> dict[str, float]:
+        """Return every score by name, the headline first."""
+        iou = self.iou()
+        hit, target, predicted = self.images.double().unbind(1)
+        image_iou = hit / (target + predicted - hit)  # (N, num_classes), NaN where the union is empty
+        with_void = self.counts[:-1].clone()
+        with_void[0] += self.counts[-1]
+        void_iou = _iou(with_void)
+        return {
+            MIOU: self.mean_iou(),
+            "mIoU over classes in target or prediction": iou.nanmean().item(),
+            "mIoU, void as background": void_iou[with_void.sum(1) > 0].mean().item(),
+            "per-image mIoU, absent class = 0": _mean(image_iou.nan_to_num(0)),
+            "per-image mIoU over classes present": _mean(torch.where(target > 0, image_iou, torch.nan).nanmean(1)),
+            PIXEL_ACCURACY: self.pixel_accuracy(),
+            "pixel accuracy, void as background": (with_void.trace() / with_void.sum()).item(),
+        }
+
+
+def _iou(counts: torch.Tensor) -> torch.Tensor:
+    """Return the IoU (C,) float64 of a (C, C) matrix; NaN where the union is empty."""
+    hit = counts.diagonal().double()
+    return hit / (counts.sum(0) + counts.sum(1) - hit)
+
+
+def _mean(values: torch.Tensor) -> float:
+    """Return the mean over all but NaN, summed in sorted order so that the order of the images does not matter."""
+    values = values[~values.isnan()].sort().values
+    return (values.sum() / len(values)).item()

@@ -1,0 +1,21 @@
+"""The models, one file each. `MODELS` is the one place where a name stands for a class."""
+
+from torch import nn
+
+from common.models.basic_fcn import BasicFCN
+
+# A checkpoint stores such a name and the arguments; nothing else can be built from it.
+MODELS: dict[str, type[nn.Module]] = {"basic_fcn": BasicFCN}
+
+
+def name_of(model: nn.Module) -> str:
+    """Return the name under which `MODELS` holds the class of `model`."""
+    for name, kind in MODELS.items():
+        if type(model) is kind:
+            return name
+    raise KeyError(f"{type(model).__name__} is not in MODELS in common/models/__init__.py; add it there")
+
+
+def count_parameters(model: nn.Module, trainable: bool = False) -> int:
+    """Return how many numbers the model holds as parameters; only those that are trained, if `trainable`."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)

@@ -1,0 +1,192 @@
+"""Where and how an experiment runs: name, seed, device, precision, processes."""
+
+import contextlib
+import copy
+import inspect
+import math
+import os
+import platform
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from common.errors import UserError
+from common.files import write_json
+
+
+@dataclass
+class Run:
+    """What does not change an experiment's question. `main` receives one and begins with `run = run.start(...)`."""
+
+    name: str = ""  # name of all that the run leaves; by default the script's, and what differs from its defaults
+    seed: int = 0  # seeds the initial weights, the order of the images, and their augmentation
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps; auto takes a GPU where there is one
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto takes bf16 where the processor is fast at it
+    data_root: Path = Path("data")  # folder that download.py filled
+    cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
+    resume: bool = False  # go on from last_<name>.pt
+    compile: bool = False  # compile the model with torch.compile
+    tensorboard: bool = False  # write TensorBoard events to runs/<name>/
+
+    rank: int = field(default=0, init=False)  # which of `world_size` processes this is; torchrun decides
+    world_size: int = field(default=1, init=False)
+
+    def start(self, main: Callable, parameters: dict) -> "Run":
+        """Return a copy of this run that is ready to go; the first line of every `main`.
+
+        Args:
+            main: the experiment's function, whose file and defaults give the run its name.
+            parameters: its arguments, that is `locals()`.
+
+        Raises:
+            UserError: a number out of range, a device that is not there, a folder that cannot be written, or
+                nothing to resume.
+        """
+        parameters = {key: value for key, value in parameters.items() if key != "run"}
+        for key, value in {**parameters, "seed": self.seed}.items():
+            if isinstance(value, int | float) and not (value >= 0 and math.isfinite(value)):
+                raise UserError(f"--{key.replace('_', '-')} is {value}; it must be a number from 0 upwards")
+
+        run = copy.copy(self)
+        run.name = self.name or default_name(main, parameters, self.seed)
+        if Path(run.name).name != run.name:
+            raise UserError(f"--name {run.name!r} must be a plain name without slashes: files are named after it")
+        run._join_processes()
+        run.precision = choose_precision(self.precision, run.device)
+        if self.resume and not run.last_checkpoint.exists():
+            others = ", ".join(sorted(str(path) for path in Path().glob("last_*.pt"))) or "none"
+            raise UserError(
+                f"nothing to resume: {run.last_checkpoint} is not in {Path.cwd()} (there: {others}); "
+                "give the same flags as the run to go on with, or its --name"
+            )
+        torch.manual_seed(self.seed)
+        np.random.seed(self.seed % 2**32)
+        random.seed(self.seed)
+        # TF32 keeps 10 of fp32's 23 bits; who asks for fp32 gets fp32.
+        torch.set_float32_matmul_precision("highest")
+        if run.rank == 0:
+            record = {"name": run.name, "parameters": parameters, "run": asdict(run), "command": sys.argv}
+            record["versions"] = {"python": platform.python_version(), "torch": torch.__version__}
+            write_json(run.folder / "config.json", record)
+        run.print(f"{run.name}: {run.where()}")
+        return run
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps its records."""
+        return Path("runs") / self.name
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The weights with the best validation mIoU."""
+        return Path(f"best_{self.name}.pt")
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Everything after the last finished epoch, to resume from."""
+        return Path(f"last_{self.name}.pt")
+
+    def plot(self, kind: str = "") -> Path:
+        """Return the path of a picture: plots/<name>.png, or plots/<name>_<kind>.png."""
+        return Path("plots") / f"{self.name}{'_' * bool(kind)}{kind}.png"
+
+    def where(self) -> str:
+        """Say in words what the run computes on."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
+        threads = f" with {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        processes = f" in {self.world_size} processes" if self.world_size > 1 else ""
+        return f"{name}{threads}{processes}, {self.precision}, seed {self.seed}"
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the network computes: bf16 matrix products, or plain fp32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def print(self, text: str) -> None:
+        """Print in the first process only."""
+        if self.rank == 0:
+            print(text, flush=True)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return `values` summed over all processes; itself if there is one."""
+        if self.world_size > 1:
+            dist.all_reduce(values := values.clone())
+        return values
+
+    def gather(self, value: object) -> list:
+        """Return the `value` of every process, in order of rank."""
+        if self.world_size == 1:
+            return [value]
+        values = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    @contextlib.contextmanager
+    def first(self) -> Iterator[None]:
+        """Let the first process through the block, then the others, which then find its work done."""
+        if self.rank > 0:
+            dist.barrier()
+        yield
+        if self.rank == 0 and self.world_size > 1:
+            dist.barrier()
+
+    def _join_processes(self) -> None:
+        """Set rank, world_size and device from torchrun's environment, or for a single process."""
+        self.world_size = int(os.environ.get("WORLD_SIZE", 1))
+        self.rank = int(os.environ.get("RANK", 0))
+        self.device = choose_device(self.device)
+        if self.world_size > 1:
+            if self.device.type == "cuda":
+                self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            if not dist.is_initialized():
+                dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
+
+def default_name(main: Callable, parameters: dict, seed: int) -> str:
+    """Name a run after its script and what differs from the script's defaults: train-shapes-epochs20-s1."""
+    script = Path(inspect.getfile(main)).stem
+    differs = [script]
+    for key, value in parameters.items():
+        if value != inspect.signature(main).parameters[key].default:
+            if isinstance(value, bool):
+                differs.append(key if value else f"no_{key}")
+            else:
+                differs.append(Path(value).name if isinstance(value, str) else f"{key}{value}")
+    if seed:
+        differs.append(f"s{seed}")
+    return "-".join(differs)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`; for "auto" the first GPU, else Apple's, else the processor."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        available = {"cpu": True, "mps": torch.backends.mps.is_available()}
+        available["cuda"] = torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    except RuntimeError:
+        raise UserError(f"--device {name} is no device; use auto, cpu, cuda, cuda:1 or mps") from None
+    if not available.get(device.type):
+        raise UserError(f"--device {name} is not available to this installation of torch; use auto or cpu")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return "bf16" or "fp32"; for "auto" bf16 where the hardware multiplies bf16 matrices natively."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        has = torch.cpu.get_capabilities()
+        native = device.type == "cpu" and (has.get("avx512_bf16", False) or has.get("amx_bf16", False))
+    return "bf16" if native else "fp32"

@@ -1,0 +1,275 @@
+"""Fetch the data sets: checked, from several addresses, resumable, safe to repeat.
+
+Run       python download.py                          # VOC 2007: all that train.py needs
+          python download.py voc2012
+          python download.py voc2007 --from-archive ~/Downloads/VOCtest_06-Nov-2007.tar    # fetched by hand
+"""
+
+import argparse
+import contextlib
+import errno
+import hashlib
+import http.client
+import os
+import shutil
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from common.errors import UserError
+
+TIMEOUT = 30  # seconds without a byte before an address counts as dead
+BLOCK = 1 << 20  # bytes read at once
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to fetch and unpack."""
+
+    urls: tuple[str, ...]  # tried in order
+    md5: str
+
+    @property
+    def name(self) -> str:
+        """The official file name."""
+        return self.urls[0].rsplit("/", 1)[1]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What --help says of a data set, and its archives."""
+
+    title: str
+    size: str  # of the download
+    terms: str
+    folder: str  # below the data root
+    archives: tuple[Archive, ...]
+
+
+VOC_TERMS = "photographs from Flickr, under Flickr's terms of use; for research and teaching"
+VOC_HOSTS = ("https://thor.robots.ox.ac.uk/pascal/VOC", "http://host.robots.ox.ac.uk/pascal/VOC")
+
+
+def voc_archive(path: str, md5: str) -> Archive:
+    """Return the archive at `path` of every host of VOC."""
+    return Archive(tuple(f"{host}/{path}" for host in VOC_HOSTS), md5)
+
+
+DATASETS = {
+    "voc2007": Dataset(
+        "PASCAL VOC 2007, 209 + 213 + 210 segmented images",
+        "0.9 GB",
+        VOC_TERMS,
+        "VOCdevkit/VOC2007",
+        (
+            voc_archive("voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
+            voc_archive("voc2007/VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f"),
+        ),
+    ),
+    "voc2012": Dataset(
+        "PASCAL VOC 2012, 1464 + 1449 segmented images",
+        "2.0 GB",
+        VOC_TERMS,
+        "VOCdevkit/VOC2012",
+        (voc_archive("voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd"),),
+    ),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Fetch what the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python download.py",
+        description=f"{__doc__}\nData sets:\n{table()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("dataset", nargs="?", default="voc2007", choices=DATASETS, help="which set [voc2007]")
+    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder to put it in [data]")
+    parser.add_argument("--from-archive", type=Path, action="append", default=[], metavar="FILE",
+                        help="use this file, fetched by hand, instead of downloading it; may be repeated")  # fmt: skip
+    parser.add_argument("--mirror", default="", metavar="URL", help="an address to try first, such as a classroom's")
+    options = parser.parse_args(argv)
+    try:
+        get(options.dataset, options.data_root, options.from_archive, options.mirror)
+    except UserError as error:
+        sys.exit(f"download.py: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def table() -> str:
+    """Return a description of every data set for --help."""
+    lines = []
+    for name, data in DATASETS.items():
+        lines += [f"  {name:<10}{data.title}", f"            {data.size} download, to DATA_ROOT/{data.folder}"]
+        lines += [f"            terms: {data.terms}"]
+    return "\n".join(lines)
+
+
+def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
+    """Bring the data set `name` below `root`, taking archives from `local` where they are there.
+
+    Raises:
+        UserError: no address works, a local file is not what it should be, or the disk cannot take it.
+    """
+    data = DATASETS[name]
+    print(f"{name}: {data.title}. Terms: {data.terms}.")
+    for path in local:
+        if path.name not in [archive.name for archive in data.archives]:
+            known = " or ".join(archive.name for archive in data.archives)
+            raise UserError(f"--from-archive {path}: {name} consists of {known}; keep the official file name")
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        for archive in data.archives:
+            done = root / f".{archive.name}.done"  # written last: an interrupted extraction has none
+            if done.exists():
+                print(f"{archive.name}: already there")
+                continue
+            given = [path for path in local if path.name == archive.name]
+            path = given[0] if given else fetch(archive, root, mirror)
+            if not path.is_file():
+                raise UserError(f"{path} is missing; give --from-archive the file you fetched")
+            if given and md5(path) != archive.md5:
+                raise UserError(f"{path} is not the official file: its md5 sum is not {archive.md5}")
+            extract(path, root)
+            done.touch()
+            if not given:
+                path.unlink()  # the images are there; the archive would double the space
+    print(f"{name} is in {root / data.folder}")
+
+
+def fetch(archive: Archive, root: Path, mirror: str = "") -> Path:
+    """Return the archive, downloaded to `root` from the first address that works; a partial file is continued.
+
+    Raises:
+        UserError: none works. The message says what to fetch by hand, and how to go on.
+    """
+    path, reasons = root / archive.name, []
+    partial = path.with_name(f"{path.name}.part")
+    if path.exists() and md5(path) == archive.md5:
+        return path
+    for url in ([f"{mirror.rstrip('/')}/{archive.name}"] if mirror else []) + list(archive.urls):
+        try:
+            continued = partial.exists()
+            download(url, partial)
+            if continued and md5(partial) != archive.md5:  # the old part was of another file: start anew
+                partial.unlink()
+                download(url, partial)
+            if md5(partial) == archive.md5:
+                os.replace(partial, path)
+                return path
+            partial.unlink()
+            reasons.append(f"  {url}: the file there is not the official one (its md5 sum differs)")
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise  # no other address will help
+            reasons.append(f"  {url}: {getattr(error, 'reason', None) or error}")
+    raise UserError(
+        f"no address of {archive.name} works:\n" + "\n".join(reasons) + "\n"
+        f"Fetch it by hand from one of them, or from a copy (md5 {archive.md5}), and run\n"
+        f"  python download.py ... --from-archive path/to/{archive.name}"
+    )
+
+
+def download(url: str, partial: Path) -> None:
+    """Download `url` to `partial`, going on where an earlier attempt stopped; show a bar with rate and ETA.
+
+    Raises:
+        OSError: (URLError and HTTPError are OSErrors) the address does not answer, stalls, or breaks off early.
+    """
+    have = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "download.py"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing after the last byte: the partial file is whole, or of another file
+            return
+        raise
+    with response:
+        if response.status != 206:  # the server starts from the beginning, so do we
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        free = shutil.disk_usage(partial.parent).free
+        if total and total - have > free:
+            raise UserError(f"{url} needs {total - have >> 20} MiB more, but {partial.parent} has {free >> 20} MiB")
+        with (
+            open(partial, "ab" if have else "wb") as file,
+            tqdm(total=total, initial=have, desc=partial.stem, unit="B", unit_scale=True, unit_divisor=1024) as bar,
+        ):
+            while block := response.read(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+        if total and partial.stat().st_size < total:
+            raise OSError(f"broke off after {partial.stat().st_size} of {total} bytes; run the command again to go on")
+
+
+def extract(archive: Path, root: Path) -> None:
+    """Unpack `archive` (tar, tar.gz or zip) into `root`; nothing may land outside it.
+
+    Files are unpacked beside their place and moved there one by one.
+
+    Raises:
+        UserError: the archive is damaged, or holds a path that would leave `root`.
+    """
+    staging = root / f".{archive.name}.unpacking"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as file:
+                members = file.infolist()
+                for member in members:
+                    target = (staging / member.filename).resolve()
+                    if not target.is_relative_to(staging.resolve()):
+                        raise UserError(f"{archive} would write to {member.filename}, outside its folder; not unpacked")
+                for member in tqdm(members, desc=f"unpacking {archive.name}", unit=" files"):
+                    file.extract(member, staging)
+        else:
+            with tarfile.open(archive) as file:
+                for member in tqdm(file, desc=f"unpacking {archive.name}", unit=" files"):
+                    file.extract(member, staging, filter="data")  # refuses paths and links that lead outside
+    except tarfile.FilterError as error:
+        raise UserError(f"{archive} would write outside its folder ({error}); it was not unpacked") from None
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{archive} is damaged ({error}); delete it and run the command again") from None
+    else:
+        for path in sorted(staging.rglob("*")):
+            place = root / path.relative_to(staging)
+            if path.is_dir():
+                place.mkdir(parents=True, exist_ok=True)
+            else:
+                os.replace(path, place)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def md5(path: Path) -> str:
+    """Return the md5 sum of a file, in hexadecimal."""
+    digest = hashlib.md5()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def writing(root: Path):
+    """Turn a disk that is full or cannot be written into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {root}: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    main()
