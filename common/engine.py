@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from common import checkpoint, plotting
 from common.errors import UserError
-from common.files import write_json, write_text
+from common.files import uninterrupted, write_json, write_text
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.run import Run
@@ -137,9 +137,11 @@ def fit(
                 if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(row["val_miou"])
                 row["seconds"] = time.perf_counter() - start
-                history.append(row)
+                with uninterrupted():  # in memory and on disk, or neither
+                    history.append(row)
+                    if run.rank == 0:
+                        keep(model, optimizer, scheduler, history, train_loader, run)
                 if run.rank == 0:
-                    keep(model, optimizer, scheduler, history, train_loader, run)
                     bar.write(epoch_line(history, epochs))
                 if log:
                     for key, value in row.items():

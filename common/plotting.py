@@ -65,7 +65,7 @@ def plot_predictions(model: nn.Module, data: SegmentationSet, run: Run, count: i
     for axes, index, mask, prediction in zip(rows, chosen, masks, predictions, strict=True):
         matrix = ConfusionMatrix(data.num_classes)
         matrix.update(prediction[None], mask[None])
-        axes[0].imshow(data.images[index].permute(1, 2, 0))
+        axes[0].imshow(data.images[index].permute(1, 2, 0).numpy())
         axes[1].imshow(colorize(mask.numpy(), data.palette))
         axes[2].imshow(colorize(prediction.numpy(), data.palette))
         axes[0].set_ylabel(data.names[index], fontsize=8)

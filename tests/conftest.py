@@ -1,0 +1,84 @@
+"""What the tests share: small data on disk, in the official layout, made from the generated scenes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.datasets.shapes import draw_scene
+from common.datasets.voc import PALETTE
+from common.run import Run
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("SHARED", REPOSITORY.parent / "shared"))  # real images, where the developers have them
+
+needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the real images are not at {SHARED}")
+
+
+def write_voc(root: Path, counts: dict[str, int], side: int = 64, year: str = "VOC2007") -> Path:
+    """Write generated scenes as VOC data below `root`: JPEGs, palette PNGs and lists; return the VOC folder."""
+    folder = root / "VOCdevkit" / year
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    index = 0
+    for split, count in counts.items():
+        names = []
+        for _ in range(count):
+            names.append(f"{index:06}")
+            image, mask = draw_scene(index, side)
+            image.save(folder / "JPEGImages" / f"{names[-1]}.jpg", quality=95)
+            write_palette_mask(folder / "SegmentationClass" / f"{names[-1]}.png", mask)
+            index += 1
+        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
+    return folder
+
+
+def write_palette_mask(path: Path, mask: np.ndarray) -> None:
+    """Write a mask as VOC does: a PNG of palette indices."""
+    picture = Image.fromarray(mask)
+    picture.putpalette(np.array(PALETTE, dtype=np.uint8).tobytes())  # turns a grey picture into a palette one
+    picture.save(path)
+
+
+@pytest.fixture
+def voc_root(tmp_path: Path) -> Path:
+    """A data root with 10 + 6 + 7 small images in VOC 2007's layout."""
+    root = tmp_path / "data"
+    write_voc(root, {"train": 10, "val": 6, "test": 7})
+    return root
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test where its files disturb nobody."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
+def started(main=lambda: None, parameters=None, **settings) -> Run:
+    """Return a started run on the CPU in fp32."""
+    settings = {"device": "cpu", "precision": "fp32", "name": "test"} | settings
+    return Run(**settings).start(main, parameters or {})
+
+
+def python(*arguments: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess:
+    """Run a script of the repository in the current folder, as a user would."""
+    command = [sys.executable, REPOSITORY / str(arguments[0]), *arguments[1:]]
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+    )
+
+
+def one_sentence(result: subprocess.CompletedProcess) -> str:
+    """Return the error message of a failed script, having checked that it is no traceback."""
+    assert result.returncode not in (0, -9), result.stdout
+    assert "Traceback" not in result.stderr, result.stderr
+    return result.stderr.strip().splitlines()[-1]

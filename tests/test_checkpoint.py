@@ -1,0 +1,86 @@
+import os
+import pickle
+
+import pytest
+import torch
+from conftest import started
+
+from common import checkpoint
+from common.datasets import load
+from common.errors import UserError
+from common.models import BasicFCN
+
+
+@pytest.fixture
+def saved(voc_root, tmp_path):
+    """A checkpoint of an untrained BasicFCN with 21 classes, and its model."""
+    run = started(data_root=voc_root)
+    model = BasicFCN(21)
+    train_set, _, _ = load("voc2007", 32, run)
+    path = tmp_path / "best_test.pt"
+    checkpoint.save(path, checkpoint.describe(model, train_set, run, [{"epoch": 1, "val_miou": 0.5}]))
+    return path, model
+
+
+def test_a_checkpoint_needs_nothing_else_to_predict(saved):
+    path, model = saved
+    loaded, contents = checkpoint.load_model(path)
+    images = torch.rand(1, 3, 50, 41)
+    assert torch.equal(loaded(images), model.eval()(images)) and not loaded.training
+    assert contents["classes"][8] == "cat" and contents["palette"][8] == [64, 0, 0]
+    assert contents["image_size"] == [32, 32] and contents["dataset"] == "voc2007"
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 50_000, -1])
+def test_a_truncated_checkpoint_is_named(saved, size):
+    path, _ = saved
+    whole = path.read_bytes()
+    path.write_bytes(whole[:size])
+    with pytest.raises(UserError, match=r"best_test\.pt (is damaged|holds more than plain weights)"):
+        checkpoint.load(path)
+
+
+def test_a_file_that_smuggles_code_is_refused_and_not_run(tmp_path):
+    class Smuggler:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/executed",)
+
+    path = tmp_path / "evil.pt"
+    torch.save({"format": 1, "model": Smuggler()}, path)
+    with pytest.raises(UserError, match=r"evil\.pt holds more than plain weights"):
+        checkpoint.load(path)
+    path.write_bytes(pickle.dumps(Smuggler()))
+    with pytest.raises(UserError):
+        checkpoint.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_other_files_and_newer_formats_are_named(saved, tmp_path):
+    with pytest.raises(UserError, match=r"missing\.pt is missing"):
+        checkpoint.load(tmp_path / "missing.pt")
+    torch.save({"weights": {}}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="not a checkpoint of this project"):
+        checkpoint.load(tmp_path / "other.pt")
+    contents = checkpoint.load(saved[0])
+    torch.save({**contents, "format": 99}, tmp_path / "newer.pt")
+    with pytest.raises(UserError, match="format 99"):
+        checkpoint.load(tmp_path / "newer.pt")
+    torch.save({**contents, "model": "os.system"}, tmp_path / "unknown.pt")
+    with pytest.raises(UserError, match=r"holds a model 'os\.system'"):
+        checkpoint.load_model(tmp_path / "unknown.pt")
+
+
+def test_weights_for_another_number_of_classes_are_refused(saved):
+    path, _ = saved
+    with pytest.raises(UserError, match=r"basic_fcn\(num_classes=21\), but this run builds basic_fcn\(num_classes=6\)"):
+        checkpoint.load_weights(BasicFCN(6), checkpoint.load(path), path)
+
+
+def test_a_failed_write_leaves_the_old_file(saved):
+    path, _ = saved
+    before = path.read_bytes()
+    with pytest.raises(ZeroDivisionError), checkpoint.atomic(path) as temporary:
+        temporary.write_bytes(b"half")
+        1 / 0  # noqa: B018
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in path.parent.iterdir() if p.is_file()) == ["best_test.pt"]

@@ -1,0 +1,181 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED, needs_shared, started, write_palette_mask, write_voc
+from PIL import Image
+
+from common.datasets import VOID, load
+from common.datasets.segmentation_set import split_off
+from common.datasets.voc import CLASSES, PALETTE, VOID_COLOR, voc2012
+from common.errors import UserError
+
+
+def load_voc(root, size=32, dataset="voc2007"):
+    return load(dataset, size, started(data_root=root))
+
+
+def paths(root):
+    folder = root / "VOCdevkit" / "VOC2007"
+    return folder / "JPEGImages" / "000003.jpg", folder / "SegmentationClass" / "000003.png"
+
+
+def test_the_palette_is_vocs():
+    assert PALETTE[1] == (128, 0, 0) and PALETTE[8] == (64, 0, 0) and PALETTE[20] == (0, 64, 128)
+    assert len(PALETTE) == len(CLASSES) == 21 and len(set(PALETTE)) == 21
+
+
+def test_a_palette_mask_keeps_its_class_numbers(voc_root):
+    # Mistake 1 of public solutions: to_tensor divides a mask by 255, and every class becomes background.
+    train, val, test = load_voc(voc_root, size=64)
+    assert (len(train), len(val), len(test)) == (10, 6, 7)
+    mask = np.array(Image.open(paths(voc_root)[1]))
+    assert torch.equal(train.masks[3], torch.from_numpy(mask))
+    assert set(train.masks.unique().tolist()) == {0, 1, 2, 3, 4, 5, VOID}
+    assert train.images.shape == (10, 3, 64, 64) and train.images.dtype == torch.uint8
+    difference = train.images[3].float() - torch.from_numpy(np.array(Image.open(paths(voc_root)[0]))).permute(2, 0, 1)
+    assert difference.abs().max() == 0
+
+
+def test_images_and_masks_may_be_resized_to_any_height_and_width(voc_root):
+    train, _, _ = load_voc(voc_root, size=(24, 40))
+    assert train.image_size == (24, 40) and train.masks.shape == (10, 24, 40)
+    assert set(train.masks.unique().tolist()) <= {0, 1, 2, 3, 4, 5, VOID}  # nearest: no class is invented
+
+
+def test_the_second_start_reads_no_image(voc_root):
+    first = load_voc(voc_root)
+    for path in (voc_root / "VOCdevkit").rglob("*.*g"):  # same size and time, other content: only a reader would notice
+        status = path.stat()
+        path.write_bytes(b"x" * status.st_size)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = load_voc(voc_root)
+    assert all(
+        torch.equal(a.images, b.images) and torch.equal(a.masks, b.masks) for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_a_changed_file_renews_the_cache(voc_root):
+    load_voc(voc_root)
+    write_palette_mask(paths(voc_root)[1], np.full((64, 64), 7, dtype=np.uint8))
+    assert load_voc(voc_root)[0].masks[3].unique().tolist() == [7]
+
+
+def test_a_read_only_data_root_is_not_written_to(voc_root):
+    before = sorted(voc_root.rglob("*"))
+    load_voc(voc_root)
+    assert sorted(voc_root.rglob("*")) == before
+
+
+def test_a_failed_decoding_leaves_no_cache_behind(voc_root, tmp_path):
+    paths(voc_root)[0].write_bytes(b"no image")
+    with pytest.raises(UserError):
+        load_voc(voc_root)
+    assert not list((tmp_path / "cwd" / ".cache").iterdir())
+
+
+def rgb_mask(path, color):
+    mask = np.array(PALETTE, dtype=np.uint8)[np.arange(64)[:, None] % 21 * np.ones((1, 64), dtype=int)]
+    mask[5, 9] = color
+    Image.fromarray(mask).save(path)
+
+
+def test_an_rgb_mask_is_read_by_the_voc_palette(voc_root):
+    rgb_mask(paths(voc_root)[1], VOID_COLOR)
+    mask = load_voc(voc_root, size=64)[0].masks[3]
+    assert mask[:21, 0].tolist() == list(range(21)) and mask[5, 9] == VOID
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "I;16", "1"])
+def test_images_of_other_kinds_are_converted(voc_root, mode):
+    path, _ = paths(voc_root)
+    grey = (np.arange(64 * 64).reshape(64, 64) // 16).astype(np.uint8)
+    picture = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    kind = {"RGBA": "PNG", "P": "PNG", "I;16": "PNG", "1": "PNG"}.get(mode, "JPEG")
+    picture.save(path, format=kind, **({"quality": 100} if kind == "JPEG" else {}))
+    image = load_voc(voc_root, size=64)[0].images[3].float()
+    if mode != "1":
+        assert (image - torch.from_numpy(grey)).abs().max() <= 4
+
+
+def test_a_rotated_photograph_is_turned_upright_as_its_mask_is(voc_root):
+    image_path, mask_path = paths(voc_root)
+    picture = Image.fromarray(np.zeros((30, 50, 3), dtype=np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # "turn by 90 degrees": the upright picture is 30 wide and 50 high
+    picture.save(image_path, exif=exif)
+    write_palette_mask(mask_path, np.zeros((50, 30), dtype=np.uint8))
+    load_voc(voc_root)
+
+
+def bad(image=None, mask=None):
+    """Return a function that damages image or mask."""
+    return lambda root: (image or mask)(paths(root)[0 if image else 1])
+
+
+PROBLEMS = {
+    "missing image": (bad(image=lambda p: p.unlink()), r"000003\.jpg is missing"),
+    "missing mask": (bad(mask=lambda p: p.unlink()), r"000003\.png is missing"),
+    "no image": (bad(image=lambda p: p.write_text("hello")), r"000003\.jpg cannot be read"),
+    "empty file": (bad(image=lambda p: p.write_text("")), r"000003\.jpg cannot be read"),
+    "truncated image": (bad(image=lambda p: p.write_bytes(p.read_bytes()[:-400])), r"000003\.jpg cannot be read"),
+    "truncated mask": (bad(mask=lambda p: p.write_bytes(p.read_bytes()[:-40])), r"000003\.png cannot be read"),
+    "mask of another size": (
+        bad(mask=lambda p: write_palette_mask(p, np.zeros((64, 63), dtype=np.uint8))),
+        r"000003\.png is 63x64 pixels but its image .*000003\.jpg is 64x64",
+    ),
+    "value out of range": (
+        bad(mask=lambda p: write_palette_mask(p, np.full((64, 64), 38, dtype=np.uint8))),
+        r"000003\.png holds the value 38; expected 0\.\.20, or 255",
+    ),
+    "unknown colour": (
+        bad(mask=lambda p: rgb_mask(p, (1, 2, 3))),
+        r"000003\.png has the colour \(1, 2, 3\) at x=9, y=5",
+    ),
+    "empty split": (
+        lambda root: (root / "VOCdevkit/VOC2007/ImageSets/Segmentation/val.txt").write_text("\n"),
+        r"val\.txt is empty",
+    ),
+    "no data": (
+        lambda root: (root / "VOCdevkit").rename(root / "elsewhere"),
+        r"download\.py voc2007.*--dataset shapes",
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_problem_with_the_files_is_named_in_one_sentence(voc_root, problem):
+    damage, message = PROBLEMS[problem]
+    damage(voc_root)
+    with pytest.raises(UserError, match=message) as error:
+        load_voc(voc_root)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_data_set_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="voc2007, voc2012, shapes"):
+        load_voc("anywhere", dataset="vok")
+
+
+def test_voc2012_validates_on_a_seeded_tenth_of_train_and_tests_on_val(tmp_path):
+    write_voc(tmp_path, {"train": 40, "val": 5}, side=16, year="VOC2012")
+    splits = voc2012(tmp_path).splits
+    names = {split: [sample[0] for sample in samples] for split, samples in splits.items()}
+    assert (len(names["train"]), len(names["val"]), len(names["test"])) == (36, 4, 5)
+    assert not set(names["train"]) & set(names["val"])
+    assert {name for part in names.values() for name in part} == {f"{i:06}" for i in range(45)}
+    assert voc2012(tmp_path).splits == splits
+
+
+def test_splitting_off_depends_on_the_seed_alone():
+    rest, part = split_off(list(range(100)), 0.1)
+    assert sorted(rest + part) == list(range(100)) and len(part) == 10
+    assert split_off(list(range(100)), 0.1) == (rest, part) != split_off(list(range(100)), 0.1, seed=1)
+
+
+@needs_shared
+def test_the_real_voc_images_load():
+    train, val, test = load("voc2007", 64, started(data_root=SHARED / "data"))
+    assert (len(train), len(val), len(test)) == (60, 66, 56)
+    assert train.masks.max() == VOID and 0.5 < (train.masks == 0).float().mean() < 0.9

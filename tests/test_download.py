@@ -1,0 +1,249 @@
+"""download.py against a real HTTP server on this machine, with small archives in VOC's layout."""
+
+import http.server
+import io
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import one_sentence, python, started, write_voc
+
+import download
+from common.datasets import load
+from common.errors import UserError
+from download import Archive, Dataset, extract, fetch, get, md5
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves the bytes in `server.files`, with Range; `server.cut` breaks answers off after so many bytes."""
+
+    def do_GET(self):
+        server = self.server
+        server.requests.append((self.path, self.headers.get("Range")))
+        body = server.files.get(self.path)
+        if body is None:
+            self.send_error(404)
+            return
+        start = 0
+        if server.ranges and (wanted := self.headers.get("Range")):
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(body):
+                self.send_error(416)
+                return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        self.wfile.write(body[start : start + server.cut] if server.cut else body[start:])
+        server.cut = 0
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    """A running HTTP server with attributes files, requests, ranges and cut; `server.url` is its address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.files, server.requests, server.ranges, server.cut = {}, [], True, 0
+        server.handle_error = lambda *_: None  # a client that gave up is no news
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def tar_of(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        file.add(folder, "VOCdevkit")
+    return buffer.getvalue()
+
+
+def serve(server, body: bytes, name: str = "voc.tar") -> Archive:
+    """Serve `body` at one of two addresses; the first is dead. Return its description."""
+    server.files[f"/b/{name}"] = body
+    path = Path("checksum")
+    path.write_bytes(body)
+    return Archive((f"{server.url}/a/{name}", f"{server.url}/b/{name}"), md5(path))
+
+
+@pytest.fixture
+def voc(server, tmp_path, monkeypatch) -> Archive:
+    """VOC 2007, small, as the data set "voc2007" of download.py."""
+    write_voc(tmp_path / "made", {"train": 4, "val": 3, "test": 3}, side=32)
+    archive = serve(server, tar_of(tmp_path / "made" / "VOCdevkit"))
+    monkeypatch.setitem(download.DATASETS, "voc2007", Dataset("small", "1 kB", "none", "VOCdevkit/VOC2007", (archive,)))
+    return archive
+
+
+def test_a_data_set_is_fetched_from_the_address_that_works_unpacked_and_can_be_loaded(voc, server):
+    download.main(["voc2007", "--data-root", "data"])
+    assert [path for path, _ in server.requests] == ["/a/voc.tar", "/b/voc.tar"]
+    sets = load("voc2007", 32, started(data_root="data"))
+    assert [len(part) for part in sets] == [4, 3, 3]
+    assert sorted(p.name for p in Path("data").iterdir()) == [".voc.tar.done", "VOCdevkit"]
+
+
+def test_a_second_call_asks_nobody(voc, server, capsys):
+    get("voc2007", Path("data"), [])
+    server.requests.clear()
+    get("voc2007", Path("data"), [])
+    assert not server.requests and "already there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["with Range", "without Range"])
+def test_a_download_that_broke_off_is_continued(voc, server, ranges):
+    server.ranges, server.cut = ranges, 1000
+    with pytest.raises(UserError, match=r"broke off after 1000 of"):
+        get("voc2007", Path("data"), [])
+    assert Path("data/voc.tar.part").stat().st_size == 1000 and not Path("data/VOCdevkit").exists()
+    get("voc2007", Path("data"), [])
+    assert server.requests[-1] == ("/b/voc.tar", "bytes=1000-")
+    assert Path("data/VOCdevkit/VOC2007/JPEGImages/000009.jpg").exists()
+
+
+def test_a_partial_file_of_something_else_is_thrown_away(voc, server):
+    Path("data").mkdir()
+    for size in (500, 10_000_000):  # the second is longer than the archive: the server answers 416
+        Path("data/voc.tar.part").write_bytes(b"x" * size)
+        assert md5(fetch(voc, Path("data"))) == voc.md5
+        Path("data/voc.tar").unlink()
+
+
+def test_a_file_with_another_checksum_is_not_used(voc, server):
+    server.files["/b/voc.tar"] = b"something else"
+    with pytest.raises(UserError, match="md5 sum differs"):
+        get("voc2007", Path("data"), [])
+    assert [p.name for p in Path("data").iterdir()] == []
+
+
+def test_when_every_address_fails_the_message_says_what_to_fetch_and_where_to_put_it(voc, server):
+    server.files.clear()
+    with pytest.raises(UserError) as error:
+        get("voc2007", Path("data"), [])
+    text = str(error.value)
+    assert voc.urls[0] in text and voc.urls[1] in text and "Not Found" in text and voc.md5 in text
+    assert "--from-archive" in text
+
+
+def test_an_address_that_stalls_counts_as_dead(voc, server, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    released = threading.Event()
+    original = Handler.do_GET
+
+    def stall(self):
+        released.wait(10)
+        original(self)
+
+    monkeypatch.setattr(Handler, "do_GET", stall)
+    with pytest.raises(UserError, match="timed out"):
+        get("voc2007", Path("data"), [])
+    released.set()
+
+
+def test_a_mirror_is_asked_first(voc, server):
+    server.files["/classroom/voc.tar"] = server.files["/b/voc.tar"]
+    download.main(["voc2007", "--data-root", "data", "--mirror", f"{server.url}/classroom/"])
+    assert [path for path, _ in server.requests] == ["/classroom/voc.tar"]
+
+
+def test_an_archive_fetched_by_hand_is_used_and_kept(voc, server, tmp_path):
+    path = tmp_path / "voc.tar"
+    path.write_bytes(server.files["/b/voc.tar"])
+    get("voc2007", Path("data"), [path])
+    assert not server.requests and path.exists() and Path("data/VOCdevkit/VOC2007").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("other.tar", b"", "keep the official file name"),
+        ("voc.tar", b"junk", "is not the official file"),
+        ("voc.tar", None, "is missing"),
+    ],
+)
+def test_a_wrong_local_archive_is_refused(voc, tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        get("voc2007", Path("data"), [path])
+    assert not Path("data/VOCdevkit").exists()
+
+
+def test_an_interrupted_extraction_is_done_again(voc, server, monkeypatch):
+    original, calls = download.os.replace, []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        original(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download.os, "replace", replace)
+        with pytest.raises(SystemExit) as exit:
+            download.main(["voc2007", "--data-root", "data"])
+    assert exit.value.code == 130 and not Path("data/.voc.tar.done").exists()
+    get("voc2007", Path("data"), [])
+    assert len(list(Path("data/VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
+    assert not list(Path("data").glob("*unpacking*"))
+
+
+def escaping_tar(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        member = tarfile.TarInfo({"path": "../escaped.txt", "absolute": "/tmp/escaped.txt"}.get(kind, "link"))
+        if kind == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, "../../escaped"
+            file.addfile(member)
+            member = tarfile.TarInfo("link/file.txt")
+        member.size = 4
+        file.addfile(member, io.BytesIO(b"evil"))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["path", "link"])
+def test_nothing_is_written_outside_the_folder(tmp_path, kind):
+    root = tmp_path / "inner" / "data"
+    root.mkdir(parents=True)
+    (root / "evil.tar").write_bytes(escaping_tar(kind))
+    with pytest.raises(UserError, match="outside its folder"):
+        extract(root / "evil.tar", root)
+    with zipfile.ZipFile(root / "evil.zip", "w") as file:
+        file.writestr("../escaped.txt", "evil")
+    with pytest.raises(UserError, match="outside its folder"):
+        extract(root / "evil.zip", root)
+    assert not list(tmp_path.rglob("escaped*")) and not (tmp_path / "escaped").exists()
+    assert sorted(p.name for p in root.iterdir()) == ["evil.tar", "evil.zip"]
+
+
+@pytest.mark.parametrize("name", ["short.tar", "short.zip"])
+def test_a_damaged_archive_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK\x03\x04 not an archive")
+    with pytest.raises(UserError, match=rf"{name} is damaged"):
+        extract(tmp_path / name, tmp_path)
+
+
+def test_help_lists_every_set_with_size_terms_and_place():
+    text = python("download.py", "--help").stdout
+    for name, data in download.DATASETS.items():
+        assert name in text and data.size in text and data.terms in text and data.folder in text
+
+
+def test_an_unreachable_network_ends_in_one_message():
+    result = python("download.py", "voc2012", "--mirror", "http://127.0.0.1:9", timeout=200)
+    assert "--from-archive path/to/VOCtrainval_11-May-2012.tar" in one_sentence(result)
+    assert result.returncode == 1
+
+
+def test_addresses_and_checksums_are_those_of_torchvision():
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+    theirs = {year["url"]: year["md5"] for year in DATASET_YEAR_DICT.values()}
+    ours = [archive for data in download.DATASETS.values() for archive in data.archives if "VOC" in archive.name]
+    assert len(ours) == 3 and all(theirs[archive.urls[0]] == archive.md5 for archive in ours)

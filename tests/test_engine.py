@@ -1,0 +1,212 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, SHARED, needs_shared, python
+from torch import nn
+
+import train
+from common import checkpoint
+from common.datasets import VOID, load
+from common.engine import evaluate, fit, out_of_patience, score
+from common.errors import UserError
+from common.loader import Loader
+from common.losses import CrossEntropy
+from common.run import Run
+
+FP32 = {"device": "cpu", "precision": "fp32", "name": "test"}
+
+
+def run_train(voc_root, epochs, **settings):
+    """Run train.py's main on the small VOC data."""
+    run = Run(**{**FP32, "data_root": voc_root, **settings})
+    return train.main("voc2007", image_size=32, epochs=epochs, batch_size=4, run=run)
+
+
+def comparable(path):
+    """Return a checkpoint's contents but for the time it took."""
+    contents = checkpoint.load(Path(path))
+    for row in [*contents["history"], contents["scores"]]:
+        row.pop("seconds", None)
+    return contents
+
+
+def same(a, b) -> bool:
+    """Compare nested dicts, lists and tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b or (a != a and b != b)
+
+
+def stopped_after(epoch: int, monkeypatch):
+    """Make training die as by a kill at the start of the epoch after `epoch`."""
+
+    class KilledError(Exception):
+        pass
+
+    original = Loader.set_epoch
+
+    def set_epoch(self, number):
+        if number > epoch:
+            raise KilledError
+        original(self, number)
+
+    monkeypatch.setattr(Loader, "set_epoch", set_epoch)
+    return KilledError
+
+
+def test_a_run_leaves_what_it_promises(voc_root):
+    result = run_train(voc_root, 2, tensorboard=True)
+    with Path("runs/test/history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert rows[0].keys() >= {"lr", "train_loss", "val_loss", "train_miou", "val_miou", "seconds"}
+    assert json.loads(Path("runs/test/config.json").read_text())["parameters"]["batch_size"] == 4
+    assert json.loads(Path("runs/test/test.json").read_text())["scores"] == result["scores"]
+    for path in ("plots/test.png", "plots/test_predictions.png", "best_test.pt", "last_test.pt"):
+        assert Path(path).stat().st_size > 1000
+    assert list(Path("runs/test").glob("events.out.tfevents.*"))
+    assert not list(Path().rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_run_stopped_after_any_epoch_and_resumed_equals_an_unbroken_one_bit_for_bit(voc_root, stop, monkeypatch):
+    whole = run_train(voc_root, 4)
+    expected = comparable("last_test.pt"), comparable_weights("best_test.pt")
+    with monkeypatch.context() as patch, pytest.raises(stopped_after(stop, patch)):
+        run_train(voc_root, 4)
+    assert len(checkpoint.load(Path("last_test.pt"))["history"]) == stop
+    resumed = run_train(voc_root, 4, resume=True)
+    assert same(comparable("last_test.pt"), expected[0])
+    assert same(comparable_weights("best_test.pt"), expected[1])
+    assert resumed == whole
+
+
+def comparable_weights(path):
+    return checkpoint.load(Path(path))["weights"]
+
+
+def test_resuming_a_finished_run_only_scores_it_again(voc_root, capsys):
+    first = run_train(voc_root, 2)
+    capsys.readouterr()
+    assert run_train(voc_root, 2, resume=True) == first
+    assert "epoch 1/2" not in capsys.readouterr().out
+
+
+def test_resuming_something_else_is_refused(voc_root):
+    run_train(voc_root, 1)
+    with pytest.raises(
+        UserError, match=r"holds basic_fcn\(num_classes=21\), but this run builds basic_fcn\(num_cl.*6\)"
+    ):
+        train.main("shapes", image_size=32, epochs=2, run=Run(**FP32, resume=True))
+    Path("last_test.pt").write_bytes(Path("last_test.pt").read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"last_test\.pt is damaged"):
+        run_train(voc_root, 2, resume=True)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_ends_cleanly_and_can_be_resumed(voc_root, name):
+    flags = f"--data-root {voc_root} --image-size 32 --epochs 500 --patience 0 --batch-size 4 --name test".split()
+    command = [sys.executable, str(REPOSITORY / "train.py"), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not Path("runs/test/history.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(getattr(signal, name))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "--resume goes on from there" in output and "Traceback" not in output
+    assert Path("plots/test.png").exists()
+    done = len(checkpoint.load(Path("last_test.pt"))["history"])
+    result = python("train.py", *flags[:-4], "--patience", "1", "--name", "test", "--resume")
+    assert f"after epoch {done}" in result.stdout and result.returncode == 0, result.stderr
+
+
+def test_early_stopping_counts_epochs_since_the_best():
+    history = [{"epoch": i + 1, "val_miou": miou} for i, miou in enumerate([0.1, 0.3, 0.2, 0.3])]
+    assert out_of_patience(history, 2) and not out_of_patience(history, 3)
+    assert not out_of_patience(history, 0) and not out_of_patience([], 1)
+
+
+class Fixed(nn.Module):
+    """Predicts class 1 in the left half of every image, 0 in the right; one parameter, unused by the prediction."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        logits = torch.zeros(len(images), 21, *images.shape[2:])
+        logits[:, 1, :, : images.shape[3] // 2] = 5
+        return logits * self.scale
+
+
+def test_evaluation_is_the_same_for_every_batch_size(voc_root):
+    run = Run(**FP32, data_root=voc_root).start(lambda: None, {})
+    _, _, test_set = load("voc2007", 32, run)
+    results = [evaluate(Fixed(), Loader(test_set, size, run), CrossEntropy(), run) for size in (1, 3, 7)]
+    assert all(matrix.scores() == results[0][1].scores() for _, matrix in results)
+    assert all(loss == pytest.approx(results[0][0], rel=1e-6) for loss, _ in results)
+    valid = test_set.masks != VOID
+    left = torch.zeros_like(valid)
+    left[..., :16] = True
+    right_answers = (test_set.masks == left.int())[valid].float().mean().item()
+    assert results[0][1].pixel_accuracy() == pytest.approx(right_answers)
+
+
+def test_the_test_set_is_scored_with_the_best_weights_not_the_last(voc_root):
+    result = run_train(voc_root, 5, seed=1)
+    model, contents = checkpoint.load_model(Path("best_test.pt"))
+    history = checkpoint.load(Path("last_test.pt"))["history"]
+    assert contents["epoch"] == max(history, key=lambda row: row["val_miou"])["epoch"]
+    run = Run(**FP32, data_root=voc_root).start(lambda: None, {})
+    _, _, test_set = load("voc2007", 32, run)
+    again = score(model, Loader(test_set, 4, run), CrossEntropy(), run)
+    assert again["scores"] == result["scores"]
+
+
+def test_a_loss_that_is_not_finite_stops_training_with_a_reason(voc_root):
+    with pytest.raises(UserError, match=r"the loss is nan in epoch 1, at learning rate 1e\+20; try a smaller --lr"):
+        train.main("voc2007", 32, 1, 4, lr=1e20, run=Run(**FP32, data_root=voc_root))
+    assert not Path("last_test.pt").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_batch_loop_never_waits_for_the_gpu(voc_root, monkeypatch):
+    run = Run(name="test", device="cuda", data_root=voc_root).start(lambda: None, {})
+    train_set, val_set, _ = load("voc2007", 32, run)
+    model = train.BasicFCN(21)
+    optimizer = torch.optim.AdamW(model.parameters())
+    loaders = Loader(train_set, 4, run, shuffle=True), Loader(val_set, 4, run)
+
+    class Strict(Loader):
+        """Turns every synchronisation between its first batch and its last into an error."""
+
+        def __iter__(self):
+            for batch in super().__iter__():
+                torch.cuda.set_sync_debug_mode("error")
+                yield batch
+            torch.cuda.set_sync_debug_mode("default")
+
+    for loader in loaders:
+        loader.__class__ = Strict
+    fit(model, *loaders, CrossEntropy(), optimizer, epochs=2, run=run)
+
+
+@needs_shared
+@pytest.mark.slow
+def test_the_real_images_are_learnt(capsys):
+    run = Run(data_root=SHARED / "data")
+    result = train.main("voc2007", image_size=96, epochs=25, patience=0, run=run)
+    assert result["scores"]["mIoU"] > result["floor"]["mIoU"] + 0.01
+    assert Path("best_train-image_size96-epochs25-patience0.pt").stat().st_size > 2e7

@@ -1,0 +1,96 @@
+import time
+
+import pytest
+import torch
+from conftest import started
+
+from common.augment import random_hflip
+from common.datasets import SegmentationSet
+from common.errors import UserError
+from common.loader import Loader
+
+
+def numbered_set(count: int, side: int = 4) -> SegmentationSet:
+    """Return a set whose image number i has the value i everywhere but for a left-to-right ramp in its mask."""
+    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(-1, side, side, 3).contiguous()
+    masks = torch.arange(side, dtype=torch.uint8).expand(count, side, side).contiguous()
+    names = [str(i) for i in range(count)]
+    return SegmentationSet(images.permute(0, 3, 1, 2), masks, names, ("a", "b"), ((0, 0, 0),) * 2, "numbers", "train")
+
+
+def numbers(loader: Loader) -> list[list[int]]:
+    """Return the numbers of the images in each batch."""
+    return [(images[:, 0, 0, 0] * 255).round().int().tolist() for images, _ in loader]
+
+
+@pytest.mark.parametrize(("count", "batch_size", "copies"), [(10, 4, 1), (17, 16, 1), (5, 2, 3), (3, 8, 1)])
+def test_every_image_comes_exactly_copies_times_in_near_equal_batches(count, batch_size, copies):
+    loader = Loader(numbered_set(count), batch_size, started(), shuffle=True, copies=copies)
+    batches = numbers(loader)
+    assert sorted(i for batch in batches for i in batch) == sorted(list(range(count)) * copies)
+    assert len(batches) == len(loader) == -(-count * copies // batch_size)
+    assert max(map(len, batches)) - min(map(len, batches)) <= 1
+    assert max(map(len, batches)) <= batch_size
+
+
+def test_batches_are_floats_from_0_to_1_in_channels_last_layout_with_int64_masks():
+    images, masks = next(iter(Loader(numbered_set(3), 3, started())))
+    assert images.dtype == torch.float32 and masks.dtype == torch.int64
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images.shape == (3, 3, 4, 4) and masks.shape == (3, 4, 4)
+    torch.testing.assert_close(images[2], torch.full((3, 4, 4), 2 / 255))
+
+
+def test_order_and_augmentation_depend_on_seed_and_epoch_alone():
+    def epoch(number: int, seed: int = 0) -> list[torch.Tensor]:
+        loader = Loader(numbered_set(9), 4, started(seed=seed), shuffle=True, augment=[random_hflip])
+        loader.set_epoch(number)
+        return [torch.cat([images.flatten(), masks.flatten().float()]) for images, masks in loader]
+
+    torch.rand(7)  # somebody else draws a random number in between
+    assert all(map(torch.equal, epoch(2), epoch(2)))
+    assert not all(map(torch.equal, epoch(2), epoch(3)))
+    assert not all(map(torch.equal, epoch(2), epoch(2, seed=1)))
+
+
+def test_without_shuffling_the_order_is_that_of_the_set():
+    assert numbers(Loader(numbered_set(5), 2, started())) == [[0, 1], [2, 3], [4]]
+
+
+def test_processes_share_every_batch_without_overlap():
+    shares = []
+    for rank in range(3):
+        run = started()
+        run.rank, run.world_size = rank, 3
+        shares.append(numbers(Loader(numbered_set(10), 4, run, shuffle=True)))
+    whole = numbers(Loader(numbered_set(10), 4, started(), shuffle=True))
+    assert [[i for part in parts for i in part] for parts in zip(*shares, strict=True)] == whole
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"batch_size": -3}, {"batch_size": 2, "copies": 0}])
+def test_impossible_sizes_are_refused(settings):
+    with pytest.raises(UserError, match="must be at least 1"):
+        Loader(numbered_set(3), run=started(), **settings)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("fits", [True, False], ids=["data on the GPU", "data copied ahead"])
+def test_on_a_gpu_batches_equal_those_on_the_cpu(fits, monkeypatch):
+    monkeypatch.setattr(Loader, "_fits", lambda self, device: fits)
+    data = numbered_set(40, side=32)
+    ours = Loader(data, 16, started(device="cuda"), shuffle=True)
+    for (images, masks), (cpu_images, cpu_masks) in zip(ours, Loader(data, 16, started(), shuffle=True), strict=True):
+        assert images.is_cuda and torch.equal(images.cpu(), cpu_images) and torch.equal(masks.cpu(), cpu_masks)
+
+
+def test_a_batch_costs_milliseconds():
+    loader = Loader(numbered_set(64, side=224), 16, started(), shuffle=True, augment=[random_hflip])
+    list(loader)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        count = sum(1 for _ in loader)
+        times.append((time.perf_counter() - start) / count)
+    assert (
+        min(times) < 0.1
+    )  # a training step at this size takes about half a second; benchmarks/loader.py measures both

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
+
+from common.datasets import VOID
+from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
+
+
+def random_case(seed: int, classes: int = 5, images: int = 6, present: tuple = (), side: int = 13):
+    """Return prediction and target (images, side, side); targets only from `present` where that is given."""
+    rng = np.random.default_rng(seed)
+    target = rng.choice(list(present) or range(classes), size=(images, side, side)).astype(np.int64)
+    prediction = np.where(rng.random(target.shape) < 0.6, target, rng.integers(0, classes, target.shape))
+    target[rng.random(target.shape) < 0.1] = VOID
+    return torch.from_numpy(prediction), torch.from_numpy(target)
+
+
+def matrix_of(prediction, target, classes=5, batch=4) -> ConfusionMatrix:
+    matrix = ConfusionMatrix(classes)
+    for start in range(0, len(target), batch):
+        matrix.update(prediction[start : start + batch], target[start : start + batch])
+    return matrix
+
+
+@pytest.mark.parametrize("present", [(), (0, 2), (3,)], ids=["all classes", "two classes", "one class"])
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_agree_with_scikit_learn(seed, present):
+    prediction, target = random_case(seed, present=present)
+    matrix = matrix_of(prediction, target)
+    valid = (target != VOID).numpy()
+    p, t = prediction.numpy()[valid], target.numpy()[valid]
+
+    assert np.array_equal(matrix.counts[:-1].numpy(), confusion_matrix(t, p, labels=range(5)))
+    per_class = jaccard_score(t, p, labels=range(5), average=None, zero_division=0)
+    per_class[~np.isin(range(5), np.union1d(t, p))] = np.nan
+    assert np.allclose(matrix.iou().numpy(), per_class, equal_nan=True)
+    scores = matrix.scores()
+    assert scores[MIOU] == pytest.approx(jaccard_score(t, p, labels=np.unique(t), average="macro"))
+    assert scores["mIoU over classes in target or prediction"] == pytest.approx(np.nanmean(per_class))
+    assert scores[PIXEL_ACCURACY] == pytest.approx(accuracy_score(t, p))
+
+    filled = torch.where(target == VOID, 0, target).numpy().ravel()
+    assert scores["pixel accuracy, void as background"] == pytest.approx(accuracy_score(filled, prediction.ravel()))
+    expected = jaccard_score(filled, prediction.ravel(), labels=np.unique(filled), average="macro")
+    assert scores["mIoU, void as background"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_per_image_scores_agree_with_scikit_learn(seed):
+    prediction, target = random_case(seed, present=(0, 1, 4))
+    absent_zero, present_only = [], []
+    for p, t in zip(prediction.numpy(), target.numpy(), strict=True):
+        p, t = p[t != VOID], t[t != VOID]
+        absent_zero.append(jaccard_score(t, p, labels=range(5), average=None, zero_division=0).mean())
+        present_only.append(jaccard_score(t, p, labels=np.unique(t), average="macro"))
+    scores = matrix_of(prediction, target).scores()
+    assert scores["per-image mIoU, absent class = 0"] == pytest.approx(np.mean(absent_zero))
+    assert scores["per-image mIoU over classes present"] == pytest.approx(np.mean(present_only))
+
+
+def test_any_batching_and_order_gives_exactly_the_same_scores():
+    prediction, target = random_case(0, images=12)
+    expected = matrix_of(prediction, target, batch=12).scores()
+    for batch in (1, 5):
+        order = torch.randperm(12)
+        assert matrix_of(prediction[order], target[order], batch=batch).scores() == expected
+
+
+def test_a_perfect_prediction_scores_one():
+    _, target = random_case(1)
+    scores = matrix_of(torch.where(target == VOID, 0, target), target).scores()
+    assert set(scores.values()) == {1.0}
+
+
+def test_a_class_that_is_only_predicted_costs_the_others_but_is_not_averaged():
+    target = torch.zeros(1, 2, 2, dtype=torch.int64)
+    prediction = torch.tensor([[[0, 0], [0, 3]]])
+    matrix = matrix_of(prediction, target)
+    assert matrix.mean_iou() == 0.75
+    assert matrix.scores()["mIoU over classes in target or prediction"] == 0.375
+    assert matrix.present().tolist() == [True, False, False, False, False]
+
+
+def test_a_split_of_void_alone_has_no_score_and_no_error():
+    matrix = matrix_of(torch.zeros(2, 3, 3, dtype=torch.int64), torch.full((2, 3, 3), VOID))
+    assert np.isnan(matrix.mean_iou()) and np.isnan(matrix.pixel_accuracy())
+    assert matrix.scores()["pixel accuracy, void as background"] == 1
+
+
+def test_the_floor_is_the_score_of_predicting_background_everywhere():
+    prediction, target = random_case(2)
+    expected = matrix_of(torch.zeros_like(prediction), target).scores()
+    assert matrix_of(prediction, target).floor().scores() == expected
+
+
+def test_counts_beyond_two_to_the_31_stay_exact():
+    matrix = ConfusionMatrix(2)
+    matrix.counts += 2**40
+    matrix.update(torch.ones(1, 1, 1, dtype=torch.int64), torch.ones(1, 1, 1, dtype=torch.int64))
+    assert matrix.counts[1, 1].item() == 2**40 + 1

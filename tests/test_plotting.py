@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import started
+from PIL import Image
+
+from common.datasets import VOID, load
+from common.datasets.voc import PALETTE
+from common.models import BasicFCN
+from common.plotting import VOID_COLOR, colorize, plot_curves, plot_predictions
+
+
+def history(epochs):
+    keys = [f"{split}_{key}" for split in ("train", "val") for key in ("loss", "miou", "pixel_accuracy")]
+    return [{"epoch": i + 1, "lr": 0.1, **dict.fromkeys(keys, float("nan") if i == 2 else 0.5)} for i in range(epochs)]
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 200])
+def test_curves_are_drawn_for_any_number_of_epochs(epochs):
+    plot_curves(history(epochs), Path("plots/curves.png"), "a title")
+    with Image.open("plots/curves.png") as picture:
+        assert picture.width > 800 and np.asarray(picture.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize("count", [1, 5, 99])
+def test_predictions_are_drawn_for_any_number_of_images(voc_root, count):
+    run = started(data_root=voc_root)
+    test_set = load("voc2007", 32, run)[2]
+    plot_predictions(BasicFCN(21), test_set, run, count)
+    with Image.open(run.plot("predictions")) as picture:
+        assert picture.height > 200 * min(count, 7)
+
+
+def test_masks_are_coloured_by_the_palette():
+    picture = colorize(np.array([[0, 8], [20, VOID]], dtype=np.uint8), PALETTE)
+    assert [tuple(color) for color in picture.reshape(-1, 3)] == [PALETTE[0], PALETTE[8], PALETTE[20], VOID_COLOR]

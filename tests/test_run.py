@@ -1,0 +1,54 @@
+import json
+
+import pytest
+import torch
+from conftest import started
+
+from common.run import Run, choose_device, choose_precision
+
+
+def experiment(dataset: str = "voc2007", epochs: int = 60, pretrained: bool = True, run: Run = Run()):
+    return run.start(experiment, locals())
+
+
+def test_a_run_is_named_after_its_script_and_what_differs_from_the_defaults():
+    assert experiment().name == "test_run"
+    assert experiment("shapes", 5).name == "test_run-shapes-epochs5"
+    assert experiment("my/photos", pretrained=False, run=Run(seed=3)).name == "test_run-photos-no_pretrained-s3"
+    assert experiment("shapes", run=Run(name="mine")).name == "mine"
+
+
+def test_starting_leaves_the_settings_as_they_were():
+    settings = Run()
+    run = experiment(run=settings)
+    assert settings == Run() and settings.name == "" and run is not settings
+
+
+def test_the_parameters_are_recorded():
+    run = experiment("shapes", 5)
+    record = json.loads((run.folder / "config.json").read_text())
+    assert record["parameters"] == {"dataset": "shapes", "epochs": 5, "pretrained": True}
+    assert record["versions"]["torch"] == torch.__version__
+
+
+def test_the_seed_decides_the_initial_weights():
+    def draw(seed: int) -> torch.Tensor:
+        started(seed=seed)
+        return torch.nn.Linear(3, 3).weight
+
+    assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
+
+
+def test_auto_never_chooses_what_is_not_there():
+    device = choose_device("auto")
+    assert torch.zeros(1, device=device).device.type == device.type
+    assert choose_precision("auto", torch.device("cpu")) in ("bf16", "fp32")
+    assert choose_precision("auto", torch.device("mps")) == "fp32"
+    assert choose_precision("fp32", device) == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_autocast_follows_the_precision(precision):
+    with started(precision=precision).autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]

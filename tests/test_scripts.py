@@ -1,0 +1,37 @@
+"""Every experiment trains, tiny, on generated data. A new script is tested by being there."""
+
+import importlib
+
+import pytest
+from conftest import REPOSITORY
+
+from common.models import MODELS
+from common.run import Run
+
+EXPERIMENTS = sorted(path.stem for path in REPOSITORY.glob("train*.py"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_trains_on_shapes(name):
+    module = importlib.import_module(name)
+    result = module.main(dataset="shapes", image_size=32, epochs=1, run=Run(device="cpu"))
+    assert 0 <= result["scores"]["mIoU"] <= 1
+    assert result["images"] == 100
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_says_what_it_asks_changes_and_found(name):
+    text = importlib.import_module(name).__doc__
+    assert text.splitlines()[0].endswith("?")
+    assert [line.split()[0] for line in text.splitlines() if line[:1].isalpha()][1:] == ["Change", "Result", "Run"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_has_no_loop_of_its_own_and_fits_on_a_screen(name):
+    text = (REPOSITORY / f"{name}.py").read_text()
+    assert ".backward(" not in text and len(text.splitlines()) <= 90
+
+
+def test_every_model_is_built_by_some_script():
+    scripts = "".join(path.read_text() for path in REPOSITORY.glob("*.py"))
+    assert [model.__name__ for model in MODELS.values() if model.__name__ not in scripts] == []

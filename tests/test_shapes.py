@@ -1,0 +1,32 @@
+import numpy as np
+
+from common.datasets import VOID
+from common.datasets.shapes import CLASSES, draw_scene, shapes
+
+
+def test_the_same_index_always_gives_the_same_scene():
+    for index in (0, 7):
+        (image, mask), (again, mask_again) = draw_scene(index), draw_scene(index)
+        assert np.array_equal(image, again) and np.array_equal(mask, mask_again)
+    assert not np.array_equal(draw_scene(0)[1], draw_scene(1)[1])
+
+
+def test_scenes_hold_every_class_and_void_and_mostly_background():
+    masks = np.stack([draw_scene(index)[1] for index in range(60)])
+    shares = np.bincount(masks.ravel(), minlength=256) / masks.size
+    assert (shares[1 : len(CLASSES)] > 0.01).all()
+    assert 0.5 < shares[0] < 0.85
+    assert 0.005 < shares[VOID] < 0.06
+    assert not shares[len(CLASSES) : VOID].any()
+
+
+def test_void_outlines_objects():
+    _, mask = draw_scene(3)
+    rows, columns = np.nonzero(mask[:, 1:] != mask[:, :-1])
+    sides = {tuple(sorted(pair)) for pair in zip(mask[rows, columns], mask[rows, columns + 1], strict=True)}
+    assert all(VOID in pair for pair in sides)  # no class touches another, or the background, without void between
+
+
+def test_no_scene_is_in_two_splits():
+    indices = [sample[1] for split in shapes(None).splits.values() for sample in split]
+    assert len(indices) == len(set(indices)) == 800
