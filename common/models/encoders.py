@@ -1,0 +1,163 @@
+"""Encoders: ImageNet networks without their classifier, as five maps of an image at strides 2, 4, 8, 16 and 32."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from common.errors import UserError
+from common.models.layers import IMAGENET_MEAN, IMAGENET_STD, Normalize, pad_to_multiple
+from common.models.mobilenet_v1 import mobilenet_v1_layers
+from common.models.weights import copy_weights, download, read_weights
+
+# torchvision.models is imported where it is used: that takes as long as importing torch itself.
+
+Encoder = Literal["resnet18", "vgg16", "mobilenet_v2", "mobilenet_v1"]  # the type of a script's --encoder
+STRIDE = 32  # of the coarsest map
+
+
+class ImageEncoder(nn.Module):
+    """Run a network layer by layer and keep what comes out at five of them.
+
+    Args:
+        network: its children run in order.
+        ends: names of the children whose outputs are the maps at strides 2, 4, 8, 16, 32.
+        channels: of these maps.
+        unused: beginnings of the names in a weights file that belong to layers left out here.
+        mean, std: what the weights were trained with.
+
+    Attributes:
+        channels: as above, a list of five.
+        frozen: whether neither weights nor BatchNorm statistics change, see `freeze`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        ends: tuple[str, ...],
+        channels: list[int],
+        unused: tuple[str, ...],
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ):
+        super().__init__()
+        self.normalize = Normalize(mean, std)
+        self.network = network
+        self.ends, self.channels, self.unused = ends, channels, unused
+        self.frozen = False
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Map images (B, 3, H, W) in [0, 1] to five maps, finest first.
+
+        Height and width are padded, right and below, to the next multiples of 32, so every map is exactly half the one
+        before; who needs the input's size crops in the end.
+        """
+        x = pad_to_multiple(self.normalize(images), STRIDE)
+        features = []
+        for name, layer in self.network.named_children():
+            x = layer(x)
+            if name in self.ends:
+                features.append(x)
+        return features
+
+    def train(self, mode: bool = True) -> "ImageEncoder":
+        """Switch to training mode, unless frozen: there BatchNorm would go on averaging."""
+        return super().train(mode and not self.frozen)
+
+
+def freeze(encoder: ImageEncoder, frozen: bool = True) -> None:
+    """Stop the encoder's gradients and its BatchNorm statistics, for good; with `frozen=False` let both go again.
+
+    With no parameter to train, autograd keeps nothing of a forward pass: it costs what it costs under `no_grad`.
+    """
+    encoder.frozen = frozen
+    encoder.requires_grad_(not frozen)
+    encoder.train(not frozen)
+
+
+def resnet18() -> ImageEncoder:
+    """Return ResNet-18: He et al., Deep Residual Learning for Image Recognition, CVPR 2016."""
+    from torchvision.models import resnet18
+
+    network = resnet18()
+    del network.avgpool, network.fc
+    ends = ("relu", "layer1", "layer2", "layer3", "layer4")
+    return ImageEncoder(network, ends, channels=[64, 64, 128, 256, 512], unused=("fc.",))
+
+
+def vgg16() -> ImageEncoder:
+    """Return VGG-16: Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Recognition, ICLR 2015."""
+    from torchvision.models import vgg16
+
+    with torch.device("meta"):  # the classifier that we drop takes two seconds to draw
+        network = vgg16().features
+    network.to_empty(device="cpu")
+    for layer in network:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    # The five poolings: at stride 2 to 32 they are what FCN scores, and there are no others at stride 32.
+    ends = ("4", "9", "16", "23", "30")
+    return ImageEncoder(network, ends, channels=[64, 128, 256, 512, 512], unused=("classifier.",))
+
+
+def mobilenet_v2() -> ImageEncoder:
+    """Return MobileNetV2: Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018.
+
+    It ends at the last bottleneck, 320 channels: the 1x1 convolution to 1280 serves the classifier.
+    """
+    from torchvision.models import mobilenet_v2
+
+    network = mobilenet_v2().features[:18]
+    ends = ("1", "3", "6", "13", "17")
+    return ImageEncoder(network, ends, channels=[16, 24, 32, 96, 320], unused=("features.18.", "classifier."))
+
+
+def mobilenet_v1() -> ImageEncoder:
+    """Return MobileNetV1, see common/models/mobilenet_v1.py."""
+    ends = ("pw1_bn", "pw3_bn", "pw5_bn", "pw11_bn", "pw12_bn")
+    half = (0.5, 0.5, 0.5)  # x / 127.5 - 1, for x from 0 to 255
+    channels, unused = [64, 128, 256, 512, 1024], ("dw13", "pw13", "fc.")
+    return ImageEncoder(mobilenet_v1_layers(), ends, channels, unused, mean=half, std=half)
+
+
+# Each builds the network with random weights.
+ENCODERS: dict[str, Callable[[], ImageEncoder]] = {
+    "resnet18": resnet18,
+    "vgg16": vgg16,
+    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v1": mobilenet_v1,
+}
+
+
+def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None = None) -> ImageEncoder:
+    """Return the encoder called `name`.
+
+    Args:
+        name: a key of `ENCODERS`.
+        pretrained: start from ImageNet weights, else from random ones.
+        weights: a local file with them; by default torchvision's are downloaded, once.
+
+    Raises:
+        UserError: weights that are missing, damaged, of another network, or cannot be downloaded.
+    """
+    if weights and not pretrained:
+        raise UserError("--encoder-weights and --no-pretrained exclude each other; leave out one of them")
+    if pretrained and not weights and name == "mobilenet_v1":
+        raise UserError(
+            "torchvision has no weights of mobilenet_v1 to download; name a file of them with --encoder-weights, or "
+            "start from random weights with --no-pretrained"
+        )
+    encoder = ENCODERS[name]()
+    if pretrained:
+        path = Path(weights) if weights else download(name)
+        # torchvision's VGG and MobileNetV2 keep what is used here under "features".
+        tensors = {
+            key.removeprefix("features."): value
+            for key, value in read_weights(path).items()
+            if not key.startswith(encoder.unused)
+        }
+        copy_weights(tensors, encoder.network, name, path)
+    return encoder

@@ -1,0 +1,54 @@
+"""MobileNetV1: depthwise and pointwise convolutions in turn, in the variant whose ImageNet weights Keras ships.
+
+Howard et al., MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications, arXiv 2017.
+It differs from the torch habit in three ways: BatchNorm's eps is 1e-3, the activation is ReLU6, and a convolution of
+stride 2 is padded at the right and below only.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+# Output channels and stride of the pairs dw1 + pw1, dw2 + pw2, ...; the paper's thirteenth keeps stride 32 and 1024.
+BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2))
+
+
+def mobilenet_v1_layers() -> nn.Sequential:
+    """Return the convolutions up to pw12, 1024 channels at stride 32; named as in the weights file.
+
+    The thirteenth pair and the classifier are left out: no weights of pw13 are at hand, and stride 32 is reached.
+    """
+    layers = OrderedDict(conv1=Conv(3, 32, kernel_size=3, stride=2), bn1=BatchNormReLU6(32))
+    channels = 32
+    for number, (out_channels, stride) in enumerate(BLOCKS, start=1):
+        layers[f"dw{number}"] = Conv(channels, channels, kernel_size=3, stride=stride, groups=channels)
+        layers[f"dw{number}_bn"] = BatchNormReLU6(channels)
+        layers[f"pw{number}"] = Conv(channels, out_channels, kernel_size=1, stride=1)
+        layers[f"pw{number}_bn"] = BatchNormReLU6(out_channels)
+        channels = out_channels
+    return nn.Sequential(layers)
+
+
+class Conv(nn.Conv2d):
+    """A convolution without bias that pads as TensorFlow does: for stride 2 on even sizes, right and below only."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int = 1):
+        padding = kernel_size // 2 if stride == 1 else 0
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
+        return super().forward(F.pad(x, (0, 1, 0, 1)) if self.stride[0] == 2 else x)
+
+
+class BatchNormReLU6(nn.BatchNorm2d):
+    """Batch normalisation, then min(max(x, 0), 6)."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=1e-3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the normalised and clipped map, same shape."""
+        return F.relu6(super().forward(x))

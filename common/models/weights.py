@@ -1,0 +1,99 @@
+"""ImageNet weights: from a local file, or from torch.hub's cache, which is filled by one download."""
+
+import contextlib
+import pickle
+import socket
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.errors import UserError
+
+TIMEOUT = 10  # seconds without an answer from the server, before a download is given up
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors in the file at `path` by name, on the CPU; also those under "state_dict" in it.
+
+    Nothing in the file is executed.
+
+    Raises:
+        UserError: it is missing, damaged, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"the weights file {path} is missing")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} holds more than plain tensors, or is damaged or no weights file; it was not loaded, since that "
+            "could run code in it"
+        ) from None
+    except Exception:  # what a damaged file raises depends on where the damage is; nine kinds of error were seen
+        raise UserError(f"{path} is damaged or cut short; replace it by a whole copy") from None
+    if isinstance(contents, dict):
+        contents = contents.get("state_dict", contents)
+    if not isinstance(contents, dict) or not all(isinstance(value, torch.Tensor) for value in contents.values()):
+        raise UserError(f"{path} holds no table of named tensors; give a file of weights as torchvision's are")
+    return contents
+
+
+def copy_weights(weights: dict[str, torch.Tensor], network: nn.Module, name: str, path: Path) -> None:
+    """Copy `weights`, read from `path`, into `network`, which the user knows as `name`.
+
+    Raises:
+        UserError: a tensor is missing, left over, or of another shape: these are weights of something else.
+    """
+    theirs = {key: list(value.shape) for key, value in weights.items()}
+    # Older files do not count the batches that BatchNorm saw; nothing here reads the count.
+    ours = {key: list(value.shape) for key, value in network.state_dict().items() if not _is_count(key)}
+    wrong = [key for key in [*ours, *theirs] if ours.get(key) != theirs.get(key) and not _is_count(key)]
+    if wrong:
+        raise UserError(
+            f"{path} does not hold weights of {name}: {wrong[0]} should be {ours.get(wrong[0], 'absent')} and is "
+            f"{theirs.get(wrong[0], 'absent')}; give a file of that network"
+        )
+    network.load_state_dict(weights, strict=False)
+
+
+def download(name: str) -> Path:
+    """Return the file with torchvision's ImageNet weights of network `name`, downloaded unless it is there already.
+
+    Raises:
+        UserError: it is not there and cannot be had; the message names the file and the ways out.
+    """
+    from torchvision.models import get_model_weights  # slow to import
+
+    url = get_model_weights(name).IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if not path.is_file():
+        digest = path.stem.rpartition("-")[2]  # torchvision's files are named after the start of their SHA-256
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with socket_timeout(TIMEOUT):
+                torch.hub.download_url_to_file(url, str(path), hash_prefix=digest)
+        except (OSError, HTTPException, RuntimeError) as error:
+            reason = getattr(error, "reason", error)
+            raise UserError(
+                f"{path.name}, the ImageNet weights of {name}, cannot be downloaded ({reason}); put a copy in "
+                f"{path.parent}, name one with --encoder-weights, or start from random weights with --no-pretrained"
+            ) from None
+    return path
+
+
+@contextlib.contextmanager
+def socket_timeout(seconds: float) -> Iterator[None]:
+    """Give up on a silent server after `seconds` within the block; the default is to wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _is_count(key: str) -> bool:
+    return key.endswith("num_batches_tracked")

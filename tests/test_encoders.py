@@ -1,0 +1,286 @@
+import os
+import pickle
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from common.errors import UserError
+from common.models import weights as weights_module
+from common.models.encoders import ENCODERS, build_encoder, freeze
+from common.models.layers import IMAGENET_MEAN, IMAGENET_STD
+
+SHARED = Path(os.environ.get("SHARED", Path(__file__).parents[2] / "shared"))
+MOBILENET = SHARED / "weights" / "mobilenet_v1_1.0_224_imagenet_no_pw13.pth"
+needs_mobilenet = pytest.mark.skipif(not MOBILENET.exists(), reason=f"needs {MOBILENET}")
+STRIDES = (2, 4, 8, 16, 32)
+FROM_TORCHVISION = [name for name in ENCODERS if name != "mobilenet_v1"]
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """An empty torch.hub cache, and a proxy that refuses every connection."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    urllib.request.install_opener(None)  # it remembers the proxy of its first use
+    yield tmp_path / "torch" / "hub" / "checkpoints"
+    urllib.request.install_opener(None)
+
+
+def official(name: str) -> dict[str, torch.Tensor]:
+    """What an official weights file of the network holds, with random numbers in it."""
+    prefix = "features." if name in ("vgg16", "mobilenet_v2") else ""
+    contents = {prefix + key: value for key, value in ENCODERS[name]().network.state_dict().items()}
+    classifier = {"vgg16": "classifier.6.", "mobilenet_v2": "classifier.1."}.get(name, "fc.")
+    return contents | {classifier + "weight": torch.zeros(10, 3), classifier + "bias": torch.zeros(10)}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_gives_five_maps_each_half_the_one_before(name):
+    encoder = build_encoder(name, pretrained=False).eval()
+    for height, width, padded in ((64, 96, (64, 96)), (37, 53, (64, 64)), (1, 1, (32, 32))):
+        with torch.no_grad():
+            features = encoder(torch.rand(2, 3, height, width))
+        expected = [(2, c, padded[0] // s, padded[1] // s) for c, s in zip(encoder.channels, STRIDES, strict=True)]
+        assert [tuple(x.shape) for x in features] == expected
+
+
+@pytest.mark.parametrize("name", FROM_TORCHVISION)
+def test_the_parameters_have_torchvisions_names_and_shapes(name):
+    import torchvision.models
+
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, name)().state_dict()
+    encoder = ENCODERS[name]()
+    theirs = {k.removeprefix("features."): v.shape for k, v in theirs.items() if not k.startswith(encoder.unused)}
+    assert theirs == {key: value.shape for key, value in encoder.network.state_dict().items()}
+
+
+def test_a_file_of_torchvision_gives_torchvisions_features(tmp_path):
+    import torchvision.models
+
+    theirs = torchvision.models.resnet18().eval()
+    torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
+    ours = build_encoder("resnet18", weights=tmp_path / "resnet18.pth").eval()
+    images = torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        pooled = theirs.fc(ours(images)[-1].mean((2, 3)))
+        assert torch.allclose(pooled, theirs((images - mean) / std), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_local_file_is_loaded_with_or_without_a_wrapper(name, wrapped, tmp_path, offline):
+    contents = official(name)
+    torch.save({"epoch": 3, "state_dict": contents} if wrapped else contents, tmp_path / "w.pth")
+    encoder = build_encoder(name, weights=str(tmp_path / "w.pth"))
+    first, value = next(iter(contents.items()))
+    assert torch.equal(encoder.network.get_parameter(first.removeprefix("features.")), value)
+
+
+def test_mobilenet_v1_sees_images_from_minus_one_to_one():
+    encoder = build_encoder("mobilenet_v1", pretrained=False)
+    images = torch.tensor([0.0, 127.5, 255.0]).view(3, 1, 1, 1).expand(3, 3, 32, 32) / 255
+    assert torch.equal(encoder.normalize(images)[:, 0, 0, 0], torch.tensor([-1.0, 0.0, 1.0]))
+
+
+def test_mobilenet_v1_pads_a_convolution_of_stride_two_right_and_below_only():
+    conv = build_encoder("mobilenet_v1", pretrained=False).network.conv1
+    nn.init.ones_(conv.weight)
+    image = torch.zeros(1, 3, 8, 8)
+    image[0, 0, 2, 2] = 1  # in the windows from 0 to 2 and from 2 to 4; padded to the left, only in that from 1 to 3
+    hit = conv(image)[0, 0]
+    assert hit.shape == (4, 4) and hit.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+@needs_mobilenet
+def test_the_real_weights_of_mobilenet_v1_load():
+    encoder = build_encoder("mobilenet_v1", weights=MOBILENET)
+    real = torch.load(MOBILENET, weights_only=True)
+    assert torch.equal(encoder.network.pw12.weight, real["pw12.weight"])
+    assert torch.equal(encoder.network.pw12_bn.running_var, real["pw12_bn.running_var"])
+
+
+class Intruder:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_objects_are_refused_and_not_executed(zipped, tmp_path):
+    trace = tmp_path / "executed"
+    contents = official("mobilenet_v1") | {"extra": Intruder(trace)}
+    torch.save(contents, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"w\.pth holds more than plain tensors"):
+        build_encoder("mobilenet_v1", weights=tmp_path / "w.pth")
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Intruder(trace)))
+    with pytest.raises(UserError, match=r"plain\.pkl"):
+        build_encoder("mobilenet_v1", weights=tmp_path / "plain.pkl")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_is_cut_short_or_damaged_is_refused(zipped, tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"conv1.weight": torch.zeros(300)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:end] for end in rng.integers(len(whole) - 1, size=20)]
+    damaged += [whole[:at] + rng.bytes(40) + whole[at + 40 :] for at in rng.integers(len(whole) // 2, size=20)]
+    for contents in damaged:
+        path.write_bytes(contents)
+        with pytest.raises(UserError, match=r"w\.pth"):
+            build_encoder("mobilenet_v1", weights=path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    for path in (tmp_path / "no.pth", tmp_path):
+        with pytest.raises(UserError, match="is missing"):
+            build_encoder("resnet18", weights=path)
+
+
+@pytest.mark.parametrize("contents", [[torch.zeros(3)], torch.zeros(3), {"conv1.weight": 1.5}, {"state_dict": 7}, {}])
+def test_a_file_without_named_tensors_is_refused(contents, tmp_path):
+    torch.save(contents, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth"):
+        build_encoder("resnet18", weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_weights_of_another_network_are_refused_by_name(name, tmp_path):
+    other = "mobilenet_v1" if name == "resnet18" else "resnet18"
+    torch.save(official(other), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=f"does not hold weights of {name}: .* should be"):
+        build_encoder(name, weights=tmp_path / "w.pth")
+
+
+def test_weights_with_one_tensor_too_few_or_too_many_are_refused(tmp_path):
+    contents = official("mobilenet_v1")
+    torch.save({key: value for key, value in contents.items() if key != "pw7_bn.running_var"}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"pw7_bn\.running_var should be \[512\] and is absent"):
+        build_encoder("mobilenet_v1", weights=tmp_path / "w.pth")
+    torch.save(contents | {"more.weight": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"more\.weight should be absent and is \[2\]"):
+        build_encoder("mobilenet_v1", weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", FROM_TORCHVISION)
+def test_without_a_network_the_file_the_folder_and_the_flags_are_named(name, offline):
+    start = time.perf_counter()
+    with pytest.raises(UserError) as caught:
+        build_encoder(name)
+    assert time.perf_counter() - start < 5
+    message = str(caught.value)
+    assert f"{name}-" in message and ".pth" in message and str(offline) in message
+    assert "--no-pretrained" in message and "--encoder-weights" in message and "\n" not in message
+
+
+def test_a_server_that_says_nothing_is_given_up(offline, monkeypatch):
+    monkeypatch.setattr(weights_module, "TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        start = time.perf_counter()
+        with pytest.raises(UserError, match="timed out"):
+            build_encoder("resnet18")
+    assert time.perf_counter() - start < 2
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_file_in_the_cache_of_torch_hub_needs_no_network(offline):
+    offline.mkdir(parents=True)
+    contents = official("resnet18")
+    torch.save(contents, offline / "resnet18-f37072fd.pth")
+    assert torch.equal(build_encoder("resnet18").network.conv1.weight, contents["conv1.weight"])
+
+
+def test_mobilenet_v1_cannot_be_downloaded_and_says_so():
+    with pytest.raises(UserError, match=r"torchvision has no weights of mobilenet_v1.*--encoder-weights.*--no-pretr"):
+        build_encoder("mobilenet_v1")
+
+
+def test_a_weights_file_and_random_weights_exclude_each_other(tmp_path):
+    with pytest.raises(UserError, match="exclude each other"):
+        build_encoder("resnet18", pretrained=False, weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_frozen_encoder_stays_the_same_when_its_parent_trains(name):
+    encoder = build_encoder(name, pretrained=False)
+    model = nn.ModuleDict({"encoder": encoder, "head": nn.BatchNorm2d(3)})
+    freeze(encoder)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    for _ in range(2):
+        model.train()
+        features = encoder(torch.rand(2, 3, 32, 32))
+        model.eval()
+    model.train()
+    assert model["head"].training
+    assert not any(module.training for module in encoder.modules())
+    assert not any(x.requires_grad for x in features)  # so nothing is kept for a backward pass
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+
+
+def test_a_frozen_encoder_can_be_trained_again():
+    encoder = build_encoder("mobilenet_v1", pretrained=False)
+    freeze(encoder)
+    freeze(encoder, False)
+    encoder(torch.rand(2, 3, 64, 64))[-1].sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+    assert encoder.network.bn1.running_mean.abs().sum() > 0
+
+
+@needs_mobilenet
+@pytest.mark.slow
+def test_a_linear_probe_on_mobilenet_v1_tells_five_animals_apart():
+    train_images, train_labels = single_animals("train")
+    test_images, test_labels = single_animals("val")
+
+    def probe(encoder: nn.Module) -> float:
+        train, test = pooled(encoder, train_images), pooled(encoder, test_images)
+        mean, std = train.mean(0), train.std(0) + 1e-6
+        classifier = LogisticRegression(C=0.1, max_iter=2000).fit((train - mean) / std, train_labels)
+        return classifier.score((test - mean) / std, test_labels)
+
+    real = probe(build_encoder("mobilenet_v1", weights=MOBILENET).eval())
+    random = probe(build_encoder("mobilenet_v1", pretrained=False).eval())
+    print(f"{len(train_labels)} training, {len(test_labels)} test images: {real:.3f}, random weights {random:.3f}")
+    assert real > 0.78
+    assert random < 0.45
+
+
+def single_animals(split: str) -> tuple[torch.Tensor, list[int]]:
+    """The images of VOC 2012 with one of the five animals, (N, 3, 224, 224), cut as for ImageNet; and which it is."""
+    folder = SHARED / "data" / "VOCdevkit" / "VOC2012"
+    images, labels = [], []
+    for name in (folder / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split():
+        mask = np.asarray(Image.open(folder / "SegmentationClass" / f"{name}.png"))
+        present = [animal for animal in (8, 10, 12, 13, 17) if (mask == animal).any()]  # cat, cow, dog, horse, sheep
+        if len(present) == 1:
+            image = Image.open(folder / "JPEGImages" / f"{name}.jpg").convert("RGB")
+            scale = 256 / min(image.size)
+            width, height = (round(scale * side) for side in image.size)
+            left, upper = (width - 224) // 2, (height - 224) // 2
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            image = image.crop((left, upper, left + 224, upper + 224))
+            images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255)
+            labels.append(present[0])
+    return torch.stack(images), labels
+
+
+@torch.no_grad()
+def pooled(encoder: nn.Module, images: torch.Tensor) -> np.ndarray:
+    return torch.cat([encoder(part)[-1].mean((2, 3)) for part in images.split(32)]).double().numpy()
