@@ -3,9 +3,19 @@
 from torch import nn
 
 from common.models.basic_fcn import BasicFCN
+from common.models.dilated_fcn import DilatedFCN
+from common.models.encoder_fcn import EncoderFCN
+from common.models.encoder_unet import EncoderUNet
+from common.models.unet import UNet
 
 # A checkpoint stores such a name and the arguments; nothing else can be built from it.
-MODELS: dict[str, type[nn.Module]] = {"basic_fcn": BasicFCN}
+MODELS: dict[str, type[nn.Module]] = {
+    "basic_fcn": BasicFCN,
+    "dilated_fcn": DilatedFCN,
+    "encoder_fcn": EncoderFCN,
+    "encoder_unet": EncoderUNet,
+    "unet": UNet,
+}
 
 
 def name_of(model: nn.Module) -> str:

@@ -41,3 +41,30 @@ def xavier_init(model: nn.Module) -> nn.Module:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return model
+
+
+def double(x: torch.Tensor) -> torch.Tensor:
+    """Interpolate `x` (B, C, H, W) bilinearly to (B, C, 2 H, 2 W)."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def conv_bn(
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    """Convolution and batch normalisation; the map keeps its size, or shrinks by `stride`."""
+    padding = dilation * (kernel_size // 2)
+    # Without bias: batch normalisation would subtract it again.
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+
+
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    """Convolution, batch normalisation, ReLU; the map keeps its size, or shrinks by `stride`."""
+    return conv_bn(in_channels, out_channels, kernel_size, stride, dilation).append(nn.ReLU(inplace=True))
+
+
+def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each with a batch normalisation of its own, and ReLU; the map keeps its size."""
+    return nn.Sequential(conv_bn_relu(in_channels, out_channels), conv_bn_relu(out_channels, out_channels))

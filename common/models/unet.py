@@ -1,0 +1,48 @@
+"""UNet: as in the paper, but padded, and with batch normalisation.
+
+Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. There the
+convolutions are not padded, so that the output is smaller than the input and the maps handed across must be cropped.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from common.models.layers import Normalize, double_conv, pad_to_multiple, xavier_init
+
+WIDTHS = (64, 128, 256, 512, 1024)
+
+
+class UNet(nn.Module):
+    """Four steps down, four up, the map of the same size appended at each step up; 31,038,933 parameters at 21 classes.
+
+    Args:
+        num_classes: number of output channels.
+    """
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.arguments = {"num_classes": num_classes}
+        self.normalize = Normalize()
+        self.down = nn.ModuleList([double_conv(3, WIDTHS[0])])  # full size
+        self.up_convs, self.combine = nn.ModuleList(), nn.ModuleList()
+        for fine, coarse in pairwise(WIDTHS):
+            self.down.append(double_conv(fine, coarse))  # 1/2, 1/4, 1/8, 1/16
+            self.up_convs.append(nn.ConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
+            self.combine.append(double_conv(2 * fine, fine))  # of a map from below and one from across
+        self.pool = nn.MaxPool2d(2)
+        self.classifier = nn.Conv2d(WIDTHS[0], num_classes, kernel_size=1)
+        xavier_init(self)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""
+        height, width = images.shape[-2:]
+        x = self.down[0](pad_to_multiple(self.normalize(images), 16))
+        skips = []
+        for down in self.down[1:]:
+            skips.append(x)
+            x = down(self.pool(x))
+        for up_conv, combine in zip(reversed(self.up_convs), reversed(self.combine), strict=True):
+            x = combine(torch.cat([skips.pop(), up_conv(x)], dim=1))
+        return self.classifier(x)[..., :height, :width]
