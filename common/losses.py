@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.datasets.segmentation_set import VOID
+from common.datasets.segmentation_set import VOID, SegmentationSet
 
 
 class CrossEntropy(nn.Module):
@@ -28,3 +28,22 @@ class CrossEntropy(nn.Module):
         if self.weight is None:
             return total, valid.sum().float()
         return total, (self.weight[target * valid] * valid).sum()
+
+
+def class_weights(data: SegmentationSet, cap: float = 10.0) -> torch.Tensor:
+    """Return weights (num_classes,) float against the imbalance of the classes in the masks of `data`.
+
+    w_c = min(cap, s / sqrt(f_c)), where f_c is the class's part of all pixels that are not void, and s makes the mean
+    of s / sqrt(f_c) 1 over the classes that occur. 1 / f_c itself would give a class seen in a single image more say
+    than all others together.
+
+    A class that does not occur weighs 1: training never asks for it, and a validation set that has it is scored on it.
+    """
+    counts = torch.zeros(256, dtype=torch.int64)
+    for masks in data.masks.split(64):  # mapped from disk: never the whole set in memory
+        counts += masks.flatten().bincount(minlength=256)
+    counts = counts[: data.num_classes].double()
+    present = counts > 0
+    weights = (counts.sum() / counts).sqrt()
+    weights = (weights / weights[present].mean()).clamp(max=cap)
+    return torch.where(present, weights, 1).float()

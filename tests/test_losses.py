@@ -1,35 +1,45 @@
+import numpy as np
 import torch
-from torch.nn import functional as F
 
-from common.datasets import VOID
-from common.losses import CrossEntropy
-
-
-def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    target = torch.randint(0, 4, (2, 5, 5), generator=generator)
-    target[0, :2] = VOID
-    return torch.randn(2, 4, 5, 5, generator=generator), target
+from common.datasets.segmentation_set import VOID, SegmentationSet
+from common.losses import class_weights
 
 
-def test_the_quotient_is_torchs_mean_over_non_void_pixels():
-    logits, target = batch()
-    for weight in (None, torch.tensor([0.5, 1.0, 2.0, 3.0])):
-        total, denominator = CrossEntropy(weight)(logits, target)
-        torch.testing.assert_close(total / denominator, F.cross_entropy(logits, target, weight, ignore_index=VOID))
+def set_of(masks: torch.Tensor, num_classes: int) -> SegmentationSet:
+    images = torch.zeros(len(masks), 3, *masks.shape[1:], dtype=torch.uint8)
+    classes = tuple(f"class {i}" for i in range(num_classes))
+    names = [str(i) for i in range(len(masks))]
+    return SegmentationSet(images, masks, names, classes, ((0, 0, 0),) * num_classes, "a test's", "train")
 
 
-def test_sums_over_parts_give_the_mean_of_the_whole():
-    logits, target = batch()
-    criterion = CrossEntropy(torch.tensor([0.5, 1.0, 2.0, 3.0]))
-    parts = [criterion(logits[i : i + 1], target[i : i + 1]) for i in range(2)]
-    whole = criterion(logits, target)
-    torch.testing.assert_close(sum(p[0] for p in parts) / sum(p[1] for p in parts), whole[0] / whole[1])
+def masks_of(*counts: int, void: int = 0) -> torch.Tensor:
+    """One mask with so many pixels of class 0, 1, ..., and of void."""
+    values = np.repeat([*range(len(counts)), VOID], [*counts, void])
+    return torch.from_numpy(values.astype(np.uint8))[None, None]
 
 
-def test_a_batch_of_void_alone_adds_nothing_and_has_zero_gradient():
-    logits = torch.randn(1, 4, 3, 3, requires_grad=True)
-    total, weight = CrossEntropy()(logits, torch.full((1, 3, 3), VOID))
-    total.backward()
-    assert total.item() == 0 and weight.item() == 0
-    assert logits.grad.abs().max() == 0
+def test_class_weights_are_one_over_the_root_of_the_frequency_with_mean_one():
+    weights = class_weights(set_of(masks_of(64, 16, 4, void=1000), 3))
+    assert torch.allclose(weights, torch.tensor([1.0, 2.0, 4.0]) * 3 / 7)
+    assert weights.dtype == torch.float32
+
+
+def test_class_weights_do_not_depend_on_how_the_pixels_are_spread_over_images():
+    flat = masks_of(6400, 1600, 500, void=500)
+    many = flat.view(-1)[torch.randperm(9000, generator=torch.Generator().manual_seed(0))].view(180, 5, 10)
+    assert torch.equal(class_weights(set_of(many, 3)), class_weights(set_of(flat, 3)))
+
+
+def test_a_class_that_does_not_occur_weighs_one_and_changes_no_other():
+    weights = class_weights(set_of(masks_of(64, 0, 16, 4), 5))
+    assert torch.allclose(weights, torch.tensor([3 / 7, 1.0, 6 / 7, 12 / 7, 1.0]))
+
+
+def test_class_weights_are_capped():
+    weights = class_weights(set_of(masks_of(*[100_000] * 20, 1), 21))
+    assert weights[20] == 10
+    assert (weights[:20] < 1).all()
+
+
+def test_masks_that_are_void_everywhere_weigh_every_class_one():
+    assert torch.equal(class_weights(set_of(masks_of(void=10), 4)), torch.ones(4))
