@@ -109,9 +109,10 @@ def fit(
     history = resume(model, optimizer, scheduler, run) if run.resume else []
     if run.last_checkpoint.exists() and not run.resume:
         run.print(f"starting over: {run.last_checkpoint} will be replaced (--resume goes on from it)")
+    if train_loader.augment and run.rank == 0:
+        plotting.plot_augmentation(train_loader, run)
     network = torch.compile(model) if run.compile else model
-    if run.world_size > 1:
-        network = DistributedDataParallel(network)
+    trained = DistributedDataParallel(network) if run.world_size > 1 else network
 
     images = len(train_loader.data) * train_loader.copies
     with contextlib.ExitStack() as stack:
@@ -124,7 +125,7 @@ def fit(
                 torch.manual_seed(train_loader.seed_of(epoch))  # dropout, if any, needs no state to resume
                 train_loader.set_epoch(epoch)
                 row = {"epoch": epoch, "lr": optimizer.param_groups[-1]["lr"]}
-                loss, matrix = train_one_epoch(network, train_loader, criterion, optimizer, scheduler, run, bar)
+                loss, matrix = train_one_epoch(trained, train_loader, criterion, optimizer, scheduler, run, bar)
                 row |= {"train_loss": loss, "train_miou": matrix.mean_iou()}
                 row |= {"train_pixel_accuracy": matrix.pixel_accuracy()}
                 if not math.isfinite(loss):
@@ -132,6 +133,7 @@ def fit(
                         f"the loss is {loss} in epoch {epoch}, at learning rate {row['lr']:.2g}; try a smaller --lr. "
                         f"{run.last_checkpoint} holds the {len(history)} epochs before"
                     )
+                run.share_buffers(model)  # each process has BatchNorm statistics of its own share
                 loss, matrix = evaluate(network, val_loader, criterion, run)
                 row |= {"val_loss": loss, "val_miou": matrix.mean_iou(), "val_pixel_accuracy": matrix.pixel_accuracy()}
                 if isinstance(scheduler, ReduceLROnPlateau):
@@ -141,8 +143,8 @@ def fit(
                     history.append(row)
                     if run.rank == 0:
                         keep(model, optimizer, scheduler, history, train_loader, run)
-                if run.rank == 0:
-                    bar.write(epoch_line(history, epochs))
+                bar.clear()
+                run.print(epoch_line(history, epochs))
                 if log:
                     for key, value in row.items():
                         log.add_scalar(key, value, epoch)
@@ -155,6 +157,7 @@ def fit(
             raise
     if run.rank == 0:
         plotting.plot_curves(history, run.plot(), run.name)
+    run.wait()  # until the first process has written
     best = best_row(history)
     checkpoint.load_weights(model, checkpoint.load(run.best_checkpoint), run.best_checkpoint)
     stopped = f" after {patience} epochs without a better one" if len(history) < epochs else ""
@@ -177,7 +180,7 @@ def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run)
     result |= {"scores": scores, "floor": floor_scores, "classes_in_target": present, "iou": iou}
     if run.rank == 0:
         write_json(run.folder / "test.json", result)
-        plotting.plot_predictions(model, data, run)
+        plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))
 
     height, width = data.image_size
     run.print(f"\n{data.dataset} test, {len(data)} images at {height}x{width}{'score':>25}{'all background':>18}")

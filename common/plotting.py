@@ -1,6 +1,7 @@
 """Pictures: the curves of a run, and predictions beside the truth."""
 
 import random
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from torch import nn
 
 from common.datasets.segmentation_set import VOID, SegmentationSet
 from common.files import atomic
+from common.inference import predict
+from common.loader import Loader
 from common.metrics import ConfusionMatrix
 from common.run import Run
 
@@ -51,33 +55,92 @@ def plot_curves(history: list[dict], path: Path, title: str) -> None:
     save(figure, path)
 
 
-@torch.no_grad()
-def plot_predictions(model: nn.Module, data: SegmentationSet, run: Run, count: int = 5) -> None:
-    """Draw image, truth and prediction of `count` images of `data`, drawn by the run's seed, with a legend."""
-    chosen = sorted(random.Random(run.seed).sample(range(len(data)), min(count, len(data))))
-    images = data.images[chosen].to(run.device).float() / 255
-    with run.autocast():
-        predictions = model.eval()(images).argmax(1).cpu()
-    masks = data.masks[chosen].long()
+def draw(data: SegmentationSet, seed: int, count: int = 5) -> list[int]:
+    """Return the indices of `count` images of `data`, drawn at random, in order."""
+    return sorted(random.Random(seed).sample(range(len(data)), min(count, len(data))))
 
-    figure = Figure(figsize=(7.5, 2.45 * len(chosen) + 0.6), layout="constrained")
-    rows = figure.subplots(len(chosen), 3, squeeze=False)
-    for axes, index, mask, prediction in zip(rows, chosen, masks, predictions, strict=True):
-        matrix = ConfusionMatrix(data.num_classes)
-        matrix.update(prediction[None], mask[None])
-        axes[0].imshow(data.images[index].permute(1, 2, 0).numpy())
-        axes[1].imshow(colorize(mask.numpy(), data.palette))
-        axes[2].imshow(colorize(prediction.numpy(), data.palette))
-        axes[0].set_ylabel(data.names[index], fontsize=8)
-        axes[2].set_ylabel(f"mIoU {matrix.mean_iou():.2f}", fontsize=8)
-        axes[2].yaxis.set_label_position("right")
-        for axis in axes:
-            axis.set(xticks=[], yticks=[])
-    for axis, title in zip(rows[0], ("image", "truth", "prediction"), strict=True):
-        axis.set_title(title)
-    figure.suptitle(f"{run.name}: {data.dataset} {data.split}", fontsize=10)
-    legend(figure, data, np.union1d(masks.numpy(), predictions.numpy()))
-    save(figure, run.plot("predictions"))
+
+def compare(
+    models: dict[str, tuple[nn.Module, tuple[int, int]]],
+    samples: list[tuple[str, Image.Image, np.ndarray | None]],
+    classes: Sequence[str],
+    palette: Sequence[tuple[int, int, int]],
+    run: Run,
+    title: str = "",
+) -> Figure:
+    """Return a figure of each sample's image, truth and predictions, side by side, with a legend.
+
+    Args:
+        models: by the title of their column, each with the size (height, width) at which it sees an image.
+        samples: name, RGB image, and mask (H, W) uint8 or None where the truth is not known.
+        classes, palette: names and colours of what the models predict.
+        run: says where to compute.
+    """
+    figure, rows = grid_of_pictures(len(samples), ["image", "truth", *models], title)
+    values = set()
+    for axes, (name, image, mask) in zip(rows, samples, strict=True):
+        axes[0].imshow(np.asarray(image))
+        axes[0].set_ylabel(name, fontsize=8)
+        if mask is None:
+            axes[1].text(0.5, 0.5, "not known", ha="center", transform=axes[1].transAxes, color="#888888")
+        else:
+            axes[1].imshow(colorize(mask, palette))
+            values |= set(np.unique(mask).tolist())
+        for axis, (model, image_size) in zip(axes[2:], models.values(), strict=True):
+            prediction = predict(model, image, image_size, run)
+            axis.imshow(colorize(prediction, palette))
+            values |= set(np.unique(prediction).tolist())
+            if mask is not None:
+                matrix = ConfusionMatrix(len(classes))
+                matrix.update(torch.from_numpy(prediction).long()[None], torch.from_numpy(mask).long()[None])
+                axis.set_xlabel(f"mIoU {matrix.mean_iou():.2f}", fontsize=8)
+    legend(figure, classes, palette, values)
+    return figure
+
+
+def plot_predictions(
+    model: nn.Module, data: SegmentationSet, run: Run, chosen: list[int], kind: str = "predictions"
+) -> None:
+    """Draw image, truth and prediction of the `chosen` images of `data` to plots/<run>_<kind>.png."""
+    samples, title = [data.sample(i) for i in chosen], f"{run.name}: {data.dataset} {data.split}"
+    column = {"prediction": (model, data.image_size)}
+    save(compare(column, samples, data.classes, data.palette, run, title), run.plot(kind))
+
+
+def plot_augmentation(loader: Loader, run: Run) -> None:
+    """Draw an image over its mask as it is, after each augmentation alone, and after all, as the network gets it."""
+    data, generator = loader.data, torch.Generator().manual_seed(run.seed)
+    index = draw(data, run.seed, count=1)
+    image, mask = data.images[index].float() / 255, data.masks[index].long()
+    columns = {"original": (image, mask)}
+    for function in loader.augment:
+        name = getattr(function, "func", function).__name__.removeprefix("random_")  # functools.partial has a func
+        columns[name] = function(image, mask, generator)
+        while name == "hflip" and torch.equal(columns[name][1], mask):  # half of them leave the image as it is
+            columns[name] = function(image, mask, generator)
+    columns["all together"] = image, mask
+    for function in loader.augment:
+        columns["all together"] = function(*columns["all together"], generator)
+
+    figure, rows = grid_of_pictures(2, list(columns), f"{run.name}: augmentation of {data.names[index[0]]}")
+    for axis, (picture, _) in zip(rows[0], columns.values(), strict=True):
+        axis.imshow(picture[0].permute(1, 2, 0).clamp(0, 1).numpy())
+    for axis, (_, classes) in zip(rows[1], columns.values(), strict=True):
+        axis.imshow(colorize(classes[0].numpy(), data.palette))
+    legend(figure, data.classes, data.palette, torch.cat([c.flatten() for _, c in columns.values()]).unique().tolist())
+    save(figure, run.plot("augmentation"))
+
+
+def grid_of_pictures(rows: int, titles: list[str], title: str) -> tuple[Figure, np.ndarray]:
+    """Return a figure, and its axes (rows, len(titles)) without ticks, each column with its title."""
+    figure = Figure(figsize=(2.5 * len(titles), 2.6 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, len(titles), squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    for axis, text in zip(axes[0], titles, strict=True):
+        axis.set_title(text)
+    figure.suptitle(title, fontsize=10)
+    return figure, axes
 
 
 def colorize(mask: np.ndarray, palette: tuple) -> np.ndarray:
@@ -88,11 +151,11 @@ def colorize(mask: np.ndarray, palette: tuple) -> np.ndarray:
     return colors[mask]
 
 
-def legend(figure: Figure, data: SegmentationSet, values: np.ndarray) -> None:
-    """Put a legend below `figure` that names the classes in `values`."""
-    names, colors = {**dict(enumerate(data.classes)), VOID: "void"}, {**dict(enumerate(data.palette)), VOID: VOID_COLOR}
+def legend(figure: Figure, classes: Sequence[str], palette: Sequence[tuple], values: Iterable[int]) -> None:
+    """Put a legend below `figure` that names the classes, or void, in `values`."""
+    names, colors = {**dict(enumerate(classes)), VOID: "void"}, {**dict(enumerate(palette)), VOID: VOID_COLOR}
     patches = [
         Patch(facecolor=np.array(colors[value]) / 255, edgecolor="#888888", linewidth=0.5, label=names[value])
-        for value in values.tolist()
+        for value in sorted(values)
     ]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), fontsize=8, frameon=False)

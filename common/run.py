@@ -31,6 +31,7 @@ class Run:
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto takes bf16 where the processor is fast at it
     data_root: Path = Path("data")  # folder that download.py filled
     cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
+    encoder_weights: str = ""  # local file with an encoder's ImageNet weights, where there is no network
     resume: bool = False  # go on from last_<name>.pt
     compile: bool = False  # compile the model with torch.compile
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/
@@ -127,14 +128,25 @@ class Run:
         dist.all_gather_object(values, value)
         return values
 
+    def share_buffers(self, model: torch.nn.Module) -> None:
+        """Give the model's buffers in every process the values they have in the first."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
     @contextlib.contextmanager
     def first(self) -> Iterator[None]:
         """Let the first process through the block, then the others, which then find its work done."""
         if self.rank > 0:
-            dist.barrier()
+            self.wait()
         yield
-        if self.rank == 0 and self.world_size > 1:
-            dist.barrier()
+        if self.rank == 0:
+            self.wait()
 
     def _join_processes(self) -> None:
         """Set rank, world_size and device from torchrun's environment, or for a single process."""

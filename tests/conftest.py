@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.datasets.shapes import draw_scene
+from common.datasets.shapes import COUNTS, draw_scene
 from common.datasets.voc import PALETTE
 from common.run import Run
 
@@ -57,6 +57,13 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test where its files disturb nobody."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
+
+
+@pytest.fixture
+def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the generated set small: 24 + 8 + 8 scenes."""
+    for split, count in {"train": 24, "val": 8, "test": 8}.items():
+        monkeypatch.setitem(COUNTS, split, count)
 
 
 def started(main=lambda: None, parameters=None, **settings) -> Run:

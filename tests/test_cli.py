@@ -79,7 +79,7 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("flags", BAD_INPUT)
-def test_bad_input_ends_in_one_sentence_before_anything_is_trained(flags, capsys):
+def test_bad_input_ends_in_one_sentence_before_anything_is_trained(flags, few_shapes, capsys):
     with pytest.raises(SystemExit) as exit:
         cli(train.main, ["--dataset", "shapes", "--image-size", "32", *flags.split()])
     assert BAD_INPUT[flags] in str(exit.value) and "\n" not in str(exit.value)

@@ -157,3 +157,8 @@ def test_a_step_of_training_leaves_a_frozen_encoder_alone(name):
     optimizer.step()
     changed = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"decoder"}
+
+
+def test_a_class_that_is_not_in_models_is_named():
+    with pytest.raises(KeyError, match="Linear is not in MODELS"):
+        name_of(nn.Linear(1, 1))

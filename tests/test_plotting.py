@@ -8,7 +8,7 @@ from PIL import Image
 from common.datasets import VOID, load
 from common.datasets.voc import PALETTE
 from common.models import BasicFCN
-from common.plotting import VOID_COLOR, colorize, plot_curves, plot_predictions
+from common.plotting import VOID_COLOR, colorize, draw, plot_curves, plot_predictions
 
 
 def history(epochs):
@@ -27,7 +27,7 @@ def test_curves_are_drawn_for_any_number_of_epochs(epochs):
 def test_predictions_are_drawn_for_any_number_of_images(voc_root, count):
     run = started(data_root=voc_root)
     test_set = load("voc2007", 32, run)[2]
-    plot_predictions(BasicFCN(21), test_set, run, count)
+    plot_predictions(BasicFCN(21), test_set, run, draw(test_set, 0, count))
     with Image.open(run.plot("predictions")) as picture:
         assert picture.height > 200 * min(count, 7)
 

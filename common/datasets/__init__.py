@@ -16,7 +16,7 @@ __all__ = ["SOURCES", "VOID", "SegmentationSet", "Source", "load"]
 
 
 def load(
-    dataset: str, image_size: int | tuple[int, int], run: Run
+    dataset: str, image_size: int | tuple[int, int], run: Run, train_size: int | tuple[int, int] | None = None
 ) -> tuple[SegmentationSet, SegmentationSet, SegmentationSet]:
     """Return the train, validation and test set of `dataset`, every image and mask resized to `image_size`.
 
@@ -26,6 +26,7 @@ def load(
     Args:
         dataset: a key of `SOURCES`.
         image_size: height and width in pixels, or one number for both. Images are stretched to it.
+        train_size: the same for the training set, if that is to be cropped later.
         run: says where the data and the cache are.
 
     Raises:
@@ -33,9 +34,7 @@ def load(
     """
     if dataset not in SOURCES:
         raise UserError(f"--dataset {dataset} is not known; choose one of {', '.join(SOURCES)}")
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if min(size) < 1:
-        raise UserError(f"--image-size {image_size} must be at least 1 pixel")
+    sizes = {"train": pair(train_size or image_size), "val": pair(image_size), "test": pair(image_size)}
     with run.first():
         source = SOURCES[dataset](Path(run.data_root))
         sets = [
@@ -47,8 +46,20 @@ def load(
                 dataset=dataset,
                 split=split,
             )
-            for split in ("train", "val", "test")
+            for split, size in sizes.items()
         ]
     counts = ", ".join(f"{len(s)} {s.split}" for s in sets)
-    run.print(f"{dataset}: {counts} images at {size[0]}x{size[1]}, {len(source.classes)} classes")
+    run.print(f"{dataset}: {counts} images at {'x'.join(map(str, sizes['val']))}, {len(source.classes)} classes")
     return tuple(sets)
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width.
+
+    Raises:
+        UserError: one of them is less than a pixel.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise UserError(f"--image-size {size} must be at least 1 pixel")
+    return height, width

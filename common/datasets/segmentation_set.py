@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,16 @@ class SegmentationSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def select(self, indices: list[int]) -> "SegmentationSet":
+        """Return the set of the images at `indices` alone."""
+        names = [self.names[i] for i in indices]
+        return replace(self, images=self.images[indices], masks=self.masks[indices], names=names)
+
+    def sample(self, index: int) -> tuple[str, Image.Image, np.ndarray]:
+        """Return name, RGB image and mask (H, W) uint8 of one image, to look at."""
+        image = Image.fromarray(self.images[index].permute(1, 2, 0).numpy())
+        return f"{self.split} {self.names[index]}", image, self.masks[index].numpy()
 
     @property
     def num_classes(self) -> int:

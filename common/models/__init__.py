@@ -1,11 +1,15 @@
 """The models, one file each. `MODELS` is the one place where a name stands for a class."""
 
+import inspect
+from typing import Literal
+
 from torch import nn
 
 from common.models.basic_fcn import BasicFCN
 from common.models.dilated_fcn import DilatedFCN
 from common.models.encoder_fcn import EncoderFCN
 from common.models.encoder_unet import EncoderUNet
+from common.models.encoders import Encoder
 from common.models.unet import UNet
 
 # A checkpoint stores such a name and the arguments; nothing else can be built from it.
@@ -16,6 +20,18 @@ MODELS: dict[str, type[nn.Module]] = {
     "encoder_unet": EncoderUNet,
     "unet": UNet,
 }
+
+Model = Literal[tuple(MODELS)]  # the type of a script's --model
+
+__all__ = ["MODELS", "BasicFCN", "DilatedFCN", "Encoder", "EncoderFCN", "EncoderUNet", "Model", "UNet"]
+__all__ += ["build", "count_parameters", "name_of"]
+
+
+def build(name: str, num_classes: int, **options: object) -> nn.Module:
+    """Return the model called `name`; of `options`, such as `encoder`, it gets those that its class has."""
+    kind = MODELS[name]
+    known = inspect.signature(kind).parameters
+    return kind(num_classes=num_classes, **{key: value for key, value in options.items() if key in known})
 
 
 def name_of(model: nn.Module) -> str:

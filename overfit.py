@@ -1,0 +1,72 @@
+"""Can the network learn one image by heart? If not, something is broken: run this first.
+
+Change    train_voc2012.py, with random weights, a single image repeated to a batch, and no augmentation.
+Result    RESULT_OVERFIT
+Run       python overfit.py                                           # one image of VOC 2012
+          python overfit.py --dataset shapes --image-size 96          # needs no download
+          python overfit.py --dataset shapes --model unet --image 7   # any model, any training image
+"""
+
+import torch
+
+from common.cli import cli
+from common.datasets import load
+from common.engine import evaluate, fit
+from common.errors import UserError
+from common.loader import Loader
+from common.losses import CrossEntropy
+from common.models import Encoder, Model, build
+from common.plotting import plot_predictions
+from common.run import Run
+
+STEPS_PER_EPOCH = 25
+ENOUGH = 0.99  # mIoU over the classes in the image
+
+
+def main(
+    dataset: str = "voc2012",  # voc2007, voc2012 or shapes
+    image_size: int = 224,  # side of the square that the image is resized to, pixels
+    image: int = 0,  # which training image to learn
+    model: Model = "encoder_unet",  # network, always from random weights
+    encoder: Encoder = "resnet18",  # of the networks that have one
+    steps: int = 300,  # updates of the weights
+    batch_size: int = 4,  # times that the image is in a batch
+    lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
+    run: Run = Run(),
+):
+    run = run.start(main, locals())
+    train_set, _, _ = load(dataset, image_size, run)
+    if image >= len(train_set):
+        raise UserError(f"--image {image}: {dataset} has the training images 0 to {len(train_set) - 1}")
+    learnt, unseen = train_set.select([image]), train_set.select([(image + 1) % len(train_set)])
+    learnt_loader, unseen_loader = Loader(learnt, 1, run), Loader(unseen, 1, run)
+    train_loader = Loader(learnt, batch_size, run, copies=batch_size * STEPS_PER_EPOCH)
+
+    network = build(model, train_set.num_classes, encoder=encoder, pretrained=False, freeze_encoder=False)
+    network.to(run.device)
+    criterion = CrossEntropy()
+    epochs = -(-steps // STEPS_PER_EPOCH)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * STEPS_PER_EPOCH)
+
+    both = train_set.select([image, (image + 1) % len(train_set)])
+    _, untrained = evaluate(network, learnt_loader, criterion, run)
+    plot_predictions(network, both, run, [0, 1], kind="untrained")
+    fit(network, train_loader, learnt_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)
+    plot_predictions(network, both, run, [0, 1])
+    (_, on_learnt), (_, on_unseen) = (evaluate(network, x, criterion, run) for x in (learnt_loader, unseen_loader))
+
+    run.print(f"mIoU on {learnt.names[0]}: {untrained.mean_iou():.4f} untrained, {on_learnt.mean_iou():.4f} learnt")
+    run.print(f"mIoU on {unseen.names[0]}, which it has never seen: {on_unseen.mean_iou():.4f}")
+    run.print(f"see {run.plot()}, {run.plot('untrained')} and {run.plot('predictions')}")
+    if not on_learnt.mean_iou() >= ENOUGH:
+        raise UserError(
+            f"{model} reached mIoU {on_learnt.mean_iou():.4f} on the image it was to learn by heart, not {ENOUGH}. "
+            "Look at the curve: if it still falls, give more --steps; if it jumps, a smaller --lr; if it is flat, the "
+            "network, the loss or the labels are broken"
+        )
+    return {"learnt": on_learnt.mean_iou(), "unseen": on_unseen.mean_iou(), "untrained": untrained.mean_iou()}
+
+
+if __name__ == "__main__":
+    cli(main)

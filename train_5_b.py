@@ -1,0 +1,53 @@
+"""How far does a frozen ImageNet encoder get us when only the decoder is trained?
+
+Change    train_4_c.py, with the network replaced: a frozen ResNet-18 as encoder, four trained deconvolutions with ReLU
+          and batch normalisation as decoder (common/models/encoder_fcn.py).
+Result    RESULT_5B
+Run       python train_5_b.py                                                # VOC 2007; fetches ResNet-18's weights
+          python train_5_b.py --encoder mobilenet_v2                         # the same question of another encoder
+          python train_5_b.py --encoder-weights resnet18-f37072fd.pth        # weights fetched by hand
+          python train_5_b.py --dataset shapes --image-size 96 --epochs 20 --no-pretrained    # needs no download
+"""
+
+import torch
+
+from common.augment import random_crop, random_hflip, random_rotate
+from common.cli import cli
+from common.datasets import load
+from common.engine import fit, score
+from common.loader import Loader
+from common.losses import CrossEntropy, class_weights
+from common.models import Encoder, EncoderFCN
+from common.run import Run
+
+
+def main(
+    dataset: str = "voc2007",  # voc2007, voc2012 or shapes
+    image_size: int = 224,  # side of the square that every image is resized to, pixels
+    epochs: int = 60,  # passes over the training images, at most
+    batch_size: int = 16,  # images per step
+    lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
+    encoder: Encoder = "resnet18",  # network whose ImageNet features are used
+    pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones, frozen all the same
+    copies: int = 3,  # augmented copies of each image in an epoch
+    weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
+    run: Run = Run(),
+):
+    run = run.start(main, locals())
+    train_set, val_set, test_set = load(dataset, image_size, run)
+    augment = [random_hflip, random_rotate, random_crop]
+    train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment, copies=copies)
+    val_loader = Loader(val_set, batch_size, run)
+    test_loader = Loader(test_set, batch_size, run)
+
+    model = EncoderFCN(encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=True)
+    criterion = CrossEntropy(class_weights(train_set))
+    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=lr, weight_decay=weight_decay)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
+
+    fit(model, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)
+    return score(model, test_loader, criterion, run)
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,49 @@
+"""Does a U-Net, which hands fine maps from the way down to the way up, draw better outlines?
+
+Change    train_4_c.py, with the network replaced by the U-Net of Ronneberger et al., padded so that the output has the
+          input's size, and with batch normalisation (common/models/unet.py); smaller batches, as it needs more memory.
+Result    RESULT_5C
+Run       python train_5_c.py --dataset shapes --image-size 96 --epochs 5     # needs no download
+          python train_5_c.py                                                # VOC 2007
+"""
+
+import torch
+
+from common.augment import random_crop, random_hflip, random_rotate
+from common.cli import cli
+from common.datasets import load
+from common.engine import fit, score
+from common.loader import Loader
+from common.losses import CrossEntropy, class_weights
+from common.models import UNet
+from common.run import Run
+
+
+def main(
+    dataset: str = "voc2007",  # voc2007, voc2012 or shapes
+    image_size: int = 224,  # side of the square that every image is resized to, pixels
+    epochs: int = 60,  # passes over the training images, at most
+    batch_size: int = 8,  # images per step
+    lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
+    copies: int = 3,  # augmented copies of each image in an epoch
+    weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
+    run: Run = Run(),
+):
+    run = run.start(main, locals())
+    train_set, val_set, test_set = load(dataset, image_size, run)
+    augment = [random_hflip, random_rotate, random_crop]
+    train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment, copies=copies)
+    val_loader = Loader(val_set, batch_size, run)
+    test_loader = Loader(test_set, batch_size, run)
+
+    model = UNet(train_set.num_classes)
+    criterion = CrossEntropy(class_weights(train_set))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
+
+    fit(model, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)
+    return score(model, test_loader, criterion, run)
+
+
+if __name__ == "__main__":
+    cli(main)

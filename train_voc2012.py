@@ -1,0 +1,60 @@
+"""What do skip connections and fine-tuning add to an ImageNet encoder?
+
+Change    train_5_b.py, with the encoder's maps of every size handed to the decoder (common/models/encoder_unet.py), the
+          whole network trained, the encoder at a tenth of the rate, and random resized crops of larger images.
+Result    RESULT_VOC
+Run       python train_voc2012.py                                            # VOC 2012; fetches ResNet-18's weights
+          python train_voc2012.py --epochs 4 --batch-size 4 --encoder-lr 1e-3    # as the original project
+          python train_voc2012.py --encoder mobilenet_v1 --encoder-weights FILE  # another encoder, weights by hand
+          python train_voc2012.py --dataset shapes --image-size 96 --stored-size 128 --epochs 5 --no-pretrained
+"""
+
+from functools import partial
+
+import torch
+
+from common.augment import random_hflip, random_resized_crop
+from common.cli import cli
+from common.datasets import load
+from common.engine import fit, score
+from common.loader import Loader
+from common.losses import CrossEntropy
+from common.models import Encoder, EncoderUNet
+from common.run import Run
+
+
+def main(
+    dataset: str = "voc2012",  # voc2007, voc2012 or shapes
+    image_size: int = 224,  # side of the square that the network sees, pixels
+    stored_size: int = 320,  # side of the training images that crops are cut from, pixels
+    epochs: int = 30,  # passes over the training images, at most
+    batch_size: int = 16,  # images per step
+    lr: float = 1e-3,  # learning rate of the decoder at the start; 0 at the end
+    encoder_lr: float = 1e-4,  # learning rate of the encoder, which knows a lot already
+    encoder: Encoder = "resnet18",  # network whose ImageNet features are used
+    pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
+    weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
+    run: Run = Run(),
+):
+    run = run.start(main, locals())
+    train_set, val_set, test_set = load(dataset, image_size, run, train_size=stored_size)
+    augment = [partial(random_resized_crop, size=image_size), random_hflip]
+    train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment)
+    val_loader = Loader(val_set, batch_size, run)
+    test_loader = Loader(test_set, batch_size, run)
+
+    model = EncoderUNet(encoder, train_set.num_classes, pretrained, run.encoder_weights)
+    criterion = CrossEntropy()
+    groups = [
+        {"params": model.encoder.parameters(), "lr": encoder_lr},
+        {"params": model.decoder.parameters(), "lr": lr},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
+
+    fit(model, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)
+    return score(model, test_loader, criterion, run)
+
+
+if __name__ == "__main__":
+    cli(main)
