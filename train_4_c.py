@@ -1,6 +1,6 @@
 """Does a loss weighted against class imbalance find the rare classes?
 
-Change    train_4_b.py, with each class weighted by 1 / sqrt(its share of the training pixels).
+Change    train_4_b.py, with each class weighted by 1 / sqrt(its share of the training pixels), capped.
 Result    RESULT_4C
 Run       python train_4_c.py --dataset shapes --image-size 96 --epochs 20    # needs no download
           python train_4_c.py                                                # VOC 2007

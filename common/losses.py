@@ -33,9 +33,9 @@ class CrossEntropy(nn.Module):
 def class_weights(data: SegmentationSet, cap: float = 10.0) -> torch.Tensor:
     """Return weights (num_classes,) float against the imbalance of the classes in the masks of `data`.
 
-    w_c = min(cap, s / sqrt(f_c)), where f_c is the class's part of all pixels that are not void, and s makes the mean
-    of s / sqrt(f_c) 1 over the classes that occur. 1 / f_c itself would give a class seen in a single image more say
-    than all others together.
+    w_c = min(cap, s / sqrt(f_c)), where f_c is the class's share of all pixels that are not void, and s makes the mean
+    weight of a pixel 1, that is sum over c of f_c * s / sqrt(f_c). The root and the cap keep a class that is seen in a
+    single image from having more say than all others together, which 1 / f_c would give it.
 
     A class that does not occur weighs 1: training never asks for it, and a validation set that has it is scored on it.
     """
@@ -43,7 +43,6 @@ def class_weights(data: SegmentationSet, cap: float = 10.0) -> torch.Tensor:
     for masks in data.masks.split(64):  # mapped from disk: never the whole set in memory
         counts += masks.flatten().bincount(minlength=256)
     counts = counts[: data.num_classes].double()
-    present = counts > 0
-    weights = (counts.sum() / counts).sqrt()
-    weights = (weights / weights[present].mean()).clamp(max=cap)
-    return torch.where(present, weights, 1).float()
+    share = counts / counts.sum().clamp(min=1)
+    weights = 1 / (share.sqrt() * share.sqrt().sum())
+    return torch.where(share > 0, weights.clamp(max=cap), 1).float()
