@@ -4,8 +4,6 @@ A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`
 data set's classes, palette and image size. `last_<run>.pt` also holds what training needs to go on.
 """
 
-import pickle
-import zipfile
 from pathlib import Path
 
 import torch
@@ -13,7 +11,7 @@ from torch import nn
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
-from common.files import atomic
+from common.files import atomic, load_tensors
 from common.models import MODELS, name_of
 from common.run import Run
 
@@ -57,14 +55,7 @@ def load(path: Path) -> dict:
     Raises:
         UserError: the file is missing, damaged, no checkpoint, from a newer version, or holds more than plain data.
     """
-    if not Path(path).is_file():
-        raise UserError(f"the checkpoint {path} is missing")
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile):
-        raise UserError(f"{path} is damaged or cut short; delete it and train again, or restore a copy") from None
-    except pickle.UnpicklingError:
-        raise UserError(f"{path} holds more than plain weights, or is no checkpoint; it was not loaded") from None
+    contents = load_tensors(path)
     if not isinstance(contents, dict) or not {"format", "model", "arguments", "weights"} <= contents.keys():
         raise UserError(f"{path} is not a checkpoint of this project")
     if contents["format"] > FORMAT:

@@ -3,10 +3,13 @@
 import contextlib
 import json
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 from common.errors import UserError
 
@@ -30,6 +33,25 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # already renamed, or never written
             temporary.unlink()
+
+
+def load_tensors(path: Path) -> object:
+    """Return what torch.save wrote to `path`, on the CPU. Only plain values and tensors: nothing in it is executed.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds more than that.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} holds more than plain values and tensors, or is damaged; it was not loaded, since that could run "
+            "code in it"
+        ) from None
+    except Exception:  # what a damaged file raises depends on where the damage is; nine kinds of error were seen
+        raise UserError(f"{path} is damaged or cut short; replace it by a whole copy") from None
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def test_a_truncated_checkpoint_is_named(saved, size):
     path, _ = saved
     whole = path.read_bytes()
     path.write_bytes(whole[:size])
-    with pytest.raises(UserError, match=r"best_test\.pt (is damaged|holds more than plain weights)"):
+    with pytest.raises(UserError, match=r"best_test\.pt (is damaged|holds more than plain)"):
         checkpoint.load(path)
 
 
@@ -47,7 +47,7 @@ def test_a_file_that_smuggles_code_is_refused_and_not_run(tmp_path):
 
     path = tmp_path / "evil.pt"
     torch.save({"format": 1, "model": Smuggler()}, path)
-    with pytest.raises(UserError, match=r"evil\.pt holds more than plain weights"):
+    with pytest.raises(UserError, match=r"evil\.pt holds more than plain"):
         checkpoint.load(path)
     path.write_bytes(pickle.dumps(Smuggler()))
     with pytest.raises(UserError):

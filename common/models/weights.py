@@ -1,7 +1,6 @@
 """ImageNet weights: from a local file, or from torch.hub's cache, which is filled by one download."""
 
 import contextlib
-import pickle
 import socket
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
+from common.files import load_tensors
 
 TIMEOUT = 10  # seconds without an answer from the server, before a download is given up
 
@@ -23,17 +23,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: it is missing, damaged, or holds anything but tensors.
     """
-    if not path.is_file():
-        raise UserError(f"the weights file {path} is missing")
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path} holds more than plain tensors, or is damaged or no weights file; it was not loaded, since that "
-            "could run code in it"
-        ) from None
-    except Exception:  # what a damaged file raises depends on where the damage is; nine kinds of error were seen
-        raise UserError(f"{path} is damaged or cut short; replace it by a whole copy") from None
+    contents = load_tensors(path)
     if isinstance(contents, dict):
         contents = contents.get("state_dict", contents)
     if not isinstance(contents, dict) or not all(isinstance(value, torch.Tensor) for value in contents.values()):
