@@ -1,6 +1,7 @@
-"""Can the network learn one image by heart? If not, something is broken: run this first.
+"""Can the network learn one image by heart?
 
-Change    train_voc2012.py, with random weights, a single image repeated to a batch, and no augmentation.
+Change    train_voc2012.py, with random weights, a single image repeated to a batch, and no augmentation. Where this
+          fails, something is broken: it is the first thing to run when results look wrong.
 Result    RESULT_OVERFIT
 Run       python overfit.py                                           # one image of VOC 2012
           python overfit.py --dataset shapes --image-size 96          # needs no download

@@ -9,10 +9,11 @@ from conftest import REPOSITORY
 from common.models import MODELS
 from common.run import Run
 
-EXPERIMENTS = sorted(path.stem for path in REPOSITORY.glob("train*.py"))
+TRAININGS = sorted(path.stem for path in REPOSITORY.glob("train*.py"))
+EXPERIMENTS = [*TRAININGS, "overfit"]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_it_trains_on_shapes(name, few_shapes):
     main = importlib.import_module(name).main
     options = {"pretrained": False} if "pretrained" in inspect.signature(main).parameters else {}

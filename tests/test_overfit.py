@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+from conftest import SHARED, needs_shared, one_sentence, python
+
+import overfit
+from common.errors import UserError
+from common.models import MODELS
+from common.run import Run
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.slow
+def test_every_model_learns_one_image_by_heart(model, few_shapes):
+    scores = overfit.main("shapes", image_size=64, model=model, run=Run(device="cpu", name="test"))
+    assert scores["learnt"] >= 0.99 > scores["untrained"]
+
+
+def test_one_image_is_learnt_and_pictures_are_left(few_shapes):
+    scores = overfit.main("shapes", image_size=48, model="dilated_fcn", steps=200, run=Run(device="cpu", name="test"))
+    assert scores["learnt"] >= 0.99 > max(scores["unseen"], scores["untrained"])
+    for kind in ("", "_untrained", "_predictions"):
+        assert Path(f"plots/test{kind}.png").stat().st_size > 5000
+
+
+def test_a_network_that_does_not_learn_it_ends_in_an_explanation(few_shapes):
+    with pytest.raises(UserError, match=r"basic_fcn reached mIoU 0\.\d+ on the image it was to learn by heart"):
+        overfit.main("shapes", image_size=32, model="basic_fcn", steps=1, lr=0, run=Run(device="cpu"))
+
+
+def test_an_image_that_is_not_there_is_named(few_shapes):
+    with pytest.raises(UserError, match="shapes has the training images 0 to 23"):
+        overfit.main("shapes", image_size=32, image=24, run=Run(device="cpu"))
+
+
+@needs_shared
+@pytest.mark.slow
+def test_a_real_image_is_learnt_within_300_steps():
+    result = python("overfit.py", "--data-root", SHARED / "data", "--image-size", "96", timeout=900)
+    assert result.returncode == 0, one_sentence(result)
