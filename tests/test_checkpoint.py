@@ -1,5 +1,6 @@
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,8 +63,8 @@ def test_other_files_and_newer_formats_are_named(saved, tmp_path):
     with pytest.raises(UserError, match="not a checkpoint of this project"):
         checkpoint.load(tmp_path / "other.pt")
     contents = checkpoint.load(saved[0])
-    torch.save({**contents, "format": 99}, tmp_path / "newer.pt")
-    with pytest.raises(UserError, match="format 99"):
+    torch.save({**contents, "format": checkpoint.FORMAT + 1}, tmp_path / "newer.pt")
+    with pytest.raises(UserError, match="has format"):
         checkpoint.load(tmp_path / "newer.pt")
     torch.save({**contents, "model": "os.system"}, tmp_path / "unknown.pt")
     with pytest.raises(UserError, match=r"holds a model 'os\.system'"):
@@ -81,6 +82,27 @@ def test_a_failed_write_leaves_the_old_file(saved):
     before = path.read_bytes()
     with pytest.raises(ZeroDivisionError), checkpoint.atomic(path) as temporary:
         temporary.write_bytes(b"half")
+        assert path.read_bytes() == before and temporary != path
         1 / 0  # noqa: B018
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir() if p.is_file()) == ["best_test.pt"]
+
+
+def test_a_file_is_replaced_in_one_step(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with path.open() as reader:  # whoever has the old file open keeps it whole: it was not written into
+        with checkpoint.atomic(path) as temporary:
+            temporary.write_text("new and longer")
+        assert reader.read() == "old" and path.read_text() == "new and longer"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk_ends_in_a_sentence(saved, monkeypatch):
+    path, _ = saved
+    before, contents = path.read_bytes(), checkpoint.load(path)
+    monkeypatch.setattr(type(path), "with_name", lambda self, name: type(path)("/dev/full"))
+    monkeypatch.setattr(type(path), "unlink", lambda self: None)
+    with pytest.raises(UserError, match=r"cannot write .*best_test\.pt"):
+        checkpoint.save(path, contents)
+    assert path.read_bytes() == before

@@ -8,7 +8,7 @@ from PIL import Image
 
 from common.datasets import VOID, load
 from common.datasets.segmentation_set import split_off
-from common.datasets.voc import CLASSES, PALETTE, VOID_COLOR, voc2012
+from common.datasets.voc import CLASSES, PALETTE, voc2012
 from common.errors import UserError
 
 
@@ -62,6 +62,23 @@ def test_a_changed_file_renews_the_cache(voc_root):
     assert load_voc(voc_root)[0].masks[3].unique().tolist() == [7]
 
 
+def test_another_size_and_a_touched_file_have_caches_of_their_own(voc_root):
+    load_voc(voc_root, size=32)
+    assert load_voc(voc_root, size=16)[0].image_size == (16, 16)
+    count = len(list((voc_root.parent / "cwd" / ".cache").iterdir()))
+    status = paths(voc_root)[0].stat()
+    os.utime(paths(voc_root)[0], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    load_voc(voc_root, size=16)
+    assert len(list((voc_root.parent / "cwd" / ".cache").iterdir())) == count + 1
+
+
+def test_images_are_smoothed_when_they_shrink(voc_root):
+    board = np.indices((64, 64)).sum(0) % 2 * 255
+    Image.fromarray(board.astype(np.uint8)).save(paths(voc_root)[0], format="PNG")
+    image = load_voc(voc_root, size=16)[0].images[3].float()
+    assert (image - 127.5).abs().max() < 16  # one pixel in four, unsmoothed, would be black or white
+
+
 def test_a_read_only_data_root_is_not_written_to(voc_root):
     before = sorted(voc_root.rglob("*"))
     load_voc(voc_root)
@@ -82,7 +99,7 @@ def rgb_mask(path, color):
 
 
 def test_an_rgb_mask_is_read_by_the_voc_palette(voc_root):
-    rgb_mask(paths(voc_root)[1], VOID_COLOR)
+    rgb_mask(paths(voc_root)[1], (224, 224, 192))
     mask = load_voc(voc_root, size=64)[0].masks[3]
     assert mask[:21, 0].tolist() == list(range(21)) and mask[5, 9] == VOID
 
@@ -128,6 +145,10 @@ PROBLEMS = {
     "value out of range": (
         bad(mask=lambda p: write_palette_mask(p, np.full((64, 64), 38, dtype=np.uint8))),
         r"000003\.png holds the value 38; expected 0\.\.20, or 255",
+    ),
+    "value just out of range": (
+        bad(mask=lambda p: write_palette_mask(p, np.full((64, 64), 254, dtype=np.uint8))),
+        r"000003\.png holds the value 254",
     ),
     "unknown colour": (
         bad(mask=lambda p: rgb_mask(p, (1, 2, 3))),

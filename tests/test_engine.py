@@ -14,7 +14,7 @@ from torch import nn
 import train
 from common import checkpoint
 from common.datasets import VOID, load
-from common.engine import evaluate, fit, out_of_patience, score
+from common.engine import best_row, evaluate, fit, out_of_patience
 from common.errors import UserError
 from common.loader import Loader
 from common.losses import CrossEntropy
@@ -164,15 +164,25 @@ def test_evaluation_is_the_same_for_every_batch_size(voc_root):
     assert results[0][1].pixel_accuracy() == pytest.approx(right_answers)
 
 
-def test_the_test_set_is_scored_with_the_best_weights_not_the_last(voc_root):
-    result = run_train(voc_root, 5, seed=1)
-    model, contents = checkpoint.load_model(Path("best_test.pt"))
-    history = checkpoint.load(Path("last_test.pt"))["history"]
-    assert contents["epoch"] == max(history, key=lambda row: row["val_miou"])["epoch"]
+def test_fit_ends_with_the_weights_of_the_best_epoch_not_the_last(voc_root):
     run = Run(**FP32, data_root=voc_root).start(lambda: None, {})
-    _, _, test_set = load("voc2007", 32, run)
-    again = score(model, Loader(test_set, 4, run), CrossEntropy(), run)
-    assert again["scores"] == result["scores"]
+    train_set, val_set, _ = load("voc2007", 32, run)
+    model = train.BasicFCN(21)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    # The rate jumps after the second epoch, so that the last epochs are the worst.
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 if step < 6 else 1e4)
+    loaders = Loader(train_set, 4, run, shuffle=True), Loader(val_set, 4, run)
+    fit(model, *loaders, CrossEntropy(), optimizer, scheduler, epochs=4, run=run)
+    best, last = checkpoint.load(Path("best_test.pt")), checkpoint.load(Path("last_test.pt"))
+    assert best["epoch"] < last["epoch"] == 4
+    assert same(model.state_dict(), best["weights"]) and not same(model.state_dict(), last["weights"])
+    assert best["epoch"] == max(last["history"], key=lambda row: row["val_miou"])["epoch"]
+
+
+def test_an_epoch_without_a_validation_score_is_never_the_best():
+    nan = float("nan")
+    history = [{"epoch": i + 1, "val_miou": miou} for i, miou in enumerate([nan, 0.0, 0.1, nan])]
+    assert best_row(history)["epoch"] == 3 and best_row(history[:1])["epoch"] == 1
 
 
 def test_a_loss_that_is_not_finite_stops_training_with_a_reason(voc_root):

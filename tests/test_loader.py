@@ -47,10 +47,34 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_alone():
         loader.set_epoch(number)
         return [torch.cat([images.flatten(), masks.flatten().float()]) for images, masks in loader]
 
+    def order(number: int) -> list[list[int]]:
+        loader = Loader(numbered_set(30), 8, started(), shuffle=True)
+        loader.set_epoch(number)
+        return numbers(loader)
+
+    assert order(2) == order(2) != order(3)
     torch.rand(7)  # somebody else draws a random number in between
     assert all(map(torch.equal, epoch(2), epoch(2)))
     assert not all(map(torch.equal, epoch(2), epoch(3)))
     assert not all(map(torch.equal, epoch(2), epoch(2, seed=1)))
+
+
+def test_every_batch_and_every_process_draws_its_own_augmentation_and_all_functions_apply_in_turn():
+    drawn = []
+
+    def draw(images, masks, generator):
+        drawn.append(torch.rand(1, generator=generator).item())
+        return images + 1, masks
+
+    def double(images, masks, generator):
+        return images * 2, masks
+
+    for rank in (0, 1):
+        run = started()
+        run.rank, run.world_size = rank, 2
+        for images, _ in Loader(numbered_set(8), 4, run, augment=[draw, double]):
+            assert (images >= 2).all()
+    assert len(set(drawn)) == 4
 
 
 def test_without_shuffling_the_order_is_that_of_the_set():

@@ -162,3 +162,24 @@ def test_a_step_of_training_leaves_a_frozen_encoder_alone(name):
 def test_a_class_that_is_not_in_models_is_named():
     with pytest.raises(KeyError, match="Linear is not in MODELS"):
         name_of(nn.Linear(1, 1))
+
+
+def test_the_baseline_is_built_as_specified():
+    model = build("basic_fcn")
+    for block in (*model.encoder, *model.decoder):
+        assert [type(layer) for layer in block][1:] == [nn.ReLU, nn.BatchNorm2d]
+        conv = block[0]
+        fan_in, fan_out = conv.weight.shape[1] * 9, conv.weight.shape[0] * 9
+        bound = (6 / (fan_in + fan_out)) ** 0.5  # Xavier, uniform
+        assert 0.9 * bound < conv.weight.abs().max() <= bound and not conv.bias.any()
+
+
+@pytest.mark.parametrize("name", ["basic_fcn", "dilated_fcn", "unet"])
+def test_a_model_normalises_its_images_itself(name):
+    model, mean = build(name, num_classes=4).eval(), torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    seen = []
+    next(m for m in model.modules() if isinstance(m, nn.Conv2d)).register_forward_pre_hook(
+        lambda _, x: seen.append(x[0])
+    )
+    model(mean.expand(1, 3, 32, 32))
+    assert seen[0].abs().max() < 1e-6

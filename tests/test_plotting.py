@@ -35,3 +35,15 @@ def test_predictions_are_drawn_for_any_number_of_images(voc_root, count):
 def test_masks_are_coloured_by_the_palette():
     picture = colorize(np.array([[0, 8], [20, VOID]], dtype=np.uint8), PALETTE)
     assert [tuple(color) for color in picture.reshape(-1, 3)] == [PALETTE[0], PALETTE[8], PALETTE[20], VOID_COLOR]
+
+
+def test_the_best_epoch_is_marked():
+    def picture(best: int) -> np.ndarray:
+        rows = history(5)
+        for row in rows:
+            row["val_miou"] = 0.9 if row["epoch"] == best else 0.1
+        plot_curves(rows, Path("curves.png"), "")
+        with Image.open("curves.png") as image:
+            return np.asarray(image)[-300:, : image.width // 2]  # pixel accuracy: the same in both but for the mark
+
+    assert (picture(2) != picture(3)).any()
