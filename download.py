@@ -96,6 +96,8 @@ def main(argv: list[str] | None = None) -> None:
                         help="use this file, fetched by hand, instead of downloading it; may be repeated")  # fmt: skip
     parser.add_argument("--mirror", default="", metavar="URL", help="an address to try first, such as a classroom's")
     options = parser.parse_args(argv)
+    if not hasattr(tarfile, "data_filter"):
+        sys.exit("download.py: this Python cannot unpack archives safely; use 3.10.12, 3.11.4 or any newer one")
     try:
         get(options.dataset, options.data_root, options.from_archive, options.mirror)
     except UserError as error:
@@ -130,7 +132,7 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
         root.mkdir(parents=True, exist_ok=True)
         for archive in data.archives:
             done = root / f".{archive.name}.done"  # written last: an interrupted extraction has none
-            if done.exists():
+            if done.exists() and (root / data.folder).is_dir():
                 print(f"{archive.name}: already there")
                 continue
             given = [path for path in local if path.name == archive.name]
@@ -168,7 +170,7 @@ def fetch(archive: Archive, root: Path, mirror: str = "") -> Path:
                 return path
             partial.unlink()
             reasons.append(f"  {url}: the file there is not the official one (its md5 sum differs)")
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: no address at all
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise  # no other address will help
             reasons.append(f"  {url}: {getattr(error, 'reason', None) or error}")

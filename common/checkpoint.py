@@ -4,6 +4,7 @@ A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`
 data set's classes, palette and image size. `last_<run>.pt` also holds what training needs to go on.
 """
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
     return {
         "format": FORMAT,
         "run": run.name,
+        "parameters": run.parameters,
         "model": name_of(model),
         "arguments": model.arguments,
         "weights": model.state_dict(),
@@ -45,8 +47,9 @@ def save(path: Path, contents: dict) -> None:
     with atomic(path) as temporary:
         try:
             torch.save(contents, temporary)
-        except RuntimeError as error:  # torch's own word for a failed write
-            raise OSError(str(error).splitlines()[0]) from error
+        except RuntimeError as error:  # torch's word for a write that failed
+            free = shutil.disk_usage(temporary.parent).free >> 20
+            raise OSError(f"the disk may be full ({free} MiB are free)") from error
 
 
 def load(path: Path) -> dict:
@@ -57,6 +60,8 @@ def load(path: Path) -> dict:
     """
     contents = load_tensors(path)
     if not isinstance(contents, dict) or not {"format", "model", "arguments", "weights"} <= contents.keys():
+        raise UserError(f"{path} is not a checkpoint of this project")
+    if not isinstance(contents["format"], int) or not isinstance(contents["arguments"], dict):
         raise UserError(f"{path} is not a checkpoint of this project")
     if contents["format"] > FORMAT:
         raise UserError(f"{path} has format {contents['format']}, and this version reads up to {FORMAT}; update it")

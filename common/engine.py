@@ -36,7 +36,7 @@ def train_one_epoch(
     """
     model.train()
     matrix = ConfusionMatrix(loader.data.num_classes, run.device)
-    sums = torch.zeros(2, device=run.device)  # loss, and weight of the pixels it is of
+    sums = []  # of each batch: loss, and weight of the pixels it is of
     shown = torch.zeros((), pin_memory=run.device.type == "cuda")
     for images, masks in loader:
         with run.autocast():
@@ -52,12 +52,11 @@ def train_one_epoch(
             scheduler.step()
 
         matrix.update(logits.detach().argmax(1), masks)
-        sums += torch.stack([total.detach(), weight])
+        sums.append(torch.stack([total.detach(), weight]))
         shown.copy_(loss.detach(), non_blocking=True)  # the bar shows what has arrived, and waits for nothing
         bar.set_postfix_str(f"loss {shown.item():.3f}", refresh=False)
         bar.update(len(images) * run.world_size)
-    total, weight = run.sum(sums).tolist()
-    return total / max(weight, 1e-12), matrix.gathered(run)
+    return mean_of(sums, run), matrix.gathered(run)
 
 
 @torch.no_grad()
@@ -65,14 +64,20 @@ def evaluate(model: nn.Module, loader: Loader, criterion: nn.Module, run: Run) -
     """Return the mean loss over the non-void pixels of `loader`, and the confusion matrix of its images."""
     model.eval()
     matrix = ConfusionMatrix(loader.data.num_classes, run.device)
-    sums = torch.zeros(2, dtype=torch.float64, device=run.device)
+    sums = []
     for images, masks in loader:
         with run.autocast():
             logits = model(images)
-        sums += torch.stack(criterion(logits.float(), masks))
+        sums.append(torch.stack(criterion(logits.float(), masks)))
         matrix.update(logits.argmax(1), masks)
-    total, weight = run.sum(sums).tolist()
-    return total / max(weight, 1e-12), matrix.gathered(run)
+    return mean_of(sums, run), matrix.gathered(run)
+
+
+def mean_of(sums: list[torch.Tensor], run: Run) -> float:
+    """Return the quotient of the summed (loss, weight) pairs of all batches and processes; 0 where nothing weighs."""
+    local = torch.stack(sums).cpu().double().sum(0)  # in float64, which not every device has
+    total, weight = sum(run.gather(local)).tolist()
+    return total / weight if weight else 0.0
 
 
 def fit(
@@ -106,7 +111,7 @@ def fit(
         raise UserError(f"--epochs {epochs} must be at least 1")
     model.to(run.device, memory_format=torch.channels_last)
     criterion.to(run.device)
-    history = resume(model, optimizer, scheduler, run) if run.resume else []
+    history = resume(model, optimizer, scheduler, train_loader, run) if run.resume else []
     if run.last_checkpoint.exists() and not run.resume:
         run.print(f"starting over: {run.last_checkpoint} will be replaced (--resume goes on from it)")
     if train_loader.augment and run.rank == 0:
@@ -128,14 +133,15 @@ def fit(
                 loss, matrix = train_one_epoch(trained, train_loader, criterion, optimizer, scheduler, run, bar)
                 row |= {"train_loss": loss, "train_miou": matrix.mean_iou()}
                 row |= {"train_pixel_accuracy": matrix.pixel_accuracy()}
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"the loss is {loss} in epoch {epoch}, at learning rate {row['lr']:.2g}; try a smaller --lr. "
-                        f"{run.last_checkpoint} holds the {len(history)} epochs before"
-                    )
                 run.share_buffers(model)  # each process has BatchNorm statistics of its own share
                 loss, matrix = evaluate(network, val_loader, criterion, run)
                 row |= {"val_loss": loss, "val_miou": matrix.mean_iou(), "val_pixel_accuracy": matrix.pixel_accuracy()}
+                if not math.isfinite(row["train_loss"] + row["val_loss"]):
+                    kept = f"; {run.last_checkpoint} holds the {len(history)} epochs before" if history else ""
+                    raise UserError(
+                        f"the loss is {row['train_loss']:.3g} in training and {row['val_loss']:.3g} in validation in "
+                        f"epoch {epoch}, at learning rate {row['lr']:.2g}; try a smaller --lr{kept}"
+                    )
                 if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(row["val_miou"])
                 row["seconds"] = time.perf_counter() - start
@@ -155,11 +161,20 @@ def fit(
             state = f"{run.last_checkpoint} holds the first {len(history)}, --resume goes on from there"
             run.print(f"interrupted in epoch {len(history) + 1}: {state if history else 'nothing is kept of it'}")
             raise
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                "batch normalisation cannot work on a single value: a batch has one image, which shrinks to one pixel "
+                "inside the network; use a larger --batch-size or --image-size"
+            ) from None
     if run.rank == 0:
         plotting.plot_curves(history, run.plot(), run.name)
     run.wait()  # until the first process has written
-    best = best_row(history)
-    checkpoint.load_weights(model, checkpoint.load(run.best_checkpoint), run.best_checkpoint)
+    best, contents = best_row(history), checkpoint.load(run.best_checkpoint)
+    if contents["scores"] != best:
+        raise UserError(f"{run.best_checkpoint} is not of this run's best epoch, {best['epoch']}; was it replaced?")
+    checkpoint.load_weights(model, contents, run.best_checkpoint)
     stopped = f" after {patience} epochs without a better one" if len(history) < epochs else ""
     run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {len(history)}{stopped}")
 
@@ -203,11 +218,13 @@ def keep(
     train_loader: Loader,
     run: Run,
 ) -> None:
-    """Write what the last epoch left: best_<run>.pt if it is the best, history.csv, last_<run>.pt.
+    """Write what the last epoch left: history.csv, last_<run>.pt, and best_<run>.pt if it is the best.
 
-    last_<run>.pt comes last. A kill before it repeats the epoch, which writes the same files again.
+    A kill in between loses nothing: `resume` makes the others from last_<run>.pt.
     """
     contents = checkpoint.describe(model, train_loader.data, run, history)
+    state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler and scheduler.state_dict(), "history": history}
+    checkpoint.save(run.last_checkpoint, contents | state)
     if best_row(history) is history[-1]:
         checkpoint.save(run.best_checkpoint, contents)
     text = io.StringIO()
@@ -215,33 +232,46 @@ def keep(
     writer.writeheader()
     writer.writerows(history)
     write_text(run.folder / "history.csv", text.getvalue())
-    state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler and scheduler.state_dict(), "history": history}
-    checkpoint.save(run.last_checkpoint, contents | state)
 
 
 def resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | ReduceLROnPlateau | None,
+    train_loader: Loader,
     run: Run,
 ) -> list[dict]:
     """Load last_<run>.pt into model, optimizer and scheduler; return its history.
 
     Raises:
-        UserError: it is damaged, or of another model or optimizer.
+        UserError: it is damaged, of another model or optimizer, or was trained with other parameters than this run has.
     """
-    contents = checkpoint.load(run.last_checkpoint)
-    checkpoint.load_weights(model, contents, run.last_checkpoint)
+    path = run.last_checkpoint
+    contents = checkpoint.load(path)
+    if not {"optimizer", "scheduler", "history", "parameters"} <= contents.keys():
+        raise UserError(f"{path} holds a model, but not the state of its training; it cannot be resumed")
+    checkpoint.load_weights(model, contents, path)
+    theirs, ours = contents["parameters"], run.parameters
+    free = {"epochs", "patience"} if scheduler is None else {"patience"}  # a schedule is drawn over all epochs
+    for key in sorted((theirs.keys() | ours.keys()) - free):
+        if theirs.get(key) != ours.get(key):
+            raise UserError(
+                f"{path} was trained with {key} {theirs.get(key)}, not {ours.get(key)}; give the same flags"
+            )
     try:
         optimizer.load_state_dict(contents["optimizer"])
     except (KeyError, ValueError):
-        raise UserError(f"{run.last_checkpoint} was trained with another optimizer; it cannot be resumed") from None
+        raise UserError(f"{path} was trained with another optimizer; it cannot be resumed") from None
     if (scheduler is None) != (contents["scheduler"] is None):
-        raise UserError(f"{run.last_checkpoint} was trained with another schedule; it cannot be resumed")
+        raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
     if scheduler:
         scheduler.load_state_dict(contents["scheduler"])
     history = contents["history"]
-    run.print(f"resuming {run.last_checkpoint} after epoch {len(history)}")
+    if run.rank == 0 and best_row(history) is history[-1]:
+        checkpoint.save(run.best_checkpoint, checkpoint.describe(model, train_loader.data, run, history))
+    if not run.best_checkpoint.exists():
+        raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
+    run.print(f"resuming {path} after epoch {len(history)}")
     return history
 
 

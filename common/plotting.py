@@ -80,7 +80,7 @@ def compare(
     values = set()
     for axes, (name, image, mask) in zip(rows, samples, strict=True):
         axes[0].imshow(np.asarray(image))
-        axes[0].set_ylabel(name, fontsize=8)
+        axes[0].set_ylabel(name, fontsize=8, parse_math=False)
         if mask is None:
             axes[1].text(0.5, 0.5, "not known", ha="center", transform=axes[1].transAxes, color="#888888")
         else:
@@ -138,8 +138,8 @@ def grid_of_pictures(rows: int, titles: list[str], title: str) -> tuple[Figure, 
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     for axis, text in zip(axes[0], titles, strict=True):
-        axis.set_title(text)
-    figure.suptitle(title, fontsize=10)
+        axis.set_title(text, fontsize=10, parse_math=False)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure, axes
 
 

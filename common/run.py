@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,9 @@ import torch
 import torch.distributed as dist
 
 from common.errors import UserError
-from common.files import write_json
+from common.files import check_writable, write_json
+
+NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read as a formula by matplotlib
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Run:
     compile: bool = False  # compile the model with torch.compile
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/
 
+    parameters: dict = field(default_factory=dict, init=False)  # main's arguments
     rank: int = field(default=0, init=False)  # which of `world_size` processes this is; torchrun decides
     world_size: int = field(default=1, init=False)
 
@@ -54,11 +58,18 @@ class Run:
         for key, value in {**parameters, "seed": self.seed}.items():
             if isinstance(value, int | float) and not (value >= 0 and math.isfinite(value)):
                 raise UserError(f"--{key.replace('_', '-')} is {value}; it must be a number from 0 upwards")
+            if isinstance(value, int) and value >= 2**31:
+                raise UserError(f"--{key.replace('_', '-')} is {value}; it must be below {2**31}")
 
         run = copy.copy(self)
+        run.parameters = parameters
         run.name = self.name or default_name(main, parameters, self.seed)
-        if Path(run.name).name != run.name:
-            raise UserError(f"--name {run.name!r} must be a plain name without slashes: files are named after it")
+        if not run.name.isprintable() or set(run.name) & set(NOT_IN_NAMES) or run.name.startswith("."):
+            raise UserError(
+                f"--name {run.name!r} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}"
+            )
+        if len(run.name.encode()) > 200:
+            raise UserError(f"the run's name has {len(run.name)} letters, too many for a file; give a short --name")
         run._join_processes()
         run.precision = choose_precision(self.precision, run.device)
         if self.resume and not run.last_checkpoint.exists():
@@ -72,7 +83,9 @@ class Run:
         random.seed(self.seed)
         # TF32 keeps 10 of fp32's 23 bits; who asks for fp32 gets fp32.
         torch.set_float32_matmul_precision("highest")
-        if run.rank == 0:
+        for path in (run.plot(), run.best_checkpoint, run.last_checkpoint, run.folder / "config.json"):
+            check_writable(path)  # now, not after hours of training
+        if run.rank == 0 and not run.resume:
             record = {"name": run.name, "parameters": parameters, "run": asdict(run), "command": sys.argv}
             record["versions"] = {"python": platform.python_version(), "torch": torch.__version__}
             write_json(run.folder / "config.json", record)
@@ -174,7 +187,7 @@ def default_name(main: Callable, parameters: dict, seed: int) -> str:
                 differs.append(Path(value).name if isinstance(value, str) else f"{key}{value}")
     if seed:
         differs.append(f"s{seed}")
-    return "-".join(differs)
+    return re.sub(f"[{re.escape(NOT_IN_NAMES)}]", "_", "-".join(differs))
 
 
 def choose_device(name: str) -> torch.device:

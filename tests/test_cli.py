@@ -67,13 +67,16 @@ BAD_INPUT = {
     "--lr nan": "--lr is nan",
     "--lr inf": "--lr is inf",
     "--seed -3": "--seed is -3",
+    "--seed 99999999999": "--seed is 99999999999; it must be below",
+    "--image-size 99999": "must be at most 16384 pixels",
+    "--name ..": "may not begin with a dot",
     "--batch-size 0": "--batch-size 0 must be at least 1",
     "--image-size 0": "--image-size 0 must be at least 1",
     "--dataset vok": "--dataset vok is not known",
     "--dataset voc2007 --data-root nowhere": "python download.py voc2007",
     "--device gpu": "--device gpu is no device",
     "--device cuda:99": "--device cuda:99 is not available",
-    "--name a/b": "without slashes",
+    "--name a/b": "may not begin with a dot or hold any of",
     "--resume": "nothing to resume: last_train-shapes-image_size32.pt is not in",
 }
 
@@ -96,6 +99,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "cwd" / "runs").write_text("a file where a folder should be")
     with pytest.raises(SystemExit, match="cannot write runs/"):
         cli(train.main, ["--dataset", "shapes"])
+
+
+@pytest.mark.parametrize("name", ["plots", "best_x.pt/in", "last_x.pt/in"])
+def test_what_cannot_be_written_is_found_before_training(tmp_path, name):
+    path = tmp_path / "cwd" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("in the way")
+    with pytest.raises(SystemExit, match=r"cannot write (plots|best_x|last_x)"):
+        cli(train.main, ["--dataset", "vok", "--name", "x"])
 
 
 def test_importing_a_script_does_nothing(tmp_path):

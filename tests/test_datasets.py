@@ -1,4 +1,7 @@
+import json
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +63,30 @@ def test_a_changed_file_renews_the_cache(voc_root):
     load_voc(voc_root)
     write_palette_mask(paths(voc_root)[1], np.full((64, 64), 7, dtype=np.uint8))
     assert load_voc(voc_root)[0].masks[3].unique().tolist() == [7]
+
+
+def test_decoding_in_chunks_keeps_the_order(voc_root, monkeypatch, tmp_path):
+    whole = load_voc(voc_root)
+    monkeypatch.setattr(sys.modules["common.datasets.cache"], "CHUNK", 3)
+    chunks = load("voc2007", 32, started(data_root=voc_root, cache_dir=tmp_path / "other"))
+    assert all(
+        torch.equal(a.images, b.images) and torch.equal(a.masks, b.masks) for a, b in zip(whole, chunks, strict=True)
+    )
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", None])
+def test_a_damaged_cache_is_named(voc_root, damage):
+    load_voc(voc_root)
+    path = next((voc_root.parent / "cwd" / ".cache").glob("voc2007-train-*")) / "images.npy"
+    path.write_bytes(path.read_bytes()[:-500] if damage is None else damage)
+    with pytest.raises(UserError, match=r"voc2007-train-\S+ is damaged; delete that folder"):
+        load_voc(voc_root)
+
+
+def test_the_names_in_each_split_are_recorded_with_the_run(voc_root):
+    load_voc(voc_root)
+    splits = json.loads(Path("runs/test/splits.json").read_text())
+    assert splits["val"] == [f"{i:06}" for i in range(10, 16)]
 
 
 def test_another_size_and_a_touched_file_have_caches_of_their_own(voc_root):

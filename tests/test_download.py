@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -93,6 +94,13 @@ def test_a_second_call_asks_nobody(voc, server, capsys):
     server.requests.clear()
     get("voc2007", Path("data"), [])
     assert not server.requests and "already there" in capsys.readouterr().out
+
+
+def test_data_that_was_deleted_is_fetched_again(voc, server):
+    get("voc2007", Path("data"), [])
+    shutil.rmtree("data/VOCdevkit")
+    get("voc2007", Path("data"), [])
+    assert Path("data/VOCdevkit/VOC2007/JPEGImages/000000.jpg").exists()
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["with Range", "without Range"])

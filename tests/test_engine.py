@@ -12,6 +12,7 @@ from conftest import REPOSITORY, SHARED, needs_shared, python
 from torch import nn
 
 import train
+import train_4_c
 from common import checkpoint
 from common.datasets import VOID, load
 from common.engine import best_row, evaluate, fit, out_of_patience
@@ -79,8 +80,14 @@ def test_a_run_leaves_what_it_promises(voc_root):
     assert not list(Path().rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_run_stopped_after_any_epoch_and_resumed_equals_an_unbroken_one_bit_for_bit(voc_root, stop, monkeypatch):
+@pytest.mark.parametrize(("script", "stop"), [(train, 1), (train, 2), (train, 3), (train_4_c, 2)])
+def test_a_run_stopped_after_any_epoch_and_resumed_equals_an_unbroken_one_bit_for_bit(
+    voc_root, script, stop, monkeypatch
+):
+    def run_train(voc_root, epochs, **settings):  # train_4_c has a schedule, augmentation and class weights as well
+        run = Run(**{**FP32, "data_root": voc_root, **settings})
+        return script.main("voc2007", image_size=32, epochs=epochs, batch_size=4, run=run)
+
     whole = run_train(voc_root, 4)
     expected = comparable("last_test.pt"), comparable_weights("best_test.pt")
     with monkeypatch.context() as patch, pytest.raises(stopped_after(stop, patch)):
@@ -109,6 +116,8 @@ def test_resuming_something_else_is_refused(voc_root):
         UserError, match=r"holds basic_fcn\(num_classes=21\), but this run builds basic_fcn\(num_cl.*6\)"
     ):
         train.main("shapes", image_size=32, epochs=2, run=Run(**FP32, resume=True))
+    with pytest.raises(UserError, match=r"was trained with lr 0\.001, not 0\.5; give the same flags"):
+        train.main("voc2007", 32, 2, 4, lr=0.5, run=Run(**FP32, resume=True, data_root=voc_root))
     Path("last_test.pt").write_bytes(Path("last_test.pt").read_bytes()[:1000])
     with pytest.raises(UserError, match=r"last_test\.pt is damaged"):
         run_train(voc_root, 2, resume=True)
@@ -116,7 +125,7 @@ def test_resuming_something_else_is_refused(voc_root):
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_ctrl_c_ends_cleanly_and_can_be_resumed(voc_root, name):
-    flags = f"--data-root {voc_root} --image-size 32 --epochs 500 --patience 0 --batch-size 4 --name test".split()
+    flags = f"--data-root {voc_root} --image-size 32 --epochs 500 --batch-size 4 --name test --patience 0".split()
     command = [sys.executable, str(REPOSITORY / "train.py"), *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
@@ -128,7 +137,7 @@ def test_ctrl_c_ends_cleanly_and_can_be_resumed(voc_root, name):
     assert "--resume goes on from there" in output and "Traceback" not in output
     assert Path("plots/test.png").exists()
     done = len(checkpoint.load(Path("last_test.pt"))["history"])
-    result = python("train.py", *flags[:-4], "--patience", "1", "--name", "test", "--resume")
+    result = python("train.py", *flags[:-1], "1", "--resume")
     assert f"after epoch {done}" in result.stdout and result.returncode == 0, result.stderr
 
 
@@ -170,7 +179,7 @@ def test_fit_ends_with_the_weights_of_the_best_epoch_not_the_last(voc_root):
     model = train.BasicFCN(21)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     # The rate jumps after the second epoch, so that the last epochs are the worst.
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 if step < 6 else 1e4)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 if step < 6 else 100)
     loaders = Loader(train_set, 4, run, shuffle=True), Loader(val_set, 4, run)
     fit(model, *loaders, CrossEntropy(), optimizer, scheduler, epochs=4, run=run)
     best, last = checkpoint.load(Path("best_test.pt")), checkpoint.load(Path("last_test.pt"))
@@ -186,9 +195,38 @@ def test_an_epoch_without_a_validation_score_is_never_the_best():
 
 
 def test_a_loss_that_is_not_finite_stops_training_with_a_reason(voc_root):
-    with pytest.raises(UserError, match=r"the loss is nan in epoch 1, at learning rate 1e\+20; try a smaller --lr"):
+    with pytest.raises(
+        UserError, match=r"the loss is nan in training and nan in validation in epoch 1, at learning rate 1e\+20; try"
+    ):
         train.main("voc2007", 32, 1, 4, lr=1e20, run=Run(**FP32, data_root=voc_root))
     assert not Path("last_test.pt").exists()
+
+
+def test_a_kill_between_the_checkpoints_of_an_epoch_loses_nothing(voc_root):
+    run_train(voc_root, 1)
+    expected = comparable_weights("best_test.pt")
+    Path("best_test.pt").write_bytes(b"of an earlier run")
+    run_train(voc_root, 1, resume=True)
+    assert same(comparable_weights("best_test.pt"), expected)
+
+
+def test_a_best_checkpoint_of_another_run_is_not_scored(voc_root, monkeypatch):
+    run_train(voc_root, 2)
+    for path in ("last_test.pt", "best_test.pt"):  # a history whose best epoch is the first
+        contents = checkpoint.load(Path(path))
+        rows = contents.get("history", [contents["scores"]])
+        rows[0]["val_miou"] = 0.9 if path == "last_test.pt" else 0.8
+        checkpoint.save(Path(path), contents)
+    with pytest.raises(UserError, match="was it replaced"):
+        run_train(voc_root, 2, resume=True)
+    Path("best_test.pt").unlink()
+    with pytest.raises(UserError, match=r"best_test\.pt is missing"):
+        run_train(voc_root, 3, resume=True)
+
+
+def test_a_batch_of_one_image_that_shrinks_to_a_pixel_is_explained(voc_root):
+    with pytest.raises(UserError, match="use a larger --batch-size or --image-size"):
+        train.main("voc2007", 32, 1, batch_size=1, run=Run(**FP32, data_root=voc_root))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -7,6 +7,7 @@ from common.datasets.segmentation_set import VOID, SegmentationSet, Source
 from common.datasets.shapes import shapes
 from common.datasets.voc import voc2007, voc2012
 from common.errors import UserError
+from common.files import write_json
 from common.run import Run
 
 # Each takes the data root and returns a Source: what the set consists of, and how one sample is read.
@@ -48,6 +49,8 @@ def load(
             )
             for split, size in sizes.items()
         ]
+    if run.rank == 0:
+        write_json(run.folder / "splits.json", {part.split: part.names for part in sets})
     counts = ", ".join(f"{len(s)} {s.split}" for s in sets)
     run.print(f"{dataset}: {counts} images at {'x'.join(map(str, sizes['val']))}, {len(source.classes)} classes")
     return tuple(sets)
@@ -57,9 +60,11 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """Return height and width.
 
     Raises:
-        UserError: one of them is less than a pixel.
+        UserError: one of them is less than a pixel, or more than any picture has.
     """
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise UserError(f"--image-size {size} must be at least 1 pixel")
+    if max(height, width) > 2**14:
+        raise UserError(f"--image-size {size} must be at most {2**14} pixels")
     return height, width

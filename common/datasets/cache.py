@@ -48,7 +48,12 @@ def decode_once(
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     # Copy-on-write maps: torch warns about read-only ones, and nothing here writes to them.
-    images, masks = (np.load(folder / f"{kind}.npy", mmap_mode="c") for kind in ("images", "masks"))
+    try:
+        images, masks = (np.load(folder / f"{kind}.npy", mmap_mode="c") for kind in ("images", "masks"))
+    except (OSError, ValueError, EOFError):
+        images = masks = np.empty(0)
+    if images.shape != (len(samples), height, width, 3) or masks.shape != images.shape[:-1]:
+        raise UserError(f"the cache {folder} is damaged; delete that folder, and the images are decoded again")
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)
 
 

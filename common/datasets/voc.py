@@ -56,9 +56,11 @@ def _samples(folder: Path, split: str, dataset: str) -> list[tuple[str, Path, Pa
             f"{listing} is missing; get the data with `python download.py {dataset}`, point --data-root at the folder "
             "that holds VOCdevkit, or try --dataset shapes, which needs no download"
         )
-    names = listing.read_text(encoding="utf-8", errors="replace").split()
+    names = listing.read_text(encoding="utf-8-sig", errors="replace").split()
     if not names:
         raise UserError(f"{listing} is empty; it should list one image name a line")
+    if not "".join(names).isprintable():
+        raise UserError(f"{listing} is no list of names: it holds unprintable characters")
     images, masks = folder / "JPEGImages", folder / "SegmentationClass"
     return [(name, images / f"{name}.jpg", masks / f"{name}.png") for name in names]
 
