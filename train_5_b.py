@@ -28,7 +28,8 @@ def main(
     batch_size: int = 16,  # images per step
     lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
     encoder: Encoder = "resnet18",  # network whose ImageNet features are used
-    pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones, frozen all the same
+    pretrained: bool = True,  # ImageNet weights; --no-pretrained freezes random ones
+    weighted: bool = True,  # loss weighted against class imbalance, as in train_4_c.py
     copies: int = 3,  # augmented copies of each image in an epoch
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     run: Run = Run(),
@@ -41,7 +42,7 @@ def main(
     test_loader = Loader(test_set, batch_size, run)
 
     model = EncoderFCN(encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=True)
-    criterion = CrossEntropy(class_weights(train_set))
+    criterion = CrossEntropy(class_weights(train_set) if weighted else None)
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=lr, weight_decay=weight_decay)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
 

@@ -172,7 +172,7 @@ def fit(
         plotting.plot_curves(history, run.plot(), run.name)
     run.wait()  # until the first process has written
     best, contents = best_row(history), checkpoint.load(run.best_checkpoint)
-    if contents["scores"] != best:
+    if contents["scores"].get("val_loss") != best["val_loss"]:
         raise UserError(f"{run.best_checkpoint} is not of this run's best epoch, {best['epoch']}; was it replaced?")
     checkpoint.load_weights(model, contents, run.best_checkpoint)
     stopped = f" after {patience} epochs without a better one" if len(history) < epochs else ""

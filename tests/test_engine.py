@@ -215,7 +215,8 @@ def test_a_best_checkpoint_of_another_run_is_not_scored(voc_root, monkeypatch):
     for path in ("last_test.pt", "best_test.pt"):  # a history whose best epoch is the first
         contents = checkpoint.load(Path(path))
         rows = contents.get("history", [contents["scores"]])
-        rows[0]["val_miou"] = 0.9 if path == "last_test.pt" else 0.8
+        rows[0]["val_miou"] = 0.9
+        rows[0]["val_loss"] = 0.3 if path == "last_test.pt" else 0.4
         checkpoint.save(Path(path), contents)
     with pytest.raises(UserError, match="was it replaced"):
         run_train(voc_root, 2, resume=True)
