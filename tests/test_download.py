@@ -254,4 +254,7 @@ def test_addresses_and_checksums_are_those_of_torchvision():
 
     theirs = {year["url"]: year["md5"] for year in DATASET_YEAR_DICT.values()}
     ours = [archive for data in download.DATASETS.values() for archive in data.archives if "VOC" in archive.name]
-    assert len(ours) == 3 and all(theirs[archive.urls[0]] == archive.md5 for archive in ours)
+    assert len(ours) == 3
+    for archive in ours:
+        known = [theirs[url] for url in archive.urls if url in theirs]  # one of the hosts, depending on its version
+        assert known == [archive.md5]
