@@ -2,7 +2,8 @@
 
 Change    train_4_c.py, with the network replaced by the U-Net of Ronneberger et al., padded so that the output has the
           input's size, and with batch normalisation (common/models/unet.py); smaller batches, as it needs more memory.
-Result    RESULT_5C
+Result    test mIoU 0.070 (floor 0.046), pixel accuracy 0.506 (floor 0.691): one seed, the 182-image part of
+          VOC 2007 at 128 px, 15 epochs, 934 s on one core of an AMD EPYC
 Run       python train_5_c.py --dataset shapes --image-size 96 --epochs 5     # needs no download
           python train_5_c.py                                                # VOC 2007
 """

@@ -2,7 +2,8 @@
 
 Change    train_5_b.py, with the encoder's maps of every size handed to the decoder (common/models/encoder_unet.py), the
           whole network trained, the encoder at a tenth of the rate, and random resized crops of larger images.
-Result    RESULT_VOC
+Result    mIoU 0.545 over background and five animals (floor 0.119) on the 660-image part of VOC 2012: MobileNet v1, 25
+          epochs, one seed, 25 min on one core of an AMD EPYC; 0.553 with --batch-size 8 --encoder-lr 3e-4 --epochs 30
 Run       python train_voc2012.py                                            # VOC 2012; fetches ResNet-18's weights
           python train_voc2012.py --epochs 4 --batch-size 4 --encoder-lr 1e-3    # as the original project
           python train_voc2012.py --encoder mobilenet_v1 --encoder-weights FILE  # another encoder, weights by hand

@@ -27,6 +27,7 @@ def test_it_says_what_it_asks_changes_and_found(name):
     text = importlib.import_module(name).__doc__
     assert text.splitlines()[0].endswith("?")
     assert [line.split()[0] for line in text.splitlines() if line[:1].isalpha()][1:] == ["Change", "Result", "Run"]
+    assert "mIoU" in text.split("\nResult ")[1].split("\nRun ")[0]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
