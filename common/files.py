@@ -63,7 +63,10 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     came = []
-    handlers = {number: signal.signal(number, lambda *_: came.append(_)) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background job ignores Ctrl-C, and shall go on to
+            handlers[number] = signal.signal(number, lambda *_: came.append(_))
     try:
         yield
     finally:

@@ -128,12 +128,21 @@ def test_resuming_something_else_is_refused(voc_root):
 def test_ctrl_c_ends_cleanly_and_can_be_resumed(voc_root, name):
     flags = f"--data-root {voc_root} --image-size 32 --epochs 500 --batch-size 4 --name test --patience 0".split()
     command = [sys.executable, str(REPOSITORY / "train.py"), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 120
-    while not Path("runs/test/history.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(getattr(signal, name))
-    output, _ = process.communicate(timeout=60)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not Path("runs/test/history.csv").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(getattr(signal, name))
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, output
     assert "--resume goes on from there" in output and "Traceback" not in output
     assert Path("plots/test.png").exists()
