@@ -157,7 +157,7 @@ def fit(
         except KeyboardInterrupt:
             bar.close()
             if run.rank == 0 and history:
-                plotting.plot_curves(history, run.plot(), run.name)
+                plotting.plot_curves(history, best_row(history), run.plot(), run.name)
             state = f"{run.last_checkpoint} holds the first {len(history)}, --resume goes on from there"
             run.print(f"interrupted in epoch {len(history) + 1}: {state if history else 'nothing is kept of it'}")
             raise
@@ -169,7 +169,7 @@ def fit(
                 "inside the network; use a larger --batch-size or --image-size"
             ) from None
     if run.rank == 0:
-        plotting.plot_curves(history, run.plot(), run.name)
+        plotting.plot_curves(history, best_row(history), run.plot(), run.name)
     run.wait()  # until the first process has written
     best, contents = best_row(history), checkpoint.load(run.best_checkpoint)
     if contents["scores"].get("val_loss") != best["val_loss"]:

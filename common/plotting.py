@@ -12,14 +12,13 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import nn
 
-from common.datasets.segmentation_set import VOID, SegmentationSet
+from common.datasets.segmentation_set import VOID, VOID_COLOR, SegmentationSet
 from common.files import atomic
 from common.inference import predict
 from common.loader import Loader
 from common.metrics import ConfusionMatrix
 from common.run import Run
 
-VOID_COLOR = (224, 224, 192)
 TRAIN, VAL, BEST = "#1f77b4", "#d95f02", "#555555"
 
 
@@ -29,10 +28,9 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
 
 
-def plot_curves(history: list[dict], path: Path, title: str) -> None:
-    """Draw loss, mIoU, pixel accuracy and learning rate over the epochs; the best epoch is marked."""
+def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None:
+    """Draw loss, mIoU, pixel accuracy and learning rate over the epochs; the epoch of the row `best` is marked."""
     epochs = [row["epoch"] for row in history]
-    best = max(history, key=lambda row: row["val_miou"])
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     figure.suptitle(title)
     panels = {"loss": "loss (mean over pixels)", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
@@ -115,9 +113,9 @@ def plot_augmentation(loader: Loader, run: Run) -> None:
     columns = {"original": (image, mask)}
     for function in loader.augment:
         name = getattr(function, "func", function).__name__.removeprefix("random_")  # functools.partial has a func
-        columns[name] = function(image, mask, generator)
-        while name == "hflip" and torch.equal(columns[name][1], mask):  # half of them leave the image as it is
-            columns[name] = function(image, mask, generator)
+        # The first of several draws that changes something: a flip leaves every other image as it is.
+        draws = [function(image, mask, generator) for _ in range(8)]
+        columns[name] = next((d for d in draws if not torch.equal(d[0], image)), draws[0])
     columns["all together"] = image, mask
     for function in loader.augment:
         columns["all together"] = function(*columns["all together"], generator)

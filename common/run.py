@@ -79,7 +79,7 @@ class Run:
                 "give the same flags as the run to go on with, or its --name"
             )
         torch.manual_seed(self.seed)
-        np.random.seed(self.seed % 2**32)
+        np.random.seed(self.seed)
         random.seed(self.seed)
         # TF32 keeps 10 of fp32's 23 bits; who asks for fp32 gets fp32.
         torch.set_float32_matmul_precision("highest")

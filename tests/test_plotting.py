@@ -5,10 +5,12 @@ import pytest
 from conftest import started
 from PIL import Image
 
+from common.augment import random_crop, random_hflip
 from common.datasets import VOID, load
 from common.datasets.voc import PALETTE
+from common.loader import Loader
 from common.models import BasicFCN
-from common.plotting import VOID_COLOR, colorize, draw, plot_curves, plot_predictions
+from common.plotting import VOID_COLOR, colorize, draw, plot_augmentation, plot_curves, plot_predictions
 
 
 def history(epochs):
@@ -18,7 +20,7 @@ def history(epochs):
 
 @pytest.mark.parametrize("epochs", [1, 3, 200])
 def test_curves_are_drawn_for_any_number_of_epochs(epochs):
-    plot_curves(history(epochs), Path("plots/curves.png"), "a title")
+    plot_curves(history(epochs), history(epochs)[0], Path("plots/curves.png"), "a title")
     with Image.open("plots/curves.png") as picture:
         assert picture.width > 800 and np.asarray(picture.convert("L")).std() > 5
 
@@ -40,10 +42,17 @@ def test_masks_are_coloured_by_the_palette():
 def test_the_best_epoch_is_marked():
     def picture(best: int) -> np.ndarray:
         rows = history(5)
-        for row in rows:
-            row["val_miou"] = 0.9 if row["epoch"] == best else 0.1
-        plot_curves(rows, Path("curves.png"), "")
+        plot_curves(rows, rows[best - 1], Path("curves.png"), "")
         with Image.open("curves.png") as image:
             return np.asarray(image)[-300:, : image.width // 2]  # pixel accuracy: the same in both but for the mark
 
     assert (picture(2) != picture(3)).any()
+
+
+def test_augmentation_of_an_image_that_a_flip_cannot_change_is_drawn(voc_root):
+    run = started(data_root=voc_root)
+    train_set = load("voc2007", 32, run)[0].select([0])
+    train_set.images.fill_(7)
+    train_set.masks.fill_(VOID)
+    plot_augmentation(Loader(train_set, 1, run, augment=[random_hflip, random_crop]), run)
+    assert run.plot("augmentation").stat().st_size > 5000

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 VOID = 255  # the mask value that is no class: neither trained on nor scored
+VOID_COLOR = (224, 224, 192)  # VOC's colour for it
 
 
 @dataclass

@@ -9,14 +9,13 @@ import numpy as np
 from PIL import Image
 
 from common.datasets.reading import check_size, read_image, read_mask
-from common.datasets.segmentation_set import Source, split_off
+from common.datasets.segmentation_set import VOID_COLOR, Source, split_off
 from common.errors import UserError
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-VOID_COLOR = (224, 224, 192)
 
 
 def voc_palette(count: int = len(CLASSES)) -> tuple[tuple[int, int, int], ...]:
