@@ -19,7 +19,7 @@ from common.loader import Loader
 from common.metrics import ConfusionMatrix
 from common.run import Run
 
-TRAIN, VAL, BEST = "#1f77b4", "#d95f02", "#555555"
+TRAIN, VAL, BEST, STAGE = "#1f77b4", "#d95f02", "#555555", "#7b3294"
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -29,7 +29,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None:
-    """Draw loss, mIoU, pixel accuracy and learning rate over the epochs; the epoch of the row `best` is marked."""
+    """Draw loss, mIoU, pixel accuracy and learning rate by epoch; mark the row `best`, and where stages begin."""
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     figure.suptitle(title)
@@ -43,7 +43,11 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
     axes[3].plot(epochs, [row["lr"] for row in history], color=TRAIN, **style)
     axes[3].set_ylabel("learning rate at the epoch's start")
     axes[3].set_ylim(bottom=0)
+    first = {row["stage"]: row["epoch"] for row in reversed(history)}
     for axis in axes:
+        for stage in range(2, max(first) + 1):
+            label = f"stage {stage} begins"
+            axis.axvline(first[stage] - 0.5, color=STAGE, linestyle=":", linewidth=1.5, label=label)
         axis.axvline(best["epoch"], color=BEST, linestyle="--", linewidth=1, label=f"best epoch ({best['epoch']})")
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
