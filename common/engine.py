@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.files import uninterrupted, write_json, write_text
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
+from common.models import count_parameters
 from common.run import Run
 
 
@@ -180,8 +181,8 @@ def fit(
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UserError(
-                "batch normalisation cannot work on a single value: a batch has one image, which shrinks to one pixel "
-                "inside the network; use a larger --batch-size or --image-size"
+                "batch normalisation cannot work on a single value: a batch has one image, which the network shrinks "
+                "or pools to one pixel; use a larger --batch-size or --image-size"
             ) from None
     if run.rank == 0:
         plotting.plot_curves(history, best_row(history), run.plot(), run.name)
@@ -207,8 +208,9 @@ def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run)
     scores, floor_scores = matrix.scores(), floor.scores()
     iou = {name: None if math.isnan(v) else v for name, v in zip(data.classes, matrix.iou().tolist(), strict=True)}
     present = int(matrix.present().sum())
-    result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size, "loss": loss}
-    result |= {"scores": scores, "floor": floor_scores, "classes_in_target": present, "iou": iou}
+    result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size}
+    result |= {"parameters": count_parameters(model), "loss": loss, "scores": scores, "floor": floor_scores}
+    result |= {"classes_in_target": present, "iou": iou}
     if run.rank == 0:
         write_json(run.folder / "test.json", result)
         plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))

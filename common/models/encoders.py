@@ -166,7 +166,8 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
     Args:
         name: a key of `ENCODERS`.
         pretrained: start from ImageNet weights, else from random ones.
-        weights: a local file with them; by default torchvision's are downloaded, once.
+        weights: a local file with them, or a folder with a file whose name begins with the encoder's; by default
+            torchvision's are downloaded, once.
 
     Raises:
         UserError: weights that are missing, damaged, of another network, or cannot be downloaded.
@@ -180,7 +181,7 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
         )
     encoder = ENCODERS[name]()
     if pretrained:
-        path = Path(weights) if weights else download(name)
+        path = local_file(Path(weights), name) if weights else download(name)
         # torchvision's VGG and MobileNetV2 keep what is used here under "features".
         tensors = {
             key.removeprefix("features."): value
@@ -189,3 +190,14 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
         }
         copy_weights(tensors, encoder.network, name, path)
     return encoder
+
+
+def local_file(path: Path, name: str) -> Path:
+    """Return `path`, or, if it is a folder, the file in it with weights of the encoder called `name`."""
+    if not path.is_dir():
+        return path
+    found = sorted(file for file in path.iterdir() if file.name.startswith(name) and file.suffix in (".pth", ".pt"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise UserError(f"--encoder-weights {path} should hold one file called {name}*.pth; there: {names}")
+    return found[0]
