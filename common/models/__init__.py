@@ -10,6 +10,7 @@ from common.models.dilated_fcn import DilatedFCN
 from common.models.encoder_fcn import EncoderFCN
 from common.models.encoder_unet import EncoderUNet
 from common.models.encoders import Encoder
+from common.models.resnet_v2_fcn import ResNetV2FCN
 from common.models.unet import UNet
 
 # A checkpoint stores such a name and the arguments; nothing else can be built from it.
@@ -18,12 +19,13 @@ MODELS: dict[str, type[nn.Module]] = {
     "dilated_fcn": DilatedFCN,
     "encoder_fcn": EncoderFCN,
     "encoder_unet": EncoderUNet,
+    "resnet_v2_fcn": ResNetV2FCN,
     "unet": UNet,
 }
 
 Model = Literal[tuple(MODELS)]  # the type of a script's --model
 
-__all__ = ["MODELS", "BasicFCN", "DilatedFCN", "Encoder", "EncoderFCN", "EncoderUNet", "Model", "UNet"]
+__all__ = ["MODELS", "BasicFCN", "DilatedFCN", "Encoder", "EncoderFCN", "EncoderUNet", "Model", "ResNetV2FCN", "UNet"]
 __all__ += ["build", "count_parameters", "name_of"]
 
 
