@@ -8,9 +8,12 @@ from conftest import SHARED, needs_shared, started
 from matplotlib.path import Path as Outline
 from PIL import Image
 
+import train_drinks
+from common import checkpoint
 from common.datasets import load
 from common.datasets.drinks import CLASSES, PALETTE, drinks, rasterize
 from common.errors import UserError
+from common.run import Run
 
 WIDTH, HEIGHT = 64, 48
 
@@ -198,6 +201,24 @@ def test_a_file_that_is_no_via_project_is_named_in_one_sentence(folder, problem)
 def test_without_the_files_the_user_is_told_where_to_put_them(tmp_path):
     with pytest.raises(UserError, match=r"segmentation_train\.json is missing; put .* into .*drinks by hand"):
         drinks(tmp_path)
+
+
+def test_the_documents_settings_are_flags_of_train_drinks(folder):
+    settings = {"image_size": (32, 48), "batch_size": 1, "epochs": 1, "schedule": "steps", "flip": False, "levels": 4}
+    for resume in (False, True):
+        run = Run(device="cpu", precision="fp32", data_root=folder.parent, name="test", resume=resume)
+        result = train_drinks.main(**settings, run=run)
+    assert result["images"] == 4 and len(result["floor"]) == len(result["scores"])
+    state = checkpoint.load(Path("last_test.pt"))
+    kernels, others = state["optimizer"]["param_groups"]
+    assert (kernels["weight_decay"], others["weight_decay"]) == (2e-4, 0)
+    assert len(kernels["params"]) == 58 and kernels["lr"] == 1e-3  # 9 * 6 + 1 convolutions and three shortcuts
+    assert not Path("plots/test_augmentation.png").exists() and Path("plots/test_predictions.png").exists()
+
+
+def test_the_books_rate_falls_in_steps():
+    rates = [1e-3 * train_drinks.rate(epoch) for epoch in (0, 39, 40, 59, 60, 79, 80, 299)]
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 1e-4, 1e-4, 5e-5, 5e-5])
 
 
 @needs_shared
