@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from common.augment import random_hflip, random_resized_crop
 from common.cli import cli
 from common.compare import compare_variants
-from common.datasets import load
+from common.datasets import Size, load
 from common.engine import fit, score
 from common.errors import UserError
 from common.loader import Loader
@@ -31,12 +31,12 @@ NETWORKS = {"unet": EncoderUNet, "fcn": FCN8s, "segnet": SegNet, "pspnet": PSPNe
 
 
 def main(
-    dataset: str = "pets",  # pets, voc2007, voc2012 or shapes
+    dataset: str = "pets",  # voc2007, voc2012, pets, drinks or shapes
     model: Literal["unet", "fcn", "segnet", "pspnet", "deeplabv3"] = "unet",  # architecture of the decoder
     encoder: Encoder = "mobilenet_v2",  # network whose ImageNet features are used
     pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
-    image_size: int = 224,  # side of the square that the network sees, pixels
-    stored_size: int = 320,  # side of the training images that crops are cut from, pixels
+    image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
+    stored_size: Size = 320,  # side of the training images that crops are cut from, pixels; or height x width
     epochs: int = 20,  # passes over the training images with the encoder frozen, at most
     fine_tune_epochs: int = 20,  # passes with everything trained, at most
     batch_size: int = 16,  # images per step
@@ -53,9 +53,9 @@ def main(
         pairs = {f"{m}-{e}": {"model": m, "encoder": e} for e in encoders for m in NETWORKS}
         return compare_variants(main, pairs, locals(), run)
     run = run.start(main, locals())
-    if image_size < STRIDE:
-        raise UserError(f"--image-size {image_size} is smaller than the encoder's stride, {STRIDE} pixels")
     train_set, val_set, test_set = load(dataset, image_size, run, train_size=stored_size)
+    if min(val_set.image_size) < STRIDE:
+        raise UserError(f"--image-size {image_size} is smaller than the encoder's stride, {STRIDE} pixels")
     augment = [partial(random_resized_crop, size=image_size), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment)
     val_loader = Loader(val_set, batch_size, run)

@@ -13,6 +13,7 @@ from common.models.encoder_unet import EncoderUNet
 from common.models.encoders import Encoder
 from common.models.fcn8s import FCN8s
 from common.models.pspnet import PSPNet
+from common.models.resnet_v2_fcn import ResNetV2FCN
 from common.models.segnet import SegNet
 from common.models.unet import UNet
 
@@ -26,13 +27,14 @@ MODELS: dict[str, type[nn.Module]] = {
     "segnet": SegNet,
     "pspnet": PSPNet,
     "deeplabv3": DeepLabV3,
+    "resnet_v2_fcn": ResNetV2FCN,
     "unet": UNet,
 }
 
 Model = Literal[tuple(MODELS)]  # the type of a script's --model
 
 __all__ = ["MODELS", "BasicFCN", "DeepLabV3", "DilatedFCN", "Encoder", "EncoderFCN", "EncoderUNet", "FCN8s", "Model"]
-__all__ += ["PSPNet", "SegNet", "UNet", "build", "count_parameters", "name_of"]
+__all__ += ["PSPNet", "ResNetV2FCN", "SegNet", "UNet", "build", "count_parameters", "name_of"]
 
 
 def build(name: str, num_classes: int, **options: object) -> nn.Module:
