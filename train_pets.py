@@ -1,8 +1,8 @@
 """Which decoder makes most of a light encoder, and what does fine-tuning add?
 
 Change    train_voc2012.py, with a choice of five decoders, on Oxford-IIIT Pet, in two stages: the decoder learns on a
-          frozen encoder, then both learn at lower rates, the encoder at the lowest. A stage ends when validation has
-          not improved for a while; before that, the rates are reduced.
+          frozen encoder, then both learn at lower rates, the encoder at the lowest. Rates are reduced, and at last the
+          stage ended, where validation stays as it is.
 Result    mIoU not measured yet
 Run       python train_pets.py --model pspnet --encoder mobilenet_v2
           python train_pets.py --compare          # all five on both MobileNets; one table, one figure
@@ -28,6 +28,7 @@ from common.models.encoders import STRIDE, freeze
 from common.run import Run
 
 NETWORKS = {"unet": EncoderUNet, "fcn": FCN8s, "segnet": SegNet, "pspnet": PSPNet, "deeplabv3": DeepLabV3}
+PAIRS = {f"{m}-{e}": {"model": m, "encoder": e} for e in ("mobilenet_v1", "mobilenet_v2") for m in NETWORKS}
 
 
 def main(
@@ -43,15 +44,14 @@ def main(
     lr: float = 1e-3,  # learning rate of the decoder in the first stage
     fine_tune_lr: float = 3e-4,  # learning rate of the decoder in the second stage
     encoder_lr: float = 1e-4,  # learning rate of the encoder in the second stage
-    patience: int = 6,  # epochs without a better validation mIoU after which a stage ends
+    plateau: int = 2,  # epochs without a better validation mIoU after which the rates are divided by 3
+    patience: int = 6,  # such epochs after which a stage ends
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     compare: bool = False,  # train all five on both MobileNets, or what of it is missing, and compare them
     run: Run = Run(),
 ):
     if compare:
-        encoders = ("mobilenet_v1", "mobilenet_v2")
-        pairs = {f"{m}-{e}": {"model": m, "encoder": e} for e in encoders for m in NETWORKS}
-        return compare_variants(main, pairs, locals(), run)
+        return compare_variants(main, PAIRS, locals(), run)
     run = run.start(main, locals())
     train_set, val_set, test_set = load(dataset, image_size, run, train_size=stored_size)
     if min(val_set.image_size) < STRIDE:
@@ -64,7 +64,7 @@ def main(
     network = NETWORKS[model](encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=True)
     criterion = CrossEntropy()
     optimizer = torch.optim.AdamW(network.decoder.parameters(), lr=lr, weight_decay=weight_decay)
-    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.3, patience=patience // 3)
+    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=plateau)
     settings = {"patience": patience, "run": run}
     history = fit(network, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, **settings)
 
@@ -74,7 +74,7 @@ def main(
         {"params": network.decoder.parameters(), "lr": fine_tune_lr},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
-    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.3, patience=patience // 3)
+    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=plateau)
     settings |= {"epochs": fine_tune_epochs, "before": history}
     fit(network, train_loader, val_loader, criterion, optimizer, scheduler, **settings)
     return score(network, test_loader, criterion, run)
