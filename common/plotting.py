@@ -75,14 +75,13 @@ def plot_comparison(results: dict[str, dict], histories: dict[str, list[dict]], 
         for axis, key in zip(axes, panels, strict=False):
             axis.plot(epochs, [float(row[f"val_{key}"]) for row in histories[name]], color=color, label=name)
         rate = np.median([float(row["train_images_per_second"]) for row in histories[name]])
-        axes[3].plot(rate, result["scores"][MIOU], "o", color=color)
-        axes[3].annotate(name, (rate, result["scores"][MIOU]), (5, 4), textcoords="offset points", fontsize=8)
+        axes[3].plot(rate, result["scores"][MIOU], "o", color=color, markersize=9)
     for axis, label in zip(axes, panels.values(), strict=False):
         axis.set(xlabel="epoch", ylabel=f"{label} (validation)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     axes[3].set(xlabel="images/s in training", ylabel="mIoU (test)")
-    axes[3].margins(0.25, 0.15)
+    axes[3].margins(0.15)
     axes[3].grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     save(figure, path)
