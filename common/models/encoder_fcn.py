@@ -13,7 +13,9 @@ from common.models.layers import xavier_init
 
 
 class Deconvolutions(nn.Sequential):
-    """Four deconvolutions from the coarsest map to 1/2, and a 1x1 classifier.
+    """Dropout of whole channels, four deconvolutions from the coarsest map to 1/2, and a 1x1 classifier.
+
+    A frozen encoder gives thousands of weights the same few hundred maps to learn by heart; dropout makes that harder.
 
     Args:
         channels: of the encoder's five maps, finest first.
@@ -22,6 +24,7 @@ class Deconvolutions(nn.Sequential):
 
     def __init__(self, channels: list[int], num_classes: int):
         super().__init__(
+            nn.Dropout2d(0.3),
             up(channels[-1], 256),  # 1/16
             up(256, 128),  # 1/8
             up(128, 64),  # 1/4
