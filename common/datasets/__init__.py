@@ -4,6 +4,7 @@ from pathlib import Path
 
 from common.datasets.cache import decode_once
 from common.datasets.drinks import drinks
+from common.datasets.pets import pets
 from common.datasets.segmentation_set import VOID, SegmentationSet, Source
 from common.datasets.shapes import shapes
 from common.datasets.voc import voc2007, voc2012
@@ -12,7 +13,7 @@ from common.files import write_json
 from common.run import Run
 
 # Each takes the data root and returns a Source: what the set consists of, and how one sample is read.
-SOURCES = {"voc2007": voc2007, "voc2012": voc2012, "drinks": drinks, "shapes": shapes}
+SOURCES = {"voc2007": voc2007, "voc2012": voc2012, "pets": pets, "drinks": drinks, "shapes": shapes}
 
 Size = int | tuple[int, int]  # height and width in pixels, or one number for both
 

@@ -6,11 +6,15 @@ from typing import Literal
 from torch import nn
 
 from common.models.basic_fcn import BasicFCN
+from common.models.deeplabv3 import DeepLabV3
 from common.models.dilated_fcn import DilatedFCN
 from common.models.encoder_fcn import EncoderFCN
 from common.models.encoder_unet import EncoderUNet
 from common.models.encoders import Encoder
+from common.models.fcn8s import FCN8s
+from common.models.pspnet import PSPNet
 from common.models.resnet_v2_fcn import ResNetV2FCN
+from common.models.segnet import SegNet
 from common.models.unet import UNet
 
 # A checkpoint stores such a name and the arguments; nothing else can be built from it.
@@ -19,14 +23,18 @@ MODELS: dict[str, type[nn.Module]] = {
     "dilated_fcn": DilatedFCN,
     "encoder_fcn": EncoderFCN,
     "encoder_unet": EncoderUNet,
+    "fcn8s": FCN8s,
+    "segnet": SegNet,
+    "pspnet": PSPNet,
+    "deeplabv3": DeepLabV3,
     "resnet_v2_fcn": ResNetV2FCN,
     "unet": UNet,
 }
 
 Model = Literal[tuple(MODELS)]  # the type of a script's --model
 
-__all__ = ["MODELS", "BasicFCN", "DilatedFCN", "Encoder", "EncoderFCN", "EncoderUNet", "Model", "ResNetV2FCN", "UNet"]
-__all__ += ["build", "count_parameters", "name_of"]
+__all__ = ["MODELS", "BasicFCN", "DeepLabV3", "DilatedFCN", "Encoder", "EncoderFCN", "EncoderUNet", "FCN8s", "Model"]
+__all__ += ["PSPNet", "ResNetV2FCN", "SegNet", "UNet", "build", "count_parameters", "name_of"]
 
 
 def build(name: str, num_classes: int, **options: object) -> nn.Module:
