@@ -1,4 +1,4 @@
-"""Does a network see three drinks on a desk when it sees the desk at five sizes at once?
+"""How well does a fully convolutional network on a deep ResNet v2 outline three drinks?
 
 Change    train.py, with the network replaced: FCN on ResNet-v2-56 (common/models/resnet_v2_fcn.py), whose decoder
           sees a pyramid of maps from 1/4 to 1/64; on photographs that are labelled in full. Adam with L2 on the
@@ -6,9 +6,9 @@ Change    train.py, with the network replaced: FCN on ResNet-v2-56 (common/model
 Result    test mIoU not measured yet (floor 0.213), pixel accuracy not measured yet (floor 0.854): the 240-image part of
           the drinks at 120x160
 Run       python train_drinks.py                                       # the drinks; see README.md for where they are
-          python train_drinks.py --image-size 480x640 --batch-size 1 --epochs 300 --schedule steps --no-flip
-                                                                       # as the original project; wants a GPU
-          python train_drinks.py --image-size 480x640 --epochs 100 --schedule steps --no-flip --levels 4    # the book
+          python train_drinks.py --image-size 480x640 --schedule steps --no-flip --batch-size 1 --epochs 300    # as the
+                                                                       # original project; this one wants a GPU
+          python train_drinks.py --image-size 480x640 --schedule steps --no-flip --levels 4 --epochs 100    # the book
           python train_drinks.py --dataset shapes --image-size 96 --epochs 3    # needs no download
 """
 
@@ -28,13 +28,13 @@ from common.run import Run
 
 def main(
     dataset: str = "drinks",  # voc2007, voc2012, pets, drinks or shapes
-    image_size: Size = (120, 160),  # that every image is resized to, height x width in pixels; 96 is 96x96
+    image_size: Size = (120, 160),  # height x width that every image is resized to, pixels; 96 is 96x96
     epochs: int = 90,  # passes over the training images
     batch_size: int = 4,  # images per step
     lr: float = 1e-3,  # learning rate of Adam at the start
     schedule: Literal["cosine", "steps"] = "cosine",  # to 0 at the end; or by the epoch, see `rate`
     flip: bool = True,  # mirror every other training image, left to right
-    levels: int = 5,  # maps in the pyramid, each half the one before
+    levels: int = 5,  # maps in the pyramid, each half the one before: 5 is from 1/4 to 1/64
     l2: float = 1e-4,  # weight of the squares of the backbone's kernels in the loss
     run: Run = Run(),
 ):

@@ -57,7 +57,8 @@ def add_flags(group: argparse._ArgumentGroup, owner: Callable, parameters: list)
         kind, default = types[parameter.name], parameter.default
         text = comments.get(parameter.name, "")
         if default not in ("", None):
-            text += f" [{('yes' if default else 'no') if kind is bool else default}]"
+            shown = "x".join(map(str, default)) if isinstance(default, tuple) else default
+            text += f" [{('yes' if default else 'no') if kind is bool else shown}]"
         options = {"default": default, "help": text.replace("%", "%%")}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction

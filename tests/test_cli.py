@@ -23,6 +23,7 @@ def main(
     pretrained: bool = True,  # start from ImageNet
     model: Literal["unet", "fcn"] = "unet",  # which network
     size: Size = 224,  # which side
+    other_size: Size = (48, 64),  # which sides
     run: Run = Run(),
 ):
     run = run.start(main, locals())
@@ -62,6 +63,7 @@ def test_help_shows_the_docstring_the_comments_and_the_defaults(tmp_path):
     assert "--model unet|fcn which network [unet]" in text
     assert "--size PIXELS|HEIGHTxWIDTH which side [224]" in text
     assert "--precision auto|bf16|fp32" in text
+    assert "[48x64]" in text
 
 
 def test_mistyped_flags_end_in_one_sentence_and_status_2(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from common.errors import UserError
 from common.models import MODELS, FCN8s, SegNet, count_parameters, name_of
 from common.models.deeplabv3 import ASPP, RATES
 from common.models.encoders import ENCODERS, build_encoder, dilate
@@ -86,6 +87,12 @@ def test_an_image_of_odd_size_is_padded_right_and_below_with_the_mean_colour(nam
 @pytest.mark.parametrize(("levels", "expected"), [(4, 11_105_892), (5, 15_236_964)])
 def test_the_fcn_on_resnet_v2_has_the_parameters_of_the_book_and_of_the_document(levels, expected):
     assert count_parameters(MODELS["resnet_v2_fcn"](4, levels=levels), trainable=True) == expected
+
+
+@pytest.mark.parametrize("levels", [0, 1, 8, 99])
+def test_a_pyramid_of_too_few_or_too_many_levels_is_refused(levels):
+    with pytest.raises(UserError, match=f"--levels {levels} must be from 2 to 7"):
+        MODELS["resnet_v2_fcn"](4, levels=levels)
 
 
 def test_resnet_v2_is_built_as_specified():

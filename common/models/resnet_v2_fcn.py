@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.errors import UserError
 from common.models.layers import Normalize, he_init, pad_to_multiple
 from common.models.resnet_v2 import ResNetV2, bn_relu
 
@@ -21,10 +22,15 @@ class ResNetV2FCN(nn.Module):
         num_classes: number of output channels.
         depth: of the backbone, 9 n + 2.
         levels: maps in the pyramid, each half the one before: 5 is from 1/4 to 1/64 (the book's n_layers is one less).
+
+    Raises:
+        UserError: fewer levels than 2, or more than any image has room for.
     """
 
     def __init__(self, num_classes: int, depth: int = 56, levels: int = 5):
         super().__init__()
+        if not 2 <= levels <= 7:
+            raise UserError(f"--levels {levels} must be from 2 to 7: the coarsest map is at 1 / 2 ** (levels + 1)")
         self.arguments = {"num_classes": num_classes, "depth": depth, "levels": levels}
         self.normalize = Normalize()
         self.backbone = ResNetV2(depth)
