@@ -6,6 +6,7 @@ from conftest import REPOSITORY, one_sentence, python
 
 import train
 from common.cli import cli
+from common.datasets import SOURCES
 
 SCRIPT = '''
 """What is this?"""
@@ -92,7 +93,7 @@ def test_bad_input_ends_in_one_sentence_before_anything_is_trained(flags, few_sh
 def test_an_error_is_one_sentence_on_stderr_and_status_1():
     result = python("train.py", "--dataset", "vok")
     assert result.returncode == 1
-    assert one_sentence(result) == "train.py: --dataset vok is not known; choose one of voc2007, voc2012, shapes"
+    assert one_sentence(result) == f"train.py: --dataset vok is not known; choose one of {', '.join(SOURCES)}"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

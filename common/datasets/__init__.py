@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from common.datasets.ade20k import ade20k, ade20k_other
 from common.datasets.cache import decode_once
 from common.datasets.segmentation_set import VOID, SegmentationSet, Source
 from common.datasets.shapes import shapes
@@ -11,7 +12,13 @@ from common.files import write_json
 from common.run import Run
 
 # Each takes the data root and returns a Source: what the set consists of, and how one sample is read.
-SOURCES = {"voc2007": voc2007, "voc2012": voc2012, "shapes": shapes}
+SOURCES = {
+    "voc2007": voc2007,
+    "voc2012": voc2012,
+    "ade20k": ade20k,
+    "ade20k_other": ade20k_other,
+    "shapes": shapes,
+}
 
 __all__ = ["SOURCES", "VOID", "SegmentationSet", "Source", "load"]
 
