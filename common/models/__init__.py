@@ -5,26 +5,30 @@ from typing import Literal
 
 from torch import nn
 
+from common.models.ade_unet import ADEUNet
 from common.models.basic_fcn import BasicFCN
 from common.models.dilated_fcn import DilatedFCN
 from common.models.encoder_fcn import EncoderFCN
 from common.models.encoder_unet import EncoderUNet
 from common.models.encoders import Encoder
+from common.models.fcn_vgg16 import FCNVGG16
 from common.models.unet import UNet
 
 # A checkpoint stores such a name and the arguments; nothing else can be built from it.
 MODELS: dict[str, type[nn.Module]] = {
+    "ade_unet": ADEUNet,
     "basic_fcn": BasicFCN,
     "dilated_fcn": DilatedFCN,
     "encoder_fcn": EncoderFCN,
     "encoder_unet": EncoderUNet,
+    "fcn_vgg16": FCNVGG16,
     "unet": UNet,
 }
 
 Model = Literal[tuple(MODELS)]  # the type of a script's --model
 
-__all__ = ["MODELS", "BasicFCN", "DilatedFCN", "Encoder", "EncoderFCN", "EncoderUNet", "Model", "UNet"]
-__all__ += ["build", "count_parameters", "name_of"]
+__all__ = ["FCNVGG16", "MODELS", "ADEUNet", "BasicFCN", "DilatedFCN", "Encoder", "EncoderFCN", "EncoderUNet", "Model"]
+__all__ += ["UNet", "build", "count_parameters", "name_of"]
 
 
 def build(name: str, num_classes: int, **options: object) -> nn.Module:
