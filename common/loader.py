@@ -33,6 +33,8 @@ class Loader:
         shuffle: draw a new order every epoch.
         augment: functions (images, masks, generator) -> (images, masks), applied in turn.
         copies: how often each image comes per epoch.
+        steps: stop an epoch after so many full batches; 0 takes all images. What is left out is drawn anew every epoch
+            if `shuffle`, else always the same, and spread over the set.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Loader:
         shuffle: bool = False,
         augment: Sequence[Callable] = (),
         copies: int = 1,
+        steps: int = 0,
     ):
         if batch_size < run.world_size:
             raise UserError(f"--batch-size {batch_size} must be at least {run.world_size}, one image for each process")
@@ -50,7 +53,8 @@ class Loader:
             raise UserError(f"--copies {copies} must be at least 1")
         self.data, self.run = data, run
         self.shuffle, self.augment, self.copies = shuffle, augment, copies
-        self.num_batches = -(-len(data) * copies // batch_size)
+        self.num_images = min(len(data) * copies, steps * batch_size or len(data) * copies)  # in an epoch
+        self.num_batches = -(-self.num_images // batch_size)
         self.epoch = 0
         # As they lie in memory, (N, H, W, 3): whole images are copied in one go.
         self._images, self._masks = data.images.permute(0, 2, 3, 1), data.masks
@@ -85,6 +89,7 @@ class Loader:
         order = torch.arange(len(self.data) * self.copies)
         if self.shuffle:
             order = torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed_of(self.epoch)))
+        order = order[torch.arange(self.num_images) * len(order) // self.num_images]
         order = (order % len(self.data)).to(self._images.device)
         for batch in order.tensor_split(self.num_batches):
             share = batch.tensor_split(self.run.world_size)[self.run.rank]

@@ -53,6 +53,26 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
     save(figure, path)
 
 
+def plot_comparison(histories: dict[str, list[dict]], path: Path, title: str) -> None:
+    """Draw loss and pixel accuracy of several runs, by name, over the epochs: validation solid, training dashed."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(title)
+    panels = {"loss": "loss (mean over pixels)", "pixel_accuracy": "pixel accuracy"}
+    axes = figure.subplots(1, 2)
+    for axis, (key, label) in zip(axes, panels.items(), strict=True):
+        for number, (name, history) in enumerate(histories.items()):
+            epochs = [row["epoch"] for row in history]
+            for split, style in (("val", "-"), ("train", "--")):
+                values = [row[f"{split}_{key}"] for row in history]
+                text = f"{name}, {'validation' if split == 'val' else 'training'}"
+                axis.plot(epochs, values, style, color=f"C{number}", label=text, marker=".")
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    save(figure, path)
+
+
 def draw(data: SegmentationSet, seed: int, count: int = 5) -> list[int]:
     """Return the indices of `count` images of `data`, drawn at random, in order."""
     return sorted(random.Random(seed).sample(range(len(data)), min(count, len(data))))

@@ -77,6 +77,27 @@ def test_every_batch_and_every_process_draws_its_own_augmentation_and_all_functi
     assert len(set(drawn)) == 4
 
 
+def test_an_epoch_of_few_steps_takes_a_part_of_the_images_another_one_every_epoch():
+    loader = Loader(numbered_set(100), 5, started(), shuffle=True, steps=4)
+    parts = []
+    for epoch in range(30):
+        loader.set_epoch(epoch)
+        batches = numbers(loader)
+        assert [len(batch) for batch in batches] == [5] * 4 and len(loader) == 4
+        parts.append({i for batch in batches for i in batch})
+        assert len(parts[-1]) == 20
+    assert parts[0] != parts[1] and len(set.union(*parts)) > 95
+
+
+def test_few_steps_without_shuffling_take_the_same_images_every_time_spread_over_the_set():
+    loader = Loader(numbered_set(10), 2, started(), steps=2)
+    assert numbers(loader) == numbers(loader) == [[0, 2], [5, 7]]
+
+
+def test_more_steps_than_there_are_batches_take_every_image_once():
+    assert numbers(Loader(numbered_set(5), 2, started(), steps=9)) == [[0, 1], [2, 3], [4]]
+
+
 def test_without_shuffling_the_order_is_that_of_the_set():
     assert numbers(Loader(numbered_set(5), 2, started())) == [[0, 1], [2, 3], [4]]
 
