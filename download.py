@@ -34,6 +34,7 @@ class Archive:
 
     urls: tuple[str, ...]  # tried in order
     md5: str = ""  # where none is published, a zip's own checksums must do
+    into: str = ""  # folder below the data root to unpack in
 
     @property
     def name(self) -> str:
@@ -61,6 +62,14 @@ def voc_archive(path: str, md5: str) -> Archive:
     return Archive(tuple(f"{host}/{path}" for host in VOC_HOSTS), md5)
 
 
+PETS_HOSTS = ("https://www.robots.ox.ac.uk/~vgg/data/pets/data", "https://thor.robots.ox.ac.uk/pets")
+
+
+def pets_archive(name: str, md5: str) -> Archive:
+    """Return the archive called `name` of every host of Oxford-IIIT Pet."""
+    return Archive(tuple(f"{host}/{name}" for host in PETS_HOSTS), md5, into="oxford-iiit-pet")
+
+
 ADE_TERMS = "for non-commercial research and teaching; the photographs belong to their owners"
 ADE_HOST = "http://data.csail.mit.edu/places/ADEchallenge"
 
@@ -82,6 +91,16 @@ DATASETS = {
         VOC_TERMS,
         "VOCdevkit/VOC2012",
         (voc_archive("voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd"),),
+    ),
+    "pets": Dataset(
+        "Oxford-IIIT Pet, 3680 + 3669 images of cats and dogs",
+        "0.8 GB",
+        "CC BY-SA 4.0",
+        "oxford-iiit-pet",
+        (
+            pets_archive("images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+            pets_archive("annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
+        ),
     ),
     "ade20k": Dataset(
         "ADE20K (SceneParsing 2016), 20210 + 2000 images of places",
@@ -147,21 +166,22 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
             known = " or ".join(archive.name for archive in data.archives)
             raise UserError(f"--from-archive {path}: {name} consists of {known}; keep the official file name")
     with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
         for archive in data.archives:
-            done = root / f".{archive.name}.done"  # written last: an interrupted extraction has none
+            place = root / archive.into
+            place.mkdir(parents=True, exist_ok=True)
+            done = place / f".{archive.name}.done"  # written last: an interrupted extraction has none
             if done.exists() and (root / data.folder).is_dir():
                 print(f"{archive.name}: already there")
                 continue
             given = [path for path in local if path.name == archive.name]
-            path = given[0] if given else fetch(archive, root, mirror)
+            path = given[0] if given else fetch(archive, place, mirror)
             if not path.is_file():
                 raise UserError(f"{path} is missing; give --from-archive the file you fetched")
             if given and (problem := flaw(path, archive)):
                 raise UserError(f"{path} is not the official file: {problem}")
             if not archive.md5:
-                record(path, root)
-            extract(path, root)
+                record(path, place)
+            extract(path, place)
             done.touch()
             if not given:
                 path.unlink()  # the images are there; the archive would double the space

@@ -16,7 +16,7 @@ import torch
 
 from common.augment import random_hflip
 from common.cli import cli
-from common.comparison import compare
+from common.compare import compare_variants
 from common.datasets import load
 from common.engine import fit, score
 from common.errors import UserError
@@ -30,6 +30,7 @@ OPTIMIZERS = {  # each with the learning rate that it needs here
     "adamw": (torch.optim.AdamW, 1e-4),
     "adam": (torch.optim.Adam, 1e-4),
 }
+VARIANTS = {name: {"optimizer": name, "compare_optimizers": False} for name in OPTIMIZERS}  # what is compared
 
 
 def main(
@@ -48,7 +49,7 @@ def main(
     run: Run = Run(),
 ):
     if compare_optimizers:
-        return compare(main, locals(), switch="compare_optimizers", flag="optimizer", values=OPTIMIZERS)
+        return compare_variants(main, VARIANTS, locals(), run)
     run = run.start(main, locals())
     if count_other and dataset != "ade20k":
         raise UserError(f"--count-other is about ADE20K's label 0, which {dataset} does not have; leave it out")

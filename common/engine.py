@@ -5,6 +5,7 @@ import csv
 import io
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from common.errors import UserError
 from common.files import uninterrupted, write_json, write_text
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
+from common.models import count_parameters
 from common.run import Run
 
 
@@ -48,7 +50,7 @@ def train_one_epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if isinstance(scheduler, LRScheduler):
+        if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
 
         matrix.update(logits.detach().argmax(1), masks)
@@ -86,13 +88,14 @@ def fit(
     val_loader: Loader,
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | ReduceLROnPlateau | None = None,
+    scheduler: LRScheduler | None = None,
     *,
     epochs: int,
     run: Run,
     patience: int = 0,
-) -> None:
-    """Train `model`, then give it the weights of the epoch with the best validation mIoU.
+    before: Sequence[dict] = (),
+) -> list[dict]:
+    """Train `model`, then give it the weights of the epoch with the best validation mIoU; return the history.
 
     After every epoch, history.csv and last_<run>.pt are written, and best_<run>.pt if the epoch is the best so far; at
     the end, or at Ctrl-C, the curves. With `--resume` training goes on after the last epoch that last_<run>.pt holds.
@@ -103,6 +106,11 @@ def fit(
         scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
         epochs: how often the training set is seen.
         patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
+        before: what an earlier `fit` of the same run returned, if training has stages. Epochs are counted on, the best
+            is sought among all, and `--resume` passes over stages that are finished.
+
+    Returns:
+        The rows of history.csv, one for each epoch of this stage and those before.
 
     Raises:
         UserError: nothing to train, a checkpoint that does not fit, a loss that is not finite.
@@ -111,11 +119,18 @@ def fit(
         raise UserError(f"--epochs {epochs} must be at least 1")
     model.to(run.device, memory_format=torch.channels_last)
     criterion.to(run.device)
-    history = resume(model, optimizer, scheduler, train_loader, run) if run.resume else []
-    if run.last_checkpoint.exists() and not run.resume:
+    history, stage = list(before), before[-1]["stage"] + 1 if before else 1
+    if run.resume:
+        kept = checkpoint.load(run.last_checkpoint).get("history") or [{"stage": stage}]
+        if kept[-1]["stage"] > stage:
+            return [row for row in kept if row["stage"] <= stage]
+        if kept[-1]["stage"] == stage:
+            history = resume(model, optimizer, scheduler, train_loader, run)
+    elif run.last_checkpoint.exists() and not before:
         run.print(f"starting over: {run.last_checkpoint} will be replaced (--resume goes on from it)")
-    if train_loader.augment and run.rank == 0:
+    if train_loader.augment and run.rank == 0 and not before:
         plotting.plot_augmentation(train_loader, run)
+    epochs += len(before)
     network = torch.compile(model) if run.compile else model
     trained = DistributedDataParallel(network) if run.world_size > 1 else network
 
@@ -124,15 +139,16 @@ def fit(
         bar = stack.enter_context(progress_bar(run, total=epochs * images, initial=len(history) * images))
         log = stack.enter_context(tensorboard(run, len(history))) if run.tensorboard and run.rank == 0 else None
         try:
-            while len(history) < epochs and not out_of_patience(history, patience):
+            while len(history) < epochs and not out_of_patience(history[len(before) :], patience):
                 epoch, start = len(history) + 1, time.perf_counter()
                 bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
                 torch.manual_seed(train_loader.seed_of(epoch))  # dropout, if any, needs no state to resume
                 train_loader.set_epoch(epoch)
-                row = {"epoch": epoch, "lr": optimizer.param_groups[-1]["lr"]}
+                row = {"epoch": epoch, "stage": stage, "lr": optimizer.param_groups[-1]["lr"]}
                 loss, matrix = train_one_epoch(trained, train_loader, criterion, optimizer, scheduler, run, bar)
                 row |= {"train_loss": loss, "train_miou": matrix.mean_iou()}
                 row |= {"train_pixel_accuracy": matrix.pixel_accuracy()}
+                rate = images / (time.perf_counter() - start)
                 run.share_buffers(model)  # each process has BatchNorm statistics of its own share
                 loss, matrix = evaluate(network, val_loader, criterion, run)
                 row |= {"val_loss": loss, "val_miou": matrix.mean_iou(), "val_pixel_accuracy": matrix.pixel_accuracy()}
@@ -144,7 +160,7 @@ def fit(
                     )
                 if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(row["val_miou"])
-                row["seconds"] = time.perf_counter() - start
+                row |= {"train_images_per_second": rate, "seconds": time.perf_counter() - start}
                 with uninterrupted():  # in memory and on disk, or neither
                     history.append(row)
                     if run.rank == 0:
@@ -165,8 +181,8 @@ def fit(
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UserError(
-                "batch normalisation cannot work on a single value: a batch has one image, which shrinks to one pixel "
-                "inside the network; use a larger --batch-size or --image-size"
+                "batch normalisation cannot work on a single value: a batch has one image, which the network shrinks "
+                "or pools to one pixel; use a larger --batch-size or --image-size"
             ) from None
     if run.rank == 0:
         plotting.plot_curves(history, best_row(history), run.plot(), run.name)
@@ -177,6 +193,7 @@ def fit(
     checkpoint.load_weights(model, contents, run.best_checkpoint)
     stopped = f" after {patience} epochs without a better one" if len(history) < epochs else ""
     run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {len(history)}{stopped}")
+    return history
 
 
 def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run) -> dict:
@@ -191,8 +208,9 @@ def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run)
     scores, floor_scores = matrix.scores(), floor.scores()
     iou = {name: None if math.isnan(v) else v for name, v in zip(data.classes, matrix.iou().tolist(), strict=True)}
     present = int(matrix.present().sum())
-    result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size, "loss": loss}
-    result |= {"scores": scores, "floor": floor_scores, "classes_in_target": present, "iou": iou}
+    result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size}
+    result |= {"parameters": count_parameters(model), "loss": loss, "scores": scores, "floor": floor_scores}
+    result |= {"classes_in_target": present, "iou": iou}
     if run.rank == 0:
         write_json(run.folder / "test.json", result)
         plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))
@@ -213,7 +231,7 @@ def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run)
 def keep(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | ReduceLROnPlateau | None,
+    scheduler: LRScheduler | None,
     history: list[dict],
     train_loader: Loader,
     run: Run,
@@ -237,7 +255,7 @@ def keep(
 def resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | ReduceLROnPlateau | None,
+    scheduler: LRScheduler | None,
     train_loader: Loader,
     run: Run,
 ) -> list[dict]:
@@ -252,9 +270,10 @@ def resume(
         raise UserError(f"{path} holds a model, but not the state of its training; it cannot be resumed")
     checkpoint.load_weights(model, contents, path)
     theirs, ours = contents["parameters"], run.parameters
-    free = {"epochs", "patience"} if scheduler is None else {"patience"}  # a schedule is drawn over all epochs
-    for key in sorted((theirs.keys() | ours.keys()) - free):
-        if theirs.get(key) != ours.get(key):
+    scheduled = scheduler and not isinstance(scheduler, ReduceLROnPlateau)  # drawn over all epochs
+    for key in sorted(theirs.keys() | ours.keys()):
+        free = key == "patience" or (key.endswith("epochs") and not scheduled)
+        if theirs.get(key) != ours.get(key) and not free:
             raise UserError(
                 f"{path} was trained with {key} {theirs.get(key)}, not {ours.get(key)}; give the same flags"
             )
@@ -282,7 +301,7 @@ def best_row(history: list[dict]) -> dict:
 
 def out_of_patience(history: list[dict], patience: int) -> bool:
     """Return whether the last `patience` epochs brought no better validation mIoU; never if `patience` is 0."""
-    return bool(patience and history) and len(history) - best_row(history)["epoch"] >= patience
+    return bool(patience and history) and history[-1]["epoch"] - best_row(history)["epoch"] >= patience
 
 
 def epoch_line(history: list[dict], epochs: int) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -16,10 +17,10 @@ from common.datasets.segmentation_set import VOID, VOID_COLOR, SegmentationSet
 from common.files import atomic
 from common.inference import predict
 from common.loader import Loader
-from common.metrics import ConfusionMatrix
+from common.metrics import MIOU, ConfusionMatrix
 from common.run import Run
 
-TRAIN, VAL, BEST = "#1f77b4", "#d95f02", "#555555"
+TRAIN, VAL, BEST, STAGE = "#1f77b4", "#d95f02", "#555555", "#7b3294"
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -29,7 +30,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None:
-    """Draw loss, mIoU, pixel accuracy and learning rate over the epochs; the epoch of the row `best` is marked."""
+    """Draw loss, mIoU, pixel accuracy and learning rate by epoch; mark the row `best`, and where stages begin."""
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     figure.suptitle(title)
@@ -43,7 +44,11 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
     axes[3].plot(epochs, [row["lr"] for row in history], color=TRAIN, **style)
     axes[3].set_ylabel("learning rate at the epoch's start")
     axes[3].set_ylim(bottom=0)
+    first = {row["stage"]: row["epoch"] for row in reversed(history)}
     for axis in axes:
+        for stage in range(2, max(first) + 1):
+            label = f"stage {stage} begins"
+            axis.axvline(first[stage] - 0.5, color=STAGE, linestyle=":", linewidth=1.5, label=label)
         axis.axvline(best["epoch"], color=BEST, linestyle="--", linewidth=1, label=f"best epoch ({best['epoch']})")
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -53,23 +58,33 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
     save(figure, path)
 
 
-def plot_comparison(histories: dict[str, list[dict]], path: Path, title: str) -> None:
-    """Draw loss and pixel accuracy of several runs, by name, over the epochs: validation solid, training dashed."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+def plot_comparison(results: dict[str, dict], histories: dict[str, list[dict]], path: Path, title: str) -> None:
+    """Draw the validation curves of several runs over each other, and their test mIoU over their speed.
+
+    Args:
+        results: what `score` returned, by the name of the run.
+        histories: rows of history.csv, by the name of the run.
+    """
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle(title)
-    panels = {"loss": "loss (mean over pixels)", "pixel_accuracy": "pixel accuracy"}
-    axes = figure.subplots(1, 2)
-    for axis, (key, label) in zip(axes, panels.items(), strict=True):
-        for number, (name, history) in enumerate(histories.items()):
-            epochs = [row["epoch"] for row in history]
-            for split, style in (("val", "-"), ("train", "--")):
-                values = [row[f"{split}_{key}"] for row in history]
-                text = f"{name}, {'validation' if split == 'val' else 'training'}"
-                axis.plot(epochs, values, style, color=f"C{number}", label=text, marker=".")
-        axis.set(xlabel="epoch", ylabel=label)
+    axes = figure.subplots(2, 2).flatten()
+    colors = colormaps["tab20" if len(results) > 10 else "tab10"].colors
+    panels = {"loss": "loss", "pixel_accuracy": "pixel accuracy", "miou": "mIoU"}
+    for (name, result), color in zip(results.items(), colors, strict=False):
+        epochs = [int(row["epoch"]) for row in histories[name]]
+        for axis, key in zip(axes, panels, strict=False):
+            axis.plot(epochs, [float(row[f"val_{key}"]) for row in histories[name]], color=color, label=name)
+        rate = np.median([float(row["train_images_per_second"]) for row in histories[name]])
+        axes[3].plot(rate, result["scores"][MIOU], "o", color=color)
+        axes[3].annotate(name, (rate, result["scores"][MIOU]), (5, 4), textcoords="offset points", fontsize=8)
+    for axis, label in zip(axes, panels.values(), strict=False):
+        axis.set(xlabel="epoch", ylabel=f"{label} (validation)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    axes[3].set(xlabel="images/s in training", ylabel="mIoU (test)")
+    axes[3].margins(0.25, 0.15)
+    axes[3].grid(alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     save(figure, path)
 
 

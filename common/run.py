@@ -34,7 +34,7 @@ class Run:
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto takes bf16 where the processor is fast at it
     data_root: Path = Path("data")  # folder that download.py filled
     cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
-    encoder_weights: str = ""  # local file with an encoder's ImageNet weights, where there is no network
+    encoder_weights: str = ""  # local file, or folder, with the encoder's ImageNet weights, if there is no network
     resume: bool = False  # go on from last_<name>.pt
     compile: bool = False  # compile the model with torch.compile
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/
@@ -86,6 +86,7 @@ class Run:
         for path in (run.plot(), run.best_checkpoint, run.last_checkpoint, run.folder / "config.json"):
             check_writable(path)  # now, not after hours of training
         if run.rank == 0 and not run.resume:
+            (run.folder / "test.json").unlink(missing_ok=True)  # of an earlier run
             record = {"name": run.name, "parameters": parameters, "run": asdict(run), "command": sys.argv}
             record["versions"] = {"python": platform.python_version(), "torch": torch.__version__}
             write_json(run.folder / "config.json", record)

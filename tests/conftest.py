@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.datasets.segmentation_set import VOID
 from common.datasets.shapes import COUNTS, draw_scene
 from common.datasets.voc import PALETTE
 from common.run import Run
@@ -62,6 +63,23 @@ def write_ade20k(root: Path, counts: dict[str, int], side: int = 32) -> Path:
             name = f"ADE_{short}_{i:08}"
             Image.fromarray(pixels).save(folder / "images" / split / f"{name}.jpg", quality=95)
             Image.fromarray(mask).save(folder / "annotations" / split / f"{name}.png")
+    return folder
+
+
+def write_pets(root: Path, trainval: int, test: int, side: int = 64) -> Path:
+    """Write generated scenes as Oxford-IIIT Pet below `root`, in its official layout; return the folder."""
+    folder = root / "oxford-iiit-pet"
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations/trimaps").mkdir(parents=True)
+    names = {"trainval": [f"Abyssinian_{i}" for i in range(trainval)], "test": [f"beagle_{i}" for i in range(test)]}
+    for split, part in names.items():
+        for index, name in enumerate(part):
+            image, mask = draw_scene(1000 * len(split) + index, side)
+            image.save(folder / "images" / f"{name}.jpg")
+            trimap = np.where(mask == VOID, 3, np.where(mask == 0, 2, 1)).astype(np.uint8)
+            Image.fromarray(trimap).save(folder / "annotations/trimaps" / f"{name}.png")
+        lines = [f"{name} 1 1 1" for name in part]
+        (folder / "annotations" / f"{split}.txt").write_text("\n".join(lines) + "\n")
     return folder
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import one_sentence, python, started, write_ade20k, write_voc
+from conftest import one_sentence, python, started, write_ade20k, write_pets, write_voc
 
 import download
 from common.datasets import load
@@ -89,6 +89,21 @@ def test_a_data_set_is_fetched_from_the_address_that_works_unpacked_and_can_be_l
     sets = load("voc2007", 32, started(data_root="data"))
     assert [len(part) for part in sets] == [4, 3, 3]
     assert sorted(p.name for p in Path("data").iterdir()) == [".voc.tar.done", "VOCdevkit"]
+
+
+def test_pets_are_unpacked_from_two_archives_into_their_folder(server, tmp_path, monkeypatch):
+    made = write_pets(tmp_path / "made", 12, 3)
+    archives = []
+    for part in ("images", "annotations"):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as file:
+            file.add(made / part, part)
+        archives.append(replace(serve(server, buffer.getvalue(), f"{part}.tar.gz"), into="oxford-iiit-pet"))
+    dataset = replace(download.DATASETS["pets"], archives=tuple(archives))
+    monkeypatch.setitem(download.DATASETS, "pets", dataset)
+    download.main(["pets"])
+    assert [len(part) for part in load("pets", 32, started())] == [11, 1, 3]
+    assert [path.name for path in Path("data").iterdir()] == ["oxford-iiit-pet"]
 
 
 def test_a_second_call_asks_nobody(voc, server, capsys):
@@ -348,11 +363,11 @@ def test_an_unreachable_network_ends_in_one_message():
 
 
 def test_addresses_and_checksums_are_those_of_torchvision():
+    from torchvision.datasets import OxfordIIITPet
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-    theirs = {year["url"]: year["md5"] for year in DATASET_YEAR_DICT.values()}
-    ours = [archive for data in download.DATASETS.values() for archive in data.archives if "VOC" in archive.name]
-    assert len(ours) == 3
+    theirs = {year["url"]: year["md5"] for year in DATASET_YEAR_DICT.values()} | dict(OxfordIIITPet._RESOURCES)
+    ours = [archive for name in ("voc2007", "voc2012", "pets") for archive in download.DATASETS[name].archives]
     for archive in ours:
         known = [theirs[url] for url in archive.urls if url in theirs]  # one of the hosts, depending on its version
         assert known == [archive.md5]

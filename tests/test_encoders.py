@@ -86,6 +86,16 @@ def test_a_local_file_is_loaded_with_or_without_a_wrapper(name, wrapped, tmp_pat
     assert torch.equal(encoder.network.get_parameter(first.removeprefix("features.")), value)
 
 
+def test_the_weights_file_is_found_in_a_folder(tmp_path):
+    contents = official("mobilenet_v1")
+    torch.save(contents, tmp_path / "mobilenet_v1_1.0_224.pth")
+    torch.save(official("mobilenet_v2"), tmp_path / "mobilenet_v2-7ebf99e0.pth")
+    encoder = build_encoder("mobilenet_v1", weights=tmp_path)
+    assert torch.equal(encoder.network.conv1.weight, contents["conv1.weight"])
+    with pytest.raises(UserError, match=r"should hold one file called resnet18\*\.pth; there: none"):
+        build_encoder("resnet18", weights=tmp_path)
+
+
 def test_mobilenet_v1_sees_images_from_minus_one_to_one():
     encoder = build_encoder("mobilenet_v1", pretrained=False)
     images = torch.tensor([0.0, 127.5, 255.0]).view(3, 1, 1, 1).expand(3, 3, 32, 32) / 255
@@ -146,10 +156,9 @@ def test_a_file_that_is_cut_short_or_damaged_is_refused(zipped, tmp_path):
             build_encoder("mobilenet_v1", weights=path)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    for path in (tmp_path / "no.pth", tmp_path):
-        with pytest.raises(UserError, match="is missing"):
-            build_encoder("resnet18", weights=path)
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is missing"):
+        build_encoder("resnet18", weights=tmp_path / "no.pth")
 
 
 @pytest.mark.parametrize("contents", [[torch.zeros(3)], torch.zeros(3), {"conv1.weight": 1.5}, {"state_dict": 7}, {}])

@@ -35,7 +35,8 @@ def comparable(path):
     """Return a checkpoint's contents but for the time it took."""
     contents = checkpoint.load(Path(path))
     for row in [*contents["history"], contents["scores"]]:
-        row.pop("seconds", None)
+        for key in ("seconds", "train_images_per_second"):
+            row.pop(key, None)
     return contents
 
 

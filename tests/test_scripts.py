@@ -17,6 +17,8 @@ EXPERIMENTS = [*TRAININGS, "overfit"]
 def test_it_trains_on_shapes(name, few_shapes):
     main = importlib.import_module(name).main
     options = {"pretrained": False} if "pretrained" in inspect.signature(main).parameters else {}
+    if "fine_tune_epochs" in inspect.signature(main).parameters:
+        options["fine_tune_epochs"] = 1
     result = main(dataset="shapes", image_size=32, epochs=1, **options, run=Run(device="cpu"))
     assert 0 <= result["scores"]["mIoU"] <= 1
     assert result["images"] == 8

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from common.datasets.ade20k import ade20k, ade20k_other
 from common.datasets.cache import decode_once
+from common.datasets.pets import pets
 from common.datasets.segmentation_set import VOID, SegmentationSet, Source
 from common.datasets.shapes import shapes
 from common.datasets.voc import voc2007, voc2012
@@ -15,6 +16,7 @@ from common.run import Run
 SOURCES = {
     "voc2007": voc2007,
     "voc2012": voc2012,
+    "pets": pets,
     "ade20k": ade20k,
     "ade20k_other": ade20k_other,
     "shapes": shapes,

@@ -7,11 +7,15 @@ from torch import nn
 
 from common.models.ade_unet import ADEUNet
 from common.models.basic_fcn import BasicFCN
+from common.models.deeplabv3 import DeepLabV3
 from common.models.dilated_fcn import DilatedFCN
 from common.models.encoder_fcn import EncoderFCN
 from common.models.encoder_unet import EncoderUNet
 from common.models.encoders import Encoder
+from common.models.fcn8s import FCN8s
 from common.models.fcn_vgg16 import FCNVGG16
+from common.models.pspnet import PSPNet
+from common.models.segnet import SegNet
 from common.models.unet import UNet
 
 # A checkpoint stores such a name and the arguments; nothing else can be built from it.
@@ -22,13 +26,17 @@ MODELS: dict[str, type[nn.Module]] = {
     "encoder_fcn": EncoderFCN,
     "encoder_unet": EncoderUNet,
     "fcn_vgg16": FCNVGG16,
+    "fcn8s": FCN8s,
+    "segnet": SegNet,
+    "pspnet": PSPNet,
+    "deeplabv3": DeepLabV3,
     "unet": UNet,
 }
 
 Model = Literal[tuple(MODELS)]  # the type of a script's --model
 
-__all__ = ["FCNVGG16", "MODELS", "ADEUNet", "BasicFCN", "DilatedFCN", "Encoder", "EncoderFCN", "EncoderUNet", "Model"]
-__all__ += ["UNet", "build", "count_parameters", "name_of"]
+__all__ = ["FCNVGG16", "MODELS", "ADEUNet", "BasicFCN", "DeepLabV3", "DilatedFCN", "Encoder", "EncoderFCN"]
+__all__ += ["EncoderUNet", "FCN8s", "Model", "PSPNet", "SegNet", "UNet", "build", "count_parameters", "name_of"]
 
 
 def build(name: str, num_classes: int, **options: object) -> nn.Module:

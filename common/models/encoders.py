@@ -77,6 +77,34 @@ def freeze(encoder: ImageEncoder, frozen: bool = True) -> None:
     encoder.train(not frozen)
 
 
+def dilate(encoder: ImageEncoder, output_stride: int) -> None:
+    """Let no map be coarser than 1/output_stride: strides beyond it become dilation.
+
+    Every weight meets the values that it would have met, so the coarse map's values are all in the new one, with others
+    in between. Chen et al., Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs, 2015.
+    """
+    stride = dilation = 1  # of the map so far
+    for name, layer in list(encoder.network.named_modules()):
+        if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            continue
+        size, step = (n if isinstance(n, int) else n[0] for n in (layer.kernel_size, layer.stride))
+        if size == 1:  # a shortcut, whose stride is that of the convolution beside it
+            layer.stride = (1, 1) if dilation > 1 else layer.stride
+            continue
+        before = dilation
+        if stride * step > output_stride:
+            dilation, step = dilation * step, 1
+        stride *= step
+        if dilation == 1:
+            continue
+        if isinstance(layer, nn.MaxPool2d):  # VGG-16's, which is 2x2 and can be padded on both sides only
+            pool = nn.MaxPool2d(size, stride=step, dilation=before)
+            encoder.network.set_submodule(name, nn.Sequential(nn.ZeroPad2d((0, before, 0, before)), pool))
+        else:
+            layer.stride, layer.dilation = (step, step), (before, before)
+            layer.padding = tuple(before * side for side in layer.padding)
+
+
 def resnet18() -> ImageEncoder:
     """Return ResNet-18: He et al., Deep Residual Learning for Image Recognition, CVPR 2016."""
     from torchvision.models import resnet18
@@ -138,7 +166,8 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
     Args:
         name: a key of `ENCODERS`.
         pretrained: start from ImageNet weights, else from random ones.
-        weights: a local file with them; by default torchvision's are downloaded, once.
+        weights: a local file with them, or a folder with a file whose name begins with the encoder's; by default
+            torchvision's are downloaded, once.
 
     Raises:
         UserError: weights that are missing, damaged, of another network, or cannot be downloaded.
@@ -152,7 +181,7 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
         )
     encoder = ENCODERS[name]()
     if pretrained:
-        path = Path(weights) if weights else download(name)
+        path = local_file(Path(weights), name) if weights else download(name)
         # torchvision's VGG and MobileNetV2 keep what is used here under "features".
         tensors = {
             key.removeprefix("features."): value
@@ -161,3 +190,14 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
         }
         copy_weights(tensors, encoder.network, name, path)
     return encoder
+
+
+def local_file(path: Path, name: str) -> Path:
+    """Return `path`, or, if it is a folder, the file in it with weights of the encoder called `name`."""
+    if not path.is_dir():
+        return path
+    found = sorted(file for file in path.iterdir() if file.name.startswith(name) and file.suffix in (".pth", ".pt"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise UserError(f"--encoder-weights {path} should hold one file called {name}*.pth; there: {names}")
+    return found[0]

@@ -37,10 +37,14 @@ class Conv(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int = 1):
         padding = kernel_size // 2 if stride == 1 else 0
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        self.pads_after = stride == 2  # also when `dilate` has taken the stride away
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
-        return super().forward(F.pad(x, (0, 1, 0, 1)) if self.stride[0] == 2 else x)
+        if self.pads_after:
+            after = self.dilation[0] * (self.kernel_size[0] - 1) + 1 - self.stride[0]
+            x = F.pad(x, (0, after, 0, after))
+        return super().forward(x)
 
 
 class BatchNormReLU6(nn.BatchNorm2d):

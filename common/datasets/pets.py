@@ -1,0 +1,54 @@
+"""Oxford-IIIT Pet in its official layout: cats and dogs, cut out by trimaps.
+
+Parkhi, Vedaldi, Zisserman & Jawahar, Cats and Dogs, CVPR 2012.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.datasets.reading import check_size, open_image, read_image
+from common.datasets.segmentation_set import Source, split_off
+from common.errors import UserError
+
+CLASSES = ("pet", "background", "border")  # 1, 2, 3 in a trimap; the border is where annotators did not decide
+PALETTE = ((230, 75, 60), (0, 0, 0), (245, 190, 40))
+
+
+def pets(data_root: Path) -> Source:
+    """Return Oxford-IIIT Pet: a tenth of its 3680 images "trainval" to validate on, its 3669 images "test" as test.
+
+    A dozen files of the official archive are GIF or PNG pictures named .jpg, some grey or transparent, and two JPEGs
+    have stray bytes; files are read by what they are, not by their names.
+    """
+    folder = data_root / "oxford-iiit-pet"
+    train, val = split_off(_samples(folder, "trainval"))
+    return Source(CLASSES, PALETTE, {"train": train, "val": val, "test": _samples(folder, "test")}, _read)
+
+
+def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
+    """Return (name, image, trimap) for each line of the official list of `split`: the name, then three numbers."""
+    listing = folder / "annotations" / f"{split}.txt"
+    if not listing.is_file():
+        raise UserError(
+            f"{listing} is missing; get the data with `python download.py pets`, point --data-root at the folder that "
+            "holds oxford-iiit-pet, or try --dataset shapes, which needs no download"
+        )
+    lines = listing.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    if not names or not "".join(names).isprintable():
+        raise UserError(f"{listing} should list images, a name and three numbers a line; it is empty or something else")
+    return [(name, folder / f"images/{name}.jpg", folder / f"annotations/trimaps/{name}.png") for name in names]
+
+
+def _read(sample: tuple[str, Path, Path]) -> tuple[Image.Image, np.ndarray]:
+    _, image_path, trimap_path = sample
+    image, trimap = read_image(image_path), np.asarray(open_image(trimap_path))
+    if trimap.ndim != 2:
+        raise UserError(f"{trimap_path} is in colours; a trimap holds the values 1, 2 and 3")
+    check_size(image, trimap, image_path, trimap_path)
+    wrong = trimap[(trimap < 1) | (trimap > 3)]
+    if wrong.size:
+        raise UserError(f"{trimap_path} holds the value {wrong[0]}; a trimap has 1 pet, 2 background, 3 border")
+    return image, trimap.astype(np.uint8) - 1

@@ -1,0 +1,51 @@
+"""FCN8s: classes are scored at three strides, and the scores summed from coarse to fine.
+
+Long, Shelhamer & Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015, on any encoder. The
+paper's fc6 and fc7, VGG-16's classifier turned into convolutions, have no counterpart in other encoders: left out.
+"""
+
+import torch
+from torch import nn
+
+from common.models.encoder_decoder import EncoderDecoder
+
+
+class ScoreSum(nn.Module):
+    """Score the maps at 1/32, 1/16 and 1/8 by a 1x1 convolution each; double the coarse scores and add the finer.
+
+    Args:
+        channels: of the encoder's five maps, finest first.
+        num_classes: number of output channels.
+    """
+
+    def __init__(self, channels: list[int], num_classes: int):
+        super().__init__()
+        *_, at_8, at_16, at_32 = channels
+        self.score_32 = nn.Conv2d(at_32, num_classes, kernel_size=1)
+        self.score_16 = nn.Conv2d(at_16, num_classes, kernel_size=1)
+        self.score_8 = nn.Conv2d(at_8, num_classes, kernel_size=1)
+        self.up_32, self.up_16 = learned_doubling(num_classes), learned_doubling(num_classes)
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Map five maps at strides 2, 4, 8, 16, 32 to logits (B, num_classes, H, W) at stride 8."""
+        *_, at_8, at_16, at_32 = features
+        scores = self.up_32(self.score_32(at_32)) + self.score_16(at_16)
+        return self.up_16(scores) + self.score_8(at_8)
+
+
+class FCN8s(EncoderDecoder):
+    """Coarse scores say what, fine ones where; `EncoderDecoder` tells the arguments."""
+
+    def make_decoder(self, num_classes: int) -> nn.Module:
+        """Return the decoder for this encoder."""
+        return ScoreSum(self.encoder.channels, num_classes)
+
+
+def learned_doubling(channels: int) -> nn.ConvTranspose2d:
+    """Return a transposed convolution that starts as bilinear interpolation to twice the size, channel by channel."""
+    up = nn.ConvTranspose2d(channels, channels, kernel_size=4, stride=2, padding=1, bias=False)
+    ramp = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    nn.init.zeros_(up.weight)
+    with torch.no_grad():
+        up.weight[range(channels), range(channels)] = torch.outer(ramp, ramp)
+    return up

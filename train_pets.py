@@ -1,0 +1,84 @@
+"""Which decoder makes most of a light encoder, and what does fine-tuning add?
+
+Change    train_voc2012.py, with a choice of five decoders, on Oxford-IIIT Pet, in two stages: the decoder learns on a
+          frozen encoder, then both learn at lower rates, the encoder at the lowest. A stage ends when validation has
+          not improved for a while; before that, the rates are reduced.
+Result    mIoU not measured yet
+Run       python train_pets.py --model pspnet --encoder mobilenet_v2
+          python train_pets.py --compare          # all five on both MobileNets; one table, one figure
+          python train_pets.py --dataset voc2012 --encoder mobilenet_v1 --encoder-weights FOLDER_OR_FILE
+"""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from common.augment import random_hflip, random_resized_crop
+from common.cli import cli
+from common.compare import compare_variants
+from common.datasets import load
+from common.engine import fit, score
+from common.errors import UserError
+from common.loader import Loader
+from common.losses import CrossEntropy
+from common.models import DeepLabV3, Encoder, EncoderUNet, FCN8s, PSPNet, SegNet
+from common.models.encoders import STRIDE, freeze
+from common.run import Run
+
+NETWORKS = {"unet": EncoderUNet, "fcn": FCN8s, "segnet": SegNet, "pspnet": PSPNet, "deeplabv3": DeepLabV3}
+
+
+def main(
+    dataset: str = "pets",  # pets, voc2007, voc2012 or shapes
+    model: Literal["unet", "fcn", "segnet", "pspnet", "deeplabv3"] = "unet",  # architecture of the decoder
+    encoder: Encoder = "mobilenet_v2",  # network whose ImageNet features are used
+    pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
+    image_size: int = 224,  # side of the square that the network sees, pixels
+    stored_size: int = 320,  # side of the training images that crops are cut from, pixels
+    epochs: int = 20,  # passes over the training images with the encoder frozen, at most
+    fine_tune_epochs: int = 20,  # passes with everything trained, at most
+    batch_size: int = 16,  # images per step
+    lr: float = 1e-3,  # learning rate of the decoder in the first stage
+    fine_tune_lr: float = 3e-4,  # learning rate of the decoder in the second stage
+    encoder_lr: float = 1e-4,  # learning rate of the encoder in the second stage
+    patience: int = 6,  # epochs without a better validation mIoU after which a stage ends
+    weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
+    compare: bool = False,  # train all five on both MobileNets, or what of it is missing, and compare them
+    run: Run = Run(),
+):
+    if compare:
+        encoders = ("mobilenet_v1", "mobilenet_v2")
+        pairs = {f"{m}-{e}": {"model": m, "encoder": e} for e in encoders for m in NETWORKS}
+        return compare_variants(main, pairs, locals(), run)
+    run = run.start(main, locals())
+    if image_size < STRIDE:
+        raise UserError(f"--image-size {image_size} is smaller than the encoder's stride, {STRIDE} pixels")
+    train_set, val_set, test_set = load(dataset, image_size, run, train_size=stored_size)
+    augment = [partial(random_resized_crop, size=image_size), random_hflip]
+    train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment)
+    val_loader = Loader(val_set, batch_size, run)
+    test_loader = Loader(test_set, batch_size, run)
+
+    network = NETWORKS[model](encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=True)
+    criterion = CrossEntropy()
+    optimizer = torch.optim.AdamW(network.decoder.parameters(), lr=lr, weight_decay=weight_decay)
+    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.3, patience=patience // 3)
+    settings = {"patience": patience, "run": run}
+    history = fit(network, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, **settings)
+
+    freeze(network.encoder, False)
+    groups = [
+        {"params": network.encoder.parameters(), "lr": encoder_lr},
+        {"params": network.decoder.parameters(), "lr": fine_tune_lr},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.3, patience=patience // 3)
+    settings |= {"epochs": fine_tune_epochs, "before": history}
+    fit(network, train_loader, val_loader, criterion, optimizer, scheduler, **settings)
+    return score(network, test_loader, criterion, run)
+
+
+if __name__ == "__main__":
+    cli(main)
