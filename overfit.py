@@ -12,7 +12,7 @@ Run       python overfit.py                                           # one imag
 import torch
 
 from common.cli import cli
-from common.datasets import load
+from common.datasets import Size, load
 from common.engine import evaluate, fit
 from common.errors import UserError
 from common.loader import Loader
@@ -26,8 +26,8 @@ ENOUGH = 0.99  # mIoU over the classes in the image
 
 
 def main(
-    dataset: str = "voc2012",  # voc2007, voc2012 or shapes
-    image_size: int = 224,  # side of the square that the image is resized to, pixels
+    dataset: str = "voc2012",  # voc2007, voc2012, pets, drinks or shapes
+    image_size: Size = 224,  # side of the square that the image is resized to, pixels; 120x160 is height x width
     image: int = 0,  # which training image to learn
     model: Model = "encoder_unet",  # network, always from random weights
     encoder: Encoder = "resnet18",  # of the networks that have one

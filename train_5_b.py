@@ -14,7 +14,7 @@ import torch
 
 from common.augment import random_crop, random_hflip, random_rotate
 from common.cli import cli
-from common.datasets import load
+from common.datasets import Size, load
 from common.engine import fit, score
 from common.loader import Loader
 from common.losses import CrossEntropy, class_weights
@@ -23,8 +23,8 @@ from common.run import Run
 
 
 def main(
-    dataset: str = "voc2007",  # voc2007, voc2012 or shapes
-    image_size: int = 224,  # side of the square that every image is resized to, pixels
+    dataset: str = "voc2007",  # voc2007, voc2012, pets, drinks or shapes
+    image_size: Size = 224,  # side of the square that every image is resized to, pixels; 120x160 is height x width
     epochs: int = 60,  # passes over the training images, at most
     batch_size: int = 16,  # images per step
     lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end

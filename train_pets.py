@@ -1,8 +1,8 @@
 """Which decoder makes most of a light encoder, and what does fine-tuning add?
 
 Change    train_voc2012.py, with a choice of five decoders, on Oxford-IIIT Pet, in two stages: the decoder learns on a
-          frozen encoder, then both learn at lower rates, the encoder at the lowest. A stage ends when validation has
-          not improved for a while; before that, the rates are reduced.
+          frozen encoder, then both learn at lower rates, the encoder at the lowest. Rates are reduced, and at last the
+          stage ended, where validation stays as it is.
 Result    mIoU not measured yet
 Run       python train_pets.py --model pspnet --encoder mobilenet_v2
           python train_pets.py --compare          # all five on both MobileNets; one table, one figure
@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from common.augment import random_hflip, random_resized_crop
 from common.cli import cli
 from common.compare import compare_variants
-from common.datasets import load
+from common.datasets import Size, load
 from common.engine import fit, score
 from common.errors import UserError
 from common.loader import Loader
@@ -28,34 +28,34 @@ from common.models.encoders import STRIDE, freeze
 from common.run import Run
 
 NETWORKS = {"unet": EncoderUNet, "fcn": FCN8s, "segnet": SegNet, "pspnet": PSPNet, "deeplabv3": DeepLabV3}
+PAIRS = {f"{m}-{e}": {"model": m, "encoder": e} for e in ("mobilenet_v1", "mobilenet_v2") for m in NETWORKS}
 
 
 def main(
-    dataset: str = "pets",  # pets, voc2007, voc2012 or shapes
+    dataset: str = "pets",  # voc2007, voc2012, pets, drinks or shapes
     model: Literal["unet", "fcn", "segnet", "pspnet", "deeplabv3"] = "unet",  # architecture of the decoder
     encoder: Encoder = "mobilenet_v2",  # network whose ImageNet features are used
     pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
-    image_size: int = 224,  # side of the square that the network sees, pixels
-    stored_size: int = 320,  # side of the training images that crops are cut from, pixels
+    image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
+    stored_size: Size = 320,  # side of the training images that crops are cut from, pixels; or height x width
     epochs: int = 20,  # passes over the training images with the encoder frozen, at most
     fine_tune_epochs: int = 20,  # passes with everything trained, at most
     batch_size: int = 16,  # images per step
     lr: float = 1e-3,  # learning rate of the decoder in the first stage
     fine_tune_lr: float = 3e-4,  # learning rate of the decoder in the second stage
     encoder_lr: float = 1e-4,  # learning rate of the encoder in the second stage
-    patience: int = 6,  # epochs without a better validation mIoU after which a stage ends
+    plateau: int = 2,  # epochs without a better validation mIoU after which the rates are divided by 3
+    patience: int = 6,  # such epochs after which a stage ends
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     compare: bool = False,  # train all five on both MobileNets, or what of it is missing, and compare them
     run: Run = Run(),
 ):
     if compare:
-        encoders = ("mobilenet_v1", "mobilenet_v2")
-        pairs = {f"{m}-{e}": {"model": m, "encoder": e} for e in encoders for m in NETWORKS}
-        return compare_variants(main, pairs, locals(), run)
+        return compare_variants(main, PAIRS, locals(), run)
     run = run.start(main, locals())
-    if image_size < STRIDE:
-        raise UserError(f"--image-size {image_size} is smaller than the encoder's stride, {STRIDE} pixels")
     train_set, val_set, test_set = load(dataset, image_size, run, train_size=stored_size)
+    if min(val_set.image_size) < STRIDE:
+        raise UserError(f"--image-size {image_size} is smaller than the encoder's stride, {STRIDE} pixels")
     augment = [partial(random_resized_crop, size=image_size), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment)
     val_loader = Loader(val_set, batch_size, run)
@@ -64,7 +64,7 @@ def main(
     network = NETWORKS[model](encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=True)
     criterion = CrossEntropy()
     optimizer = torch.optim.AdamW(network.decoder.parameters(), lr=lr, weight_decay=weight_decay)
-    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.3, patience=patience // 3)
+    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=plateau)
     settings = {"patience": patience, "run": run}
     history = fit(network, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, **settings)
 
@@ -74,7 +74,7 @@ def main(
         {"params": network.decoder.parameters(), "lr": fine_tune_lr},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
-    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.3, patience=patience // 3)
+    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=plateau)
     settings |= {"epochs": fine_tune_epochs, "before": history}
     fit(network, train_loader, val_loader, criterion, optimizer, scheduler, **settings)
     return score(network, test_loader, criterion, run)

@@ -16,7 +16,7 @@ import torch
 
 from common.augment import random_hflip, random_resized_crop
 from common.cli import cli
-from common.datasets import load
+from common.datasets import Size, load
 from common.engine import fit, score
 from common.loader import Loader
 from common.losses import CrossEntropy
@@ -25,9 +25,9 @@ from common.run import Run
 
 
 def main(
-    dataset: str = "voc2012",  # voc2007, voc2012 or shapes
-    image_size: int = 224,  # side of the square that the network sees, pixels
-    stored_size: int = 320,  # side of the training images that crops are cut from, pixels
+    dataset: str = "voc2012",  # voc2007, voc2012, pets, drinks or shapes
+    image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
+    stored_size: Size = 320,  # side of the training images that crops are cut from, pixels; or height x width
     epochs: int = 30,  # passes over the training images, at most
     batch_size: int = 16,  # images per step
     lr: float = 1e-3,  # learning rate of the decoder at the start; 0 at the end

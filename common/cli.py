@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable
 from pathlib import Path
 
+from common.datasets import Size
 from common.errors import UserError
 from common.run import Run
 
@@ -19,8 +20,9 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
     """Run `main` with the flags in `argv` (default: the command line), as a program.
 
     Every parameter `name: type = default,  # help` of `main` becomes `--name`; a bool also gets `--no-name`, a
-    `Literal` its choices. The fields of `Run` are added as a group of their own. What the user can mend ends in one
-    sentence and exit status 1 (2 for a mistyped flag), Ctrl-C and SIGTERM in exit status 130.
+    `Literal` its choices, a `Size` is read from 224 or 120x160. The fields of `Run` are added as a group of their own.
+    What the user can mend ends in one sentence and exit status 1 (2 for a mistyped flag), Ctrl-C and SIGTERM in exit
+    status 130.
     """
     module = sys.modules[main.__module__]
     parser = argparse.ArgumentParser(
@@ -62,10 +64,23 @@ def add_flags(group: argparse._ArgumentGroup, owner: Callable, parameters: list)
         elif typing.get_origin(kind) is typing.Literal:
             options["choices"] = typing.get_args(kind)
             options["metavar"] = "|".join(options["choices"])
+        elif kind == Size:
+            options["type"], options["metavar"] = read_size, "PIXELS|HEIGHTxWIDTH"
         else:
             options["type"] = kind
             options["metavar"] = kind.__name__.upper().replace("STR", "NAME")
         group.add_argument("--" + parameter.name.replace("_", "-"), **options)
+
+
+def read_size(text: str) -> Size:
+    """Return the size that `text` gives: height x width as in 120x160, or one number for both."""
+    try:
+        sides = [int(side) for side in text.split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; give one number, or height x width such as 120x160")
+    return sides[0] if sides[0] == sides[-1] else tuple(sides)
 
 
 def read_comments(owner: Callable) -> dict[str, str]:

@@ -91,6 +91,8 @@ class ConfusionMatrix:
             "mIoU, void as background": void_iou[with_void.sum(1) > 0].mean().item(),
             "per-image mIoU, absent class = 0": _mean(image_iou.nan_to_num(0)),
             "per-image mIoU over classes present": _mean(torch.where(target > 0, image_iou, torch.nan).nanmean(1)),
+            "per-image class accuracy over classes present": _mean((hit / target).nanmean(1)),
+            "per-image pixel accuracy": _mean(hit.sum(1) / target.sum(1)),
             PIXEL_ACCURACY: self.pixel_accuracy(),
             "pixel accuracy, void as background": (with_void.trace() / with_void.sum()).item(),
         }

@@ -109,7 +109,8 @@ def compare(
         classes, palette: names and colours of what the models predict.
         run: says where to compute.
     """
-    figure, rows = grid_of_pictures(len(samples), ["image", "truth", *models], title)
+    aspect = max((image.height / image.width for _, image, _ in samples), default=1)
+    figure, rows = grid_of_pictures(len(samples), ["image", "truth", *models], title, aspect)
     values = set()
     for axes, (name, image, mask) in zip(rows, samples, strict=True):
         axes[0].imshow(np.asarray(image))
@@ -155,7 +156,9 @@ def plot_augmentation(loader: Loader, run: Run) -> None:
     for function in loader.augment:
         columns["all together"] = function(*columns["all together"], generator)
 
-    figure, rows = grid_of_pictures(2, list(columns), f"{run.name}: augmentation of {data.names[index[0]]}")
+    height, width = data.image_size
+    title = f"{run.name}: augmentation of {data.names[index[0]]}"
+    figure, rows = grid_of_pictures(2, list(columns), title, height / width)
     for axis, (picture, _) in zip(rows[0], columns.values(), strict=True):
         axis.imshow(picture[0].permute(1, 2, 0).clamp(0, 1).numpy())
     for axis, (_, classes) in zip(rows[1], columns.values(), strict=True):
@@ -164,9 +167,13 @@ def plot_augmentation(loader: Loader, run: Run) -> None:
     save(figure, run.plot("augmentation"))
 
 
-def grid_of_pictures(rows: int, titles: list[str], title: str) -> tuple[Figure, np.ndarray]:
-    """Return a figure, and its axes (rows, len(titles)) without ticks, each column with its title."""
-    figure = Figure(figsize=(2.5 * len(titles), 2.6 * rows + 0.6), layout="constrained")
+def grid_of_pictures(rows: int, titles: list[str], title: str, aspect: float) -> tuple[Figure, np.ndarray]:
+    """Return a figure, and its axes (rows, len(titles)) without ticks, each column with its title.
+
+    `aspect` is height / width of the pictures that are to fill the axes.
+    """
+    row_height = 2.5 * max(aspect, 0.3) + 0.1  # in inches; a name stands beside each row
+    figure = Figure(figsize=(2.5 * len(titles), row_height * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, len(titles), squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])

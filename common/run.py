@@ -184,6 +184,8 @@ def default_name(main: Callable, parameters: dict, seed: int) -> str:
         if value != inspect.signature(main).parameters[key].default:
             if isinstance(value, bool):
                 differs.append(key if value else f"no_{key}")
+            elif isinstance(value, tuple):
+                differs.append(key + "x".join(map(str, value)))
             else:
                 differs.append(Path(value).name if isinstance(value, str) else f"{key}{value}")
     if seed:

@@ -202,7 +202,7 @@ def test_a_problem_with_the_files_is_named_in_one_sentence(voc_root, problem):
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=", ".join(SOURCES)):
+    with pytest.raises(UserError, match=f"choose one of {', '.join(SOURCES)}"):
         load_voc("anywhere", dataset="vok")
 
 

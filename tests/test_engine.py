@@ -112,6 +112,14 @@ def test_resuming_a_finished_run_only_scores_it_again(voc_root, capsys):
     assert "epoch 1/2" not in capsys.readouterr().out
 
 
+def test_a_run_on_oblong_images_can_be_resumed(voc_root):
+    settings = {"dataset": "voc2007", "image_size": (24, 40), "batch_size": 4, "patience": 0}
+    for epochs in (1, 2):
+        result = train.main(**settings, epochs=epochs, run=Run(**FP32, data_root=voc_root, resume=epochs == 2))
+    assert len(checkpoint.load(Path("last_test.pt"))["history"]) == 2
+    assert tuple(result["image_size"]) == (24, 40)
+
+
 def test_resuming_something_else_is_refused(voc_root):
     run_train(voc_root, 1)
     with pytest.raises(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
+from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
 
 from common.datasets import VOID
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
@@ -49,14 +49,19 @@ def test_scores_agree_with_scikit_learn(seed, present):
 @pytest.mark.parametrize("seed", range(3))
 def test_per_image_scores_agree_with_scikit_learn(seed):
     prediction, target = random_case(seed, present=(0, 1, 4))
-    absent_zero, present_only = [], []
+    absent_zero, present_only, recalls, right = [], [], [], []
     for p, t in zip(prediction.numpy(), target.numpy(), strict=True):
         p, t = p[t != VOID], t[t != VOID]
         absent_zero.append(jaccard_score(t, p, labels=range(5), average=None, zero_division=0).mean())
         present_only.append(jaccard_score(t, p, labels=np.unique(t), average="macro"))
+        recalls.append(recall_score(t, p, labels=np.unique(t), average="macro"))
+        right.append(accuracy_score(t, p))
     scores = matrix_of(prediction, target).scores()
     assert scores["per-image mIoU, absent class = 0"] == pytest.approx(np.mean(absent_zero))
     assert scores["per-image mIoU over classes present"] == pytest.approx(np.mean(present_only))
+    assert scores["per-image class accuracy over classes present"] == pytest.approx(np.mean(recalls))
+    assert scores["per-image pixel accuracy"] == pytest.approx(np.mean(right))
+    assert scores["per-image pixel accuracy"] != pytest.approx(scores[PIXEL_ACCURACY], abs=1e-9)  # void differs
 
 
 def test_any_batching_and_order_gives_exactly_the_same_scores():

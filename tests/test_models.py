@@ -19,6 +19,7 @@ CASES = {
     "dilated_fcn": ({}, 1_332_373, 1_332_373),
     "fcn_vgg16": ({"pretrained": False}, 15_022_863, 15_022_863),
     "unet": ({}, 31_038_933, 31_038_933),
+    "resnet_v2_fcn": ({}, 15_241_333, 15_241_333),
     "encoder_fcn": (RESNET | {"freeze_encoder": True}, 12_764_565, 1_588_053),
     "encoder_unet": (RESNET, 14_321_781, 14_321_781),
     "fcn8s": (RESNET, 11_209_503, 11_209_503),
@@ -88,10 +89,33 @@ def test_the_logits_lie_where_the_image_is(name):
 def test_an_image_of_odd_size_is_padded_right_and_below_with_the_mean_colour(name):
     model = build(name, num_classes=4).eval()
     images = torch.rand(2, 3, 57, 89)
-    padded = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1).repeat(2, 1, 64, 96)
+    size = (60, 92) if name == "resnet_v2_fcn" else (64, 96)  # it pads maps for the rest, not the image
+    padded = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1).repeat(2, 1, *size)
     padded[:, :, :57, :89] = images
     with torch.no_grad():
         assert torch.allclose(model(images), model(padded)[:, :, :57, :89], atol=1e-4)
+
+
+@pytest.mark.parametrize(("levels", "expected"), [(4, 11_105_892), (5, 15_236_964)])
+def test_the_fcn_on_resnet_v2_has_the_parameters_of_the_book_and_of_the_document(levels, expected):
+    assert count_parameters(MODELS["resnet_v2_fcn"](4, levels=levels), trainable=True) == expected
+
+
+def test_resnet_v2_is_built_as_specified():
+    model, sizes = build("resnet_v2_fcn", num_classes=4).train(), {}
+    for key, module in model.named_modules():
+        module.register_forward_hook(lambda _, x, y, key=key: sizes.update({key: tuple(y.shape[1:])}))
+    model(torch.rand(2, 3, 100, 140))  # 64 divides neither
+    assert sizes["backbone.stem"] == (16, 100, 140)
+    units = [sizes[f"backbone.units.{i}"] for i in range(18)]
+    assert units == [(64, 100, 140)] * 6 + [(128, 50, 70)] * 6 + [(256, 25, 35)] * 6
+    assert [sizes[f"score.{i}"] for i in range(4)] == [(256, 16, 24), (256, 8, 12), (256, 4, 6), (256, 2, 3)]
+    assert sizes["decoder.0"] == (256, 50, 70) and sizes["decoder.1"] == (256, 100, 140)
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert len(convs) == 58 + 3 + 4 + 3  # 9 * 6 + 1 and three shortcuts; the pyramid; its scores; the decoder
+    for conv in convs:
+        fan_in = conv.weight[0].numel()
+        assert 0.9 < conv.weight.std() / (2 / fan_in) ** 0.5 < 1.1 and not conv.bias.any()
 
 
 @pytest.mark.parametrize("name", ["unet", "encoder_unet"])

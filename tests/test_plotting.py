@@ -37,6 +37,16 @@ def test_predictions_are_drawn_for_any_number_of_images(voc_root, count):
         assert picture.height > 200 * min(count, 7)
 
 
+def test_a_picture_of_oblong_images_has_no_empty_rows(voc_root):
+    run, heights = started(data_root=voc_root), []
+    for size in (32, (24, 32), (16, 32)):
+        test_set = load("voc2007", size, run)[2]
+        plot_predictions(BasicFCN(21), test_set, run, draw(test_set, 0, 5))
+        with Image.open(run.plot("predictions")) as picture:
+            heights.append(picture.height)
+    assert heights[0] > 1.2 * heights[1] > 1.2 * 1.2 * heights[2]
+
+
 def test_masks_are_coloured_by_the_palette():
     picture = colorize(np.array([[0, 8], [20, VOID]], dtype=np.uint8), PALETTE)
     assert [tuple(color) for color in picture.reshape(-1, 3)] == [PALETTE[0], PALETTE[8], PALETTE[20], VOID_COLOR]

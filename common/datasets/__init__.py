@@ -4,6 +4,7 @@ from pathlib import Path
 
 from common.datasets.ade20k import ade20k, ade20k_other
 from common.datasets.cache import decode_once
+from common.datasets.drinks import drinks
 from common.datasets.pets import pets
 from common.datasets.segmentation_set import VOID, SegmentationSet, Source
 from common.datasets.shapes import shapes
@@ -17,16 +18,19 @@ SOURCES = {
     "voc2007": voc2007,
     "voc2012": voc2012,
     "pets": pets,
+    "drinks": drinks,
     "ade20k": ade20k,
     "ade20k_other": ade20k_other,
     "shapes": shapes,
 }
 
-__all__ = ["SOURCES", "VOID", "SegmentationSet", "Source", "load"]
+Size = int | tuple[int, int]  # height and width in pixels, or one number for both
+
+__all__ = ["SOURCES", "VOID", "SegmentationSet", "Size", "Source", "load"]
 
 
 def load(
-    dataset: str, image_size: int | tuple[int, int], run: Run, train_size: int | tuple[int, int] | None = None
+    dataset: str, image_size: Size, run: Run, train_size: Size | None = None
 ) -> tuple[SegmentationSet, SegmentationSet, SegmentationSet]:
     """Return the train, validation and test set of `dataset`, every image and mask resized to `image_size`.
 
@@ -65,15 +69,16 @@ def load(
     return tuple(sets)
 
 
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+def pair(size: Size) -> tuple[int, int]:
     """Return height and width.
 
     Raises:
         UserError: one of them is less than a pixel, or more than any picture has.
     """
     height, width = (size, size) if isinstance(size, int) else size
+    given = size if isinstance(size, int) else f"{height}x{width}"
     if min(height, width) < 1:
-        raise UserError(f"--image-size {size} must be at least 1 pixel")
+        raise UserError(f"--image-size {given} must be at least 1 pixel")
     if max(height, width) > 2**14:
-        raise UserError(f"--image-size {size} must be at most {2**14} pixels")
+        raise UserError(f"--image-size {given} must be at most {2**14} pixels")
     return height, width

@@ -15,6 +15,7 @@ from common.models.encoders import Encoder
 from common.models.fcn8s import FCN8s
 from common.models.fcn_vgg16 import FCNVGG16
 from common.models.pspnet import PSPNet
+from common.models.resnet_v2_fcn import ResNetV2FCN
 from common.models.segnet import SegNet
 from common.models.unet import UNet
 
@@ -30,13 +31,15 @@ MODELS: dict[str, type[nn.Module]] = {
     "segnet": SegNet,
     "pspnet": PSPNet,
     "deeplabv3": DeepLabV3,
+    "resnet_v2_fcn": ResNetV2FCN,
     "unet": UNet,
 }
 
 Model = Literal[tuple(MODELS)]  # the type of a script's --model
 
 __all__ = ["FCNVGG16", "MODELS", "ADEUNet", "BasicFCN", "DeepLabV3", "DilatedFCN", "Encoder", "EncoderFCN"]
-__all__ += ["EncoderUNet", "FCN8s", "Model", "PSPNet", "SegNet", "UNet", "build", "count_parameters", "name_of"]
+__all__ += ["EncoderUNet", "FCN8s", "Model", "PSPNet", "ResNetV2FCN", "SegNet", "UNet", "build", "count_parameters"]
+__all__ += ["name_of"]
 
 
 def build(name: str, num_classes: int, **options: object) -> nn.Module:

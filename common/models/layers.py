@@ -43,6 +43,19 @@ def xavier_init(model: nn.Module) -> nn.Module:
     return model
 
 
+def he_init(model: nn.Module) -> nn.Module:
+    """Draw all convolution weights from He's normal distribution, set their biases to 0; return the model.
+
+    He et al., Delving Deep into Rectifiers, ICCV 2015.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return model
+
+
 def double(x: torch.Tensor) -> torch.Tensor:
     """Interpolate `x` (B, C, H, W) bilinearly to (B, C, 2 H, 2 W)."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -1,0 +1,68 @@
+"""ResNetV2FCN: a pyramid of ever coarser maps on top of a ResNet v2, all seen at once by the decoder.
+
+The network of Atienza, Advanced Deep Learning with Keras, 2nd edition, 2020, chapter 12.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.models.layers import Normalize, he_init, pad_to_multiple
+from common.models.resnet_v2 import ResNetV2, bn_relu
+
+
+class ResNetV2FCN(nn.Module):
+    """Fully convolutional network on ResNet v2; 15,236,964 parameters at 4 classes, 11,105,892 with four levels.
+
+    The book divides images by 255 and no more; the mean and standard deviation that are taken off here, as in all
+    networks of the project, are nothing that its first convolution and BatchNorm could not undo.
+
+    Args:
+        num_classes: number of output channels.
+        depth: of the backbone, 9 n + 2.
+        levels: maps in the pyramid, each half the one before: 5 is from 1/4 to 1/64 (the book's n_layers is one less).
+    """
+
+    def __init__(self, num_classes: int, depth: int = 56, levels: int = 5):
+        super().__init__()
+        self.arguments = {"num_classes": num_classes, "depth": depth, "levels": levels}
+        self.normalize = Normalize()
+        self.backbone = ResNetV2(depth)
+        width = self.backbone.channels
+        self.shrink = nn.ModuleList([nn.AvgPool2d(2)])  # 1/8
+        self.score = nn.ModuleList([conv_bn_relu(width, 256)])
+        for _ in range(levels - 2):  # 1/16, 1/32, 1/64
+            self.shrink.append(conv_bn_relu(width, 512, stride=2))
+            width = 512
+            self.score.append(conv_bn_relu(width, 256))
+        self.decoder = nn.Sequential(
+            up_bn_relu(256 * levels, 256),  # 1/2
+            up_bn_relu(256, 256),  # full size
+            nn.Conv2d(256, num_classes, kernel_size=1),
+        )
+        he_init(self)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""
+        height, width = images.shape[-2:]
+        x = self.backbone(pad_to_multiple(self.normalize(images), 4))
+        fine = x.shape[-2:]
+        # Only the pyramid needs the larger multiple: the backbone and the decoder, which cost most, see no padding.
+        x = pad_to_multiple(x, 2 ** len(self.shrink))
+        padded, pyramid = x.shape[-2:], [x]
+        for shrink, score in zip(self.shrink, self.score, strict=True):
+            x = shrink(x)
+            pyramid.append(F.interpolate(score(x), padded, mode="bilinear", align_corners=False))
+        x = torch.cat(pyramid, dim=1)[..., : fine[0], : fine[1]]
+        return self.decoder(x)[..., :height, :width]
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, with the bias that the book gives it, batch normalisation, ReLU."""
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, padding=1), *bn_relu(out_channels))
+
+
+def up_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Double the map: transposed 3x3 convolution, batch normalisation, ReLU."""
+    deconv = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, output_padding=1)
+    return nn.Sequential(deconv, *bn_relu(out_channels))
