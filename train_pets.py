@@ -28,7 +28,8 @@ from common.models.encoders import STRIDE, freeze
 from common.run import Run
 
 NETWORKS = {"unet": EncoderUNet, "fcn": FCN8s, "segnet": SegNet, "pspnet": PSPNet, "deeplabv3": DeepLabV3}
-PAIRS = {f"{m}-{e}": {"model": m, "encoder": e} for e in ("mobilenet_v1", "mobilenet_v2") for m in NETWORKS}
+ENCODERS = ("mobilenet_v1", "mobilenet_v2")  # those compared
+PAIRS = {f"{m}-{e}": {"model": m, "encoder": e, "compare": False} for e in ENCODERS for m in NETWORKS}
 
 
 def main(

@@ -24,7 +24,7 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
 
     Args:
         main: an experiment that returns what `score` returns.
-        variants: by name, what each changes in `parameters`.
+        variants: by name, what each changes in `parameters`; among it, the flag that asks for the comparison.
         parameters: the arguments of the `main` that asks for the comparison, that is `locals()`.
         run: as `main` received it, not started.
 
@@ -39,7 +39,6 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
     results, histories, failures = {}, {}, []
     for number, (variant, changes) in enumerate(variants.items(), start=1):
         ours = parameters | changes
-        ours |= {key: False for key in ours if key == "compare"}  # the flag that brought us here
         name = f"{run.name}-{variant}" if run.name else default_name(main, ours, run.seed)
         one = replace(run, name=name, resume=False)
         whole.print(f"\n{variant}, {number} of {len(variants)}")
