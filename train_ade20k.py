@@ -17,7 +17,7 @@ import torch
 from common.augment import random_hflip
 from common.cli import cli
 from common.compare import compare_variants
-from common.datasets import load
+from common.datasets import Size, load
 from common.engine import fit, score
 from common.errors import UserError
 from common.loader import Loader
@@ -36,7 +36,7 @@ VARIANTS = {name: {"optimizer": name, "compare_optimizers": False} for name in O
 def main(
     dataset: str = "ade20k",  # ade20k, voc2007, voc2012 or shapes
     count_other: bool = False,  # make ADE20K's label 0, "other", a class of its own instead of void
-    image_size: int = 128,  # side of the square that every image is resized to, pixels
+    image_size: Size = 128,  # that every image is resized to, pixels; 120x160 is height x width
     epochs: int = 20,  # how often training and validation take turns
     steps: int = 0,  # batches in an epoch, at most; 0 takes every image
     val_steps: int = 0,  # the same in validation
