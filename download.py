@@ -33,7 +33,7 @@ class Archive:
     """A file to fetch and unpack."""
 
     urls: tuple[str, ...]  # tried in order
-    md5: str
+    md5: str = ""  # where none is published, a zip's own checksums must do
     into: str = ""  # folder below the data root to unpack in
 
     @property
@@ -70,6 +70,10 @@ def pets_archive(name: str, md5: str) -> Archive:
     return Archive(tuple(f"{host}/{name}" for host in PETS_HOSTS), md5, into="oxford-iiit-pet")
 
 
+ADE_TERMS = "for non-commercial research and teaching; the photographs belong to their owners"
+ADE_HOST = "http://data.csail.mit.edu/places/ADEchallenge"
+
+
 DATASETS = {
     "voc2007": Dataset(
         "PASCAL VOC 2007, 209 + 213 + 210 segmented images",
@@ -97,6 +101,20 @@ DATASETS = {
             pets_archive("images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
             pets_archive("annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
         ),
+    ),
+    "ade20k": Dataset(
+        "ADE20K (SceneParsing 2016), 20210 + 2000 images of places",
+        "0.9 GB",
+        ADE_TERMS,
+        "ADEChallengeData2016",
+        (Archive((f"{ADE_HOST}/ADEChallengeData2016.zip",)),),
+    ),
+    "ade20k-test": Dataset(
+        "the test images of ADE20K, without labels: to predict, not to score",
+        "0.2 GB",
+        ADE_TERMS,
+        "release_test",
+        (Archive((f"{ADE_HOST}/release_test.zip",)),),
     ),
 }
 
@@ -130,8 +148,8 @@ def table() -> str:
     """Return a description of every data set for --help."""
     lines = []
     for name, data in DATASETS.items():
-        lines += [f"  {name:<10}{data.title}", f"            {data.size} download, to DATA_ROOT/{data.folder}"]
-        lines += [f"            terms: {data.terms}"]
+        lines += [f"  {name:<13}{data.title}", f"{'':<15}{data.size} download, to DATA_ROOT/{data.folder}"]
+        lines += [f"{'':<15}terms: {data.terms}"]
     return "\n".join(lines)
 
 
@@ -159,8 +177,10 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
             path = given[0] if given else fetch(archive, place, mirror)
             if not path.is_file():
                 raise UserError(f"{path} is missing; give --from-archive the file you fetched")
-            if given and md5(path) != archive.md5:
-                raise UserError(f"{path} is not the official file: its md5 sum is not {archive.md5}")
+            if given and (problem := flaw(path, archive)):
+                raise UserError(f"{path} is not the official file: {problem}")
+            if not archive.md5:
+                record(path, place)
             extract(path, place)
             done.touch()
             if not given:
@@ -176,27 +196,30 @@ def fetch(archive: Archive, root: Path, mirror: str = "") -> Path:
     """
     path, reasons = root / archive.name, []
     partial = path.with_name(f"{path.name}.part")
-    if path.exists() and md5(path) == archive.md5:
+    if path.exists() and not flaw(path, archive):
         return path
     for url in ([f"{mirror.rstrip('/')}/{archive.name}"] if mirror else []) + list(archive.urls):
         try:
             continued = partial.exists()
             download(url, partial)
-            if continued and md5(partial) != archive.md5:  # the old part was of another file: start anew
+            problem = flaw(partial, archive)
+            if problem and continued:  # the old part was of another file: start anew
                 partial.unlink()
                 download(url, partial)
-            if md5(partial) == archive.md5:
+                problem = flaw(partial, archive)
+            if not problem:
                 os.replace(partial, path)
                 return path
             partial.unlink()
-            reasons.append(f"  {url}: the file there is not the official one (its md5 sum differs)")
+            reasons.append(f"  {url}: the file there is not the official one ({problem})")
         except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: no address at all
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise  # no other address will help
             reasons.append(f"  {url}: {getattr(error, 'reason', None) or error}")
+    checksum = f" (md5 {archive.md5})" if archive.md5 else ""
     raise UserError(
         f"no address of {archive.name} works:\n" + "\n".join(reasons) + "\n"
-        f"Fetch it by hand from one of them, or from a copy (md5 {archive.md5}), and run\n"
+        f"Fetch it by hand from one of them, or from a copy{checksum}, and run\n"
         f"  python download.py ... --from-archive path/to/{archive.name}"
     )
 
@@ -275,13 +298,43 @@ def extract(archive: Path, root: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def flaw(path: Path, archive: Archive) -> str:
+    """Say what is wrong with the file at `path`, which should be `archive`; "" if nothing is."""
+    if archive.md5:
+        return "" if md5(path) == archive.md5 else f"its md5 sum differs from {archive.md5}"
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+            return f"{damaged} in it is damaged" if damaged else ""
+    except Exception as error:  # which one depends on where the damage is
+        return f"it is cut short or damaged: {error}"
+
+
+def record(path: Path, root: Path) -> None:
+    """Write the SHA-256 of the archive at `path` to `root`, as sha256sum does, or compare it with the one there.
+
+    Raises:
+        UserError: it is another archive than the one that was used before.
+    """
+    line, note = f"{digest(path, hashlib.sha256())}  {path.name}\n", root / f"{path.name}.sha256"
+    if note.exists() and note.read_text(errors="replace") != line:
+        raise UserError(f"{path} is not the archive whose SHA-256 is in {note}; delete that note if a change is right")
+    unfinished = note.with_name(f".{note.name}.tmp")
+    unfinished.write_text(line)
+    os.replace(unfinished, note)
+
+
 def md5(path: Path) -> str:
     """Return the md5 sum of a file, in hexadecimal."""
-    digest = hashlib.md5()
+    return digest(path, hashlib.md5())
+
+
+def digest(path: Path, state: "hashlib._Hash") -> str:
+    """Return what `state` makes of a file, in hexadecimal."""
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+            state.update(block)
+    return state.hexdigest()
 
 
 @contextlib.contextmanager

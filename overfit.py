@@ -26,7 +26,7 @@ ENOUGH = 0.99  # mIoU over the classes in the image
 
 
 def main(
-    dataset: str = "voc2012",  # voc2007, voc2012, pets, drinks or shapes
+    dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks or shapes
     image_size: Size = 224,  # side of the square that the image is resized to, pixels; 120x160 is height x width
     image: int = 0,  # which training image to learn
     model: Model = "encoder_unet",  # network, always from random weights

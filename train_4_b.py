@@ -20,7 +20,7 @@ from common.run import Run
 
 
 def main(
-    dataset: str = "voc2007",  # voc2007, voc2012, pets, drinks or shapes
+    dataset: str = "voc2007",  # voc2007, voc2012, pets, ade20k, drinks or shapes
     image_size: Size = 224,  # side of the square that every image is resized to, pixels; 120x160 is height x width
     epochs: int = 60,  # passes over the training images, at most
     batch_size: int = 16,  # images per step

@@ -27,7 +27,7 @@ from common.run import Run
 
 
 def main(
-    dataset: str = "drinks",  # voc2007, voc2012, pets, drinks or shapes
+    dataset: str = "drinks",  # voc2007, voc2012, pets, ade20k, drinks or shapes
     image_size: Size = (120, 160),  # height x width that every image is resized to, pixels; 96 is 96x96
     epochs: int = 90,  # passes over the training images
     batch_size: int = 4,  # images per step

@@ -33,7 +33,7 @@ PAIRS = {f"{m}-{e}": {"model": m, "encoder": e, "compare": False} for e in ENCOD
 
 
 def main(
-    dataset: str = "pets",  # voc2007, voc2012, pets, drinks or shapes
+    dataset: str = "pets",  # voc2007, voc2012, pets, ade20k, drinks or shapes
     model: Literal["unet", "fcn", "segnet", "pspnet", "deeplabv3"] = "unet",  # architecture of the decoder
     encoder: Encoder = "mobilenet_v2",  # network whose ImageNet features are used
     pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones

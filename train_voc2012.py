@@ -25,7 +25,7 @@ from common.run import Run
 
 
 def main(
-    dataset: str = "voc2012",  # voc2007, voc2012, pets, drinks or shapes
+    dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks or shapes
     image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
     stored_size: Size = 320,  # side of the training images that crops are cut from, pixels; or height x width
     epochs: int = 30,  # passes over the training images, at most

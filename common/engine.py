@@ -134,7 +134,7 @@ def fit(
     network = torch.compile(model) if run.compile else model
     trained = DistributedDataParallel(network) if run.world_size > 1 else network
 
-    images = len(train_loader.data) * train_loader.copies
+    images = train_loader.num_images
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress_bar(run, total=epochs * images, initial=len(history) * images))
         log = stack.enter_context(tensorboard(run, len(history))) if run.tensorboard and run.rank == 0 else None

@@ -1,5 +1,7 @@
 """The data loader: uint8 data kept on the device, [0, 1] batches out."""
 
+import ctypes
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -10,6 +12,8 @@ from common.errors import UserError
 from common.run import Run
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+LIBC = ctypes.CDLL(None) if hasattr(mmap, "MADV_WILLNEED") else None  # Windows has no madvise
 
 
 class Loader:
@@ -33,6 +37,8 @@ class Loader:
         shuffle: draw a new order every epoch.
         augment: functions (images, masks, generator) -> (images, masks), applied in turn.
         copies: how often each image comes per epoch.
+        steps: stop an epoch after so many full batches; 0 takes all images. What is left out is drawn anew every epoch
+            if `shuffle`, else always the same, and spread over the set.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Loader:
         shuffle: bool = False,
         augment: Sequence[Callable] = (),
         copies: int = 1,
+        steps: int = 0,
     ):
         if batch_size < run.world_size:
             raise UserError(f"--batch-size {batch_size} must be at least {run.world_size}, one image for each process")
@@ -50,7 +57,8 @@ class Loader:
             raise UserError(f"--copies {copies} must be at least 1")
         self.data, self.run = data, run
         self.shuffle, self.augment, self.copies = shuffle, augment, copies
-        self.num_batches = -(-len(data) * copies // batch_size)
+        self.num_images = min(len(data) * copies, steps * batch_size or len(data) * copies)  # in an epoch
+        self.num_batches = -(-self.num_images // batch_size)
         self.epoch = 0
         # As they lie in memory, (N, H, W, 3): whole images are copied in one go.
         self._images, self._masks = data.images.permute(0, 2, 3, 1), data.masks
@@ -85,9 +93,13 @@ class Loader:
         order = torch.arange(len(self.data) * self.copies)
         if self.shuffle:
             order = torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed_of(self.epoch)))
+        order = order[torch.arange(self.num_images) * len(order) // self.num_images]
         order = (order % len(self.data)).to(self._images.device)
         for batch in order.tensor_split(self.num_batches):
             share = batch.tensor_split(self.run.world_size)[self.run.rank]
+            if not self.on_device:
+                read_ahead(self._images, share)
+                read_ahead(self._masks, share)
             yield self._images[share], self._masks[share]
 
     def _copied_ahead(self, batches: Iterator[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
@@ -115,3 +127,16 @@ class Loader:
         """Return whether the set takes less than half of the GPU's free memory."""
         free, _ = torch.cuda.mem_get_info(device)
         return self._images.nbytes + self._masks.nbytes < free / 2
+
+
+def read_ahead(data: torch.Tensor, indices: torch.Tensor) -> None:
+    """Have the system read the images (N, ..., uint8) at `indices` from disk, if they are mapped from there.
+
+    All are asked for at once, and nothing else. Left to itself, the system reads an image when it is touched, and with
+    it what lies around, megabytes on some machines: in a set that does not fit into memory, mostly for nothing.
+    """
+    size = data.stride(0)
+    for index in indices.tolist() if LIBC else ():
+        start = data.data_ptr() + index * size
+        before = start % mmap.PAGESIZE
+        LIBC.madvise(ctypes.c_void_p(start - before), ctypes.c_size_t(before + size), mmap.MADV_WILLNEED)

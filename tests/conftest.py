@@ -45,6 +45,27 @@ def write_palette_mask(path: Path, mask: np.ndarray) -> None:
     picture.save(path)
 
 
+def write_ade20k(root: Path, counts: dict[str, int], side: int = 32) -> Path:
+    """Write pictures with labels from 0 to 150 in ADE20K's layout below `root`; return its folder.
+
+    Every label occurs in every seventh picture or so; each picture has label 0 in its upper left corner.
+    """
+    folder, rng = root / "ADEChallengeData2016", np.random.default_rng(0)
+    for split, count in counts.items():
+        for kind in ("images", "annotations"):
+            (folder / kind / split).mkdir(parents=True)
+        short = {"training": "train", "validation": "val"}[split]
+        for i in range(1, count + 1):
+            labels = rng.integers(0, 151, (5, 5))
+            labels[0, 0] = 0
+            mask = labels.repeat(-(-side // 5), 0).repeat(-(-side // 5), 1)[:side, :side].astype(np.uint8)
+            pixels = np.stack([mask, 255 - mask, mask // 2], axis=2) + rng.integers(0, 20, (side, side, 1), np.uint8)
+            name = f"ADE_{short}_{i:08}"
+            Image.fromarray(pixels).save(folder / "images" / split / f"{name}.jpg", quality=95)
+            Image.fromarray(mask).save(folder / "annotations" / split / f"{name}.png")
+    return folder
+
+
 def write_pets(root: Path, trainval: int, test: int, side: int = 64) -> Path:
     """Write generated scenes as Oxford-IIIT Pet below `root`, in its official layout; return the folder."""
     folder = root / "oxford-iiit-pet"

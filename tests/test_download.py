@@ -1,5 +1,6 @@
 """download.py against a real HTTP server on this machine, with small archives in VOC's layout."""
 
+import hashlib
 import http.server
 import io
 import shutil
@@ -10,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import one_sentence, python, started, write_pets, write_voc
+from conftest import one_sentence, python, started, write_ade20k, write_pets, write_voc
 
 import download
 from common.datasets import load
@@ -216,6 +217,102 @@ def test_an_interrupted_extraction_is_done_again(voc, server, monkeypatch):
     get("voc2007", Path("data"), [])
     assert len(list(Path("data/VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
     assert not list(Path("data").glob("*unpacking*"))
+
+
+@pytest.fixture
+def ade(server, tmp_path, monkeypatch) -> bytes:
+    """ADE20K, small, as the data set "ade20k" of download.py; the zip without a published checksum is returned."""
+    write_ade20k(tmp_path / "made", {"training": 20, "validation": 3})
+    body = zip_of(tmp_path / "made")
+    archive = Archive(serve(server, body, "ADE.zip").urls)
+    monkeypatch.setitem(download.DATASETS, "ade20k", Dataset("", "1 kB", "none", "ADEChallengeData2016", (archive,)))
+    return body
+
+
+def zip_of(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, path.relative_to(folder))
+    return buffer.getvalue()
+
+
+def test_a_zip_without_published_checksum_is_fetched_and_its_sha256_recorded(ade):
+    download.main(["ade20k"])
+    assert [len(part) for part in load("ade20k", 32, started())] == [18, 2, 3]
+    digest = hashlib.sha256(ade).hexdigest()
+    assert Path("data/ADE.zip.sha256").read_text() == f"{digest}  ADE.zip\n"
+    assert {path.name for path in Path("data").iterdir()} == {
+        *("ADEChallengeData2016", "ADE.zip.sha256", ".ADE.zip.done"),
+    }
+
+
+def test_a_zip_that_broke_off_is_continued(ade, server):
+    server.cut = 5000
+    with pytest.raises(UserError, match="broke off after 5000 of"):
+        get("ade20k", Path("data"), [])
+    get("ade20k", Path("data"), [])
+    assert server.requests[-1] == ("/b/ADE.zip", "bytes=5000-")
+    assert len(list(Path("data/ADEChallengeData2016/images/training").iterdir())) == 20
+
+
+def test_a_part_of_another_zip_is_thrown_away(ade):
+    Path("data").mkdir()
+    Path("data/ADE.zip.part").write_bytes(bytes(4000))
+    get("ade20k", Path("data"), [])
+    assert len(list(Path("data/ADEChallengeData2016/images/training").iterdir())) == 20
+
+
+def flipped(body: bytes) -> bytes:
+    place = body.index(b"\xff\xd8\xff") + 200  # inside the first JPEG
+    return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda body: body[:-3000],
+            r"ADE\.zip is not the official file: it is cut short or damaged: File is not a zip",
+        ),
+        (flipped, r"is not the official file: ADEChallengeData2016/\S+ in it is damaged"),
+        (lambda body: b"", "cut short or damaged"),
+    ],
+)
+def test_a_zip_cut_short_or_damaged_is_refused_in_one_sentence(ade, server, tmp_path, damage, message):
+    path = tmp_path / "ADE.zip"
+    path.write_bytes(damage(ade))
+    with pytest.raises(UserError, match=message) as error:
+        get("ade20k", Path("data"), [path])
+    assert "\n" not in str(error.value) and path.exists()
+    assert not list(Path("data").iterdir())
+    server.files["/b/ADE.zip"] = damage(ade)  # where the server says that this is all
+    with pytest.raises(UserError, match="the file there is not the official one"):
+        get("ade20k", Path("data"), [])
+    assert not list(Path("data").iterdir())
+
+
+def test_another_zip_than_the_first_one_is_refused(ade, tmp_path, server):
+    get("ade20k", Path("data"), [])
+    shutil.rmtree("data/ADEChallengeData2016")
+    write_ade20k(tmp_path / "other", {"training": 19, "validation": 3})
+    path = tmp_path / "ADE.zip"
+    path.write_bytes(zip_of(tmp_path / "other"))
+    with pytest.raises(UserError, match=r"ADE\.zip is not the archive whose SHA-256 is in data/ADE\.zip\.sha256"):
+        get("ade20k", Path("data"), [path])
+    get("ade20k", Path("data"), [])
+    assert Path("data/ADEChallengeData2016").is_dir()
+
+
+def test_the_test_images_of_ade20k_are_fetched_without_labels(server, tmp_path, monkeypatch):
+    (tmp_path / "made/release_test/testing").mkdir(parents=True)
+    (tmp_path / "made/release_test/testing/ADE_test_00000001.jpg").write_bytes(b"an image")
+    archive = Archive(serve(server, zip_of(tmp_path / "made"), "release_test.zip").urls)
+    official = download.DATASETS["ade20k-test"]
+    assert [a.urls for a in official.archives] == [("http://data.csail.mit.edu/places/ADEchallenge/release_test.zip",)]
+    monkeypatch.setitem(download.DATASETS, "ade20k-test", replace(official, archives=(archive,)))
+    download.main(["ade20k-test"])
+    assert [path.name for path in Path("data/release_test/testing").iterdir()] == ["ADE_test_00000001.jpg"]
 
 
 def escaping_tar(kind: str) -> bytes:

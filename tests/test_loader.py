@@ -1,5 +1,11 @@
+import ctypes
+import mmap
+import os
+import sys
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import started
@@ -75,6 +81,53 @@ def test_every_batch_and_every_process_draws_its_own_augmentation_and_all_functi
         for images, _ in Loader(numbered_set(8), 4, run, augment=[draw, double]):
             assert (images >= 2).all()
     assert len(set(drawn)) == 4
+
+
+def test_an_epoch_of_few_steps_takes_a_part_of_the_images_another_one_every_epoch():
+    loader = Loader(numbered_set(100), 5, started(), shuffle=True, steps=4)
+    parts = []
+    for epoch in range(30):
+        loader.set_epoch(epoch)
+        batches = numbers(loader)
+        assert [len(batch) for batch in batches] == [5] * 4 and len(loader) == 4
+        parts.append({i for batch in batches for i in batch})
+        assert len(parts[-1]) == 20
+    assert parts[0] != parts[1] and len(set.union(*parts)) > 95
+
+
+def test_few_steps_without_shuffling_take_the_same_images_every_time_spread_over_the_set():
+    loader = Loader(numbered_set(10), 2, started(), steps=2)
+    assert numbers(loader) == numbers(loader) == [[0, 2], [5, 7]]
+
+
+def test_more_steps_than_there_are_batches_take_every_image_once():
+    assert numbers(Loader(numbered_set(5), 2, started(), steps=9)) == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which pages are in memory")
+def test_of_a_set_on_disk_a_batch_is_read_and_not_what_lies_around_it(tmp_path):
+    array = np.arange(1000, dtype=np.uint8)[:, None, None, None] * np.ones((64, 64, 3), dtype=np.uint8)  # 3 pages each
+    np.save(tmp_path / "images.npy", array)
+    images = torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="c"))
+    data = replace(numbered_set(1000, side=64), images=images.permute(0, 3, 1, 2))
+    with open(tmp_path / "images.npy", "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if pages_in_memory(images) > 10:
+        pytest.skip("this file system keeps all files in memory")
+    batches = iter(Loader(data, 4, started(), shuffle=True))
+    pictures, _ = next(batches)
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(Loader(data, 4, started()).seed_of(0)))
+    assert torch.equal((pictures[:, 0, 0, 0] * 255).round(), order[:4] % 256)
+    assert 4 * 3 <= pages_in_memory(images) <= 4 * 5  # an image may begin and end inside a page
+
+
+def pages_in_memory(mapped: torch.Tensor) -> int:
+    start = mapped.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+    length = mapped.data_ptr() + mapped.nbytes - start
+    states = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
+    assert ctypes.CDLL(None).mincore(ctypes.c_void_p(start), ctypes.c_size_t(length), states) == 0
+    return sum(state & 1 for state in states)
 
 
 def test_without_shuffling_the_order_is_that_of_the_set():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from common.datasets.ade20k import ade20k, ade20k_other
 from common.datasets.cache import decode_once
 from common.datasets.drinks import drinks
 from common.datasets.pets import pets
@@ -13,7 +14,15 @@ from common.files import write_json
 from common.run import Run
 
 # Each takes the data root and returns a Source: what the set consists of, and how one sample is read.
-SOURCES = {"voc2007": voc2007, "voc2012": voc2012, "pets": pets, "drinks": drinks, "shapes": shapes}
+SOURCES = {
+    "voc2007": voc2007,
+    "voc2012": voc2012,
+    "pets": pets,
+    "drinks": drinks,
+    "ade20k": ade20k,
+    "ade20k_other": ade20k_other,
+    "shapes": shapes,
+}
 
 Size = int | tuple[int, int]  # height and width in pixels, or one number for both
 

@@ -39,11 +39,13 @@ def read_image(path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_mask(path: Path, palette: tuple, void_color: tuple[int, int, int] | None = None) -> np.ndarray:
+def read_mask(
+    path: Path, palette: tuple, void_color: tuple[int, int, int] | None = None, void: int | None = VOID
+) -> np.ndarray:
     """Return the mask at `path` as class numbers, (H, W) uint8.
 
-    A palette or grey file holds the numbers themselves. In an RGB file each pixel has its class's colour in `palette`,
-    or `void_color`.
+    A palette or grey file holds the numbers themselves, and `void`, unless the set has no such value. In an RGB file
+    each pixel has its class's colour in `palette`, or `void_color`.
 
     Raises:
         UserError: as `open_image`; a colour or a value that is no class, named with the file.
@@ -54,11 +56,12 @@ def read_mask(path: Path, palette: tuple, void_color: tuple[int, int, int] | Non
     mask = np.asarray(image)
     # Only 256 values fit in the bincount below; anything else is an odd file, looked at more slowly.
     present = np.unique(mask) if mask.dtype != np.uint8 else np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-    wrong = [int(value) for value in present if not (0 <= value < len(palette) or value == VOID)]
+    wrong = [int(value) for value in present if not (0 <= value < len(palette) or value == void)]
     if mask.ndim != 2:
         raise UserError(f"{path} is a mask in {image.mode} colours; store class numbers, or RGB colours")
     if wrong:
-        raise UserError(f"{path} holds the value {wrong[0]}; expected 0..{len(palette) - 1}, or {VOID} for void")
+        or_void = "" if void is None else f", or {void} for void"
+        raise UserError(f"{path} holds the value {wrong[0]}; expected 0..{len(palette) - 1}{or_void}")
     return mask.astype(np.uint8)
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import nn
 
+from common.models.ade_unet import ADEUNet
 from common.models.basic_fcn import BasicFCN
 from common.models.deeplabv3 import DeepLabV3
 from common.models.dilated_fcn import DilatedFCN
@@ -12,6 +13,7 @@ from common.models.encoder_fcn import EncoderFCN
 from common.models.encoder_unet import EncoderUNet
 from common.models.encoders import Encoder
 from common.models.fcn8s import FCN8s
+from common.models.fcn_vgg16 import FCNVGG16
 from common.models.pspnet import PSPNet
 from common.models.resnet_v2_fcn import ResNetV2FCN
 from common.models.segnet import SegNet
@@ -19,10 +21,12 @@ from common.models.unet import UNet
 
 # A checkpoint stores such a name and the arguments; nothing else can be built from it.
 MODELS: dict[str, type[nn.Module]] = {
+    "ade_unet": ADEUNet,
     "basic_fcn": BasicFCN,
     "dilated_fcn": DilatedFCN,
     "encoder_fcn": EncoderFCN,
     "encoder_unet": EncoderUNet,
+    "fcn_vgg16": FCNVGG16,
     "fcn8s": FCN8s,
     "segnet": SegNet,
     "pspnet": PSPNet,
@@ -33,8 +37,9 @@ MODELS: dict[str, type[nn.Module]] = {
 
 Model = Literal[tuple(MODELS)]  # the type of a script's --model
 
-__all__ = ["MODELS", "BasicFCN", "DeepLabV3", "DilatedFCN", "Encoder", "EncoderFCN", "EncoderUNet", "FCN8s", "Model"]
-__all__ += ["PSPNet", "ResNetV2FCN", "SegNet", "UNet", "build", "count_parameters", "name_of"]
+__all__ = ["FCNVGG16", "MODELS", "ADEUNet", "BasicFCN", "DeepLabV3", "DilatedFCN", "Encoder", "EncoderFCN"]
+__all__ += ["EncoderUNet", "FCN8s", "Model", "PSPNet", "ResNetV2FCN", "SegNet", "UNet", "build", "count_parameters"]
+__all__ += ["name_of"]
 
 
 def build(name: str, num_classes: int, **options: object) -> nn.Module:

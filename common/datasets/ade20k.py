@@ -1,0 +1,90 @@
+"""ADE20K as in the SceneParsing benchmark of 2016: photographs of places, with 150 classes of things and stuff.
+
+Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.datasets.reading import check_size, read_image, read_mask
+from common.datasets.segmentation_set import Source, split_off
+from common.datasets.voc import voc_palette
+from common.errors import UserError
+
+# Of the labels 1 to 150: the first of the names that objectInfo150.txt has for each.
+CLASSES = (
+    "wall", "building", "sky", "floor", "tree", "ceiling", "road", "bed", "windowpane", "grass", "cabinet", "sidewalk",
+    "person", "earth", "door", "table", "mountain", "plant", "curtain", "chair", "car", "water", "painting", "sofa",
+    "shelf", "house", "sea", "mirror", "rug", "field", "armchair", "seat", "fence", "desk", "rock", "wardrobe", "lamp",
+    "bathtub", "railing", "cushion", "base", "box", "column", "signboard", "chest of drawers", "counter", "sand",
+    "sink", "skyscraper", "fireplace", "refrigerator", "grandstand", "path", "stairs", "runway", "case", "pool table",
+    "pillow", "screen door", "stairway", "river", "bridge", "bookcase", "blind", "coffee table", "toilet", "flower",
+    "book", "hill", "bench", "countertop", "stove", "palm", "kitchen island", "computer", "swivel chair", "boat", "bar",
+    "arcade machine", "hovel", "bus", "towel", "light", "truck", "tower", "chandelier", "awning", "streetlight",
+    "booth", "television receiver", "airplane", "dirt track", "apparel", "pole", "land", "bannister", "escalator",
+    "ottoman", "bottle", "buffet", "poster", "stage", "van", "ship", "fountain", "conveyer belt", "canopy", "washer",
+    "plaything", "swimming pool", "stool", "barrel", "basket", "waterfall", "tent", "bag", "minibike", "cradle", "oven",
+    "ball", "food", "step", "tank", "trade name", "microwave", "pot", "animal", "bicycle", "lake", "dishwasher",
+    "screen", "blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan", "pier",
+    "crt screen", "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
+)  # fmt: skip
+PALETTE = voc_palette(1 + len(CLASSES))  # of the labels 0 to 150
+
+
+def ade20k(data_root: Path) -> Source:
+    """Return ADE20K with 150 classes: labels 1 to 150 become 0 to 149, and 0, which is all else, becomes void.
+
+    A tenth of the 20,210 training images is to validate on, the 2,000 validation images are the test: the labels of the
+    official test set are not public.
+
+    Raises:
+        UserError: a folder that is missing or empty; an image without annotation, or an annotation without image.
+    """
+    return Source(CLASSES, PALETTE[1:], _splits(data_root), partial(_read, other_is_void=True))
+
+
+def ade20k_other(data_root: Path) -> Source:
+    """Return ADE20K with 151 classes: as `ade20k`, but label 0 is a class of its own, "other"."""
+    return Source(("other", *CLASSES), PALETTE, _splits(data_root), partial(_read, other_is_void=False))
+
+
+def _splits(data_root: Path) -> dict[str, list[tuple[str, Path, Path]]]:
+    folder = data_root / "ADEChallengeData2016"
+    train, val = split_off(_samples(folder, "training"))
+    return {"train": train, "val": val, "test": _samples(folder, "validation")}
+
+
+def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
+    """Return (name, image, annotation) for each pair of files in the folders of `split`, by name."""
+    found = {}
+    for kind, suffix in (("images", "jpg"), ("annotations", "png")):
+        path = folder / kind / split
+        if not path.is_dir():
+            raise UserError(
+                f"{path} is missing; get the data with `python download.py ade20k`, point --data-root at the folder "
+                "that holds ADEChallengeData2016, or try --dataset shapes, which needs no download"
+            )
+        found[kind] = {file.stem: file for file in path.glob(f"[!.]*.{suffix}")}
+    images, annotations = found.values()
+    if alone := sorted(images.keys() ^ annotations.keys()):
+        path = images.get(alone[0]) or annotations[alone[0]]
+        lacking = "annotations" if alone[0] in images else "images"
+        raise UserError(
+            f"{path} has no counterpart in {folder / lacking / split}, one of {len(alone)} such files; "
+            "delete what is left over, or get the set again with `python download.py ade20k`"
+        )
+    if not images:
+        raise UserError(
+            f"{folder / 'images' / split} holds no .jpg file; get the data with `python download.py ade20k`"
+        )
+    return [(name, images[name], annotations[name]) for name in sorted(images)]
+
+
+def _read(sample: tuple[str, Path, Path], other_is_void: bool) -> tuple[Image.Image, np.ndarray]:
+    _, image_path, mask_path = sample
+    image, mask = read_image(image_path), read_mask(mask_path, PALETTE, void=None)
+    check_size(image, mask, image_path, mask_path)
+    return image, mask - np.uint8(1) if other_is_void else mask  # 0 - 1 is 255 in 8 bits, which is VOID

@@ -1,0 +1,71 @@
+"""How far do an FCN on VGG-16 and a U-Net without normalisation get on 150 classes, and does the optimizer matter?
+
+Change    train.py, on ADE20K at 128 px, with mirrored images, batches of 5, and the networks of the ADE20K project:
+          FCNVGG16 and ADEUNet (common/models/fcn_vgg16.py, ade_unet.py).
+Result    mIoU not measured yet
+Run       python download.py ade20k && python train_ade20k.py                  # fetches VGG-16's weights
+          python train_ade20k.py --model ade_unet --optimizer rmsprop
+          python train_ade20k.py --compare-optimizers                          # all three: one figure, one table
+          python train_ade20k.py --epochs 10 --steps 100 --val-steps 40 --lr 1e-3 --count-other    # as the project
+          python train_ade20k.py --dataset shapes --no-pretrained --epochs 3   # needs no download
+"""
+
+from typing import Literal
+
+import torch
+
+from common.augment import random_hflip
+from common.cli import cli
+from common.compare import compare_variants
+from common.datasets import Size, load
+from common.engine import fit, score
+from common.errors import UserError
+from common.loader import Loader
+from common.losses import CrossEntropy
+from common.models import build
+from common.run import Run
+
+OPTIMIZERS = {  # each with the learning rate that it needs here
+    "rmsprop": (torch.optim.RMSprop, 1e-4),
+    "adamw": (torch.optim.AdamW, 1e-4),
+    "adam": (torch.optim.Adam, 1e-4),
+}
+VARIANTS = {name: {"optimizer": name, "compare_optimizers": False} for name in OPTIMIZERS}  # what is compared
+
+
+def main(
+    dataset: str = "ade20k",  # voc2007, voc2012, pets, ade20k, drinks or shapes
+    count_other: bool = False,  # make ADE20K's label 0, "other", a class of its own instead of void
+    image_size: Size = 128,  # that every image is resized to, pixels; 120x160 is height x width
+    epochs: int = 20,  # how often training and validation take turns
+    steps: int = 0,  # batches in an epoch, at most; 0 takes every image
+    val_steps: int = 0,  # the same in validation
+    batch_size: int = 5,  # images per step
+    model: Literal["fcn_vgg16", "ade_unet"] = "fcn_vgg16",  # network
+    pretrained: bool = True,  # ImageNet weights for VGG-16; the U-Net always starts from random ones
+    optimizer: Literal["rmsprop", "adamw", "adam"] = "adam",  # how gradients become steps
+    lr: float = 0.0,  # learning rate; 0 takes the optimizer's own
+    compare_optimizers: bool = False,  # each optimizer in turn, from the same weights and with the same batches
+    run: Run = Run(),
+):
+    if compare_optimizers:
+        return compare_variants(main, VARIANTS, locals(), run)
+    run = run.start(main, locals())
+    if count_other and dataset != "ade20k":
+        raise UserError(f"--count-other is about ADE20K's label 0, which {dataset} does not have; leave it out")
+    train_set, val_set, test_set = load("ade20k_other" if count_other else dataset, image_size, run)
+    train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=[random_hflip], steps=steps)
+    val_loader = Loader(val_set, batch_size, run, steps=val_steps)
+    test_loader = Loader(test_set, batch_size, run)
+
+    network = build(model, train_set.num_classes, pretrained=pretrained, encoder_weights=run.encoder_weights)
+    criterion = CrossEntropy()
+    algorithm, own_lr = OPTIMIZERS[optimizer]
+    optimizer = algorithm(network.parameters(), lr=lr or own_lr)
+
+    fit(network, train_loader, val_loader, criterion, optimizer, epochs=epochs, run=run)
+    return score(network, test_loader, criterion, run)
+
+
+if __name__ == "__main__":
+    cli(main)
