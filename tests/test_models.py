@@ -21,7 +21,7 @@ CASES = {
     "fcn_vgg16": ({"pretrained": False}, 15_022_863, 15_022_863),
     "unet": ({}, 31_038_933, 31_038_933),
     "resnet_v2_fcn": ({}, 15_241_333, 15_241_333),
-    "encoder_fcn": (RESNET | {"freeze_encoder": True}, 12_764_565, 1_588_053),
+    "encoder_fcn": (RESNET | {"freeze_encoder": True}, 13_944_213, 2_767_701),
     "encoder_unet": (RESNET, 14_321_781, 14_321_781),
     "fcn8s": (RESNET, 11_209_503, 11_209_503),
     "segnet": (RESNET, 12_538_261, 12_538_261),

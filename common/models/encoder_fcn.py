@@ -12,10 +12,12 @@ from common.models.encoder_decoder import EncoderDecoder
 from common.models.layers import xavier_init
 
 
-class Deconvolutions(nn.Sequential):
-    """Dropout of whole channels, four deconvolutions from the coarsest map to 1/2, and a 1x1 classifier.
+class Deconvolutions(nn.Module):
+    """Four deconvolutions from the coarsest map to 1/2, and a 1x1 classifier.
 
-    A frozen encoder gives thousands of weights the same few hundred maps to learn by heart; dropout makes that harder.
+    Each place of the map gets, beside its own features, their mean over the image (Liu, Rabinovich & Berg, ParseNet:
+    Looking Wider to See Better, arXiv 2015): what ImageNet has taught the encoder to tell apart are whole images.
+    Dropout of channels keeps the decoder from learning the few maps of a frozen encoder by heart.
 
     Args:
         channels: of the encoder's five maps, finest first.
@@ -23,19 +25,22 @@ class Deconvolutions(nn.Sequential):
     """
 
     def __init__(self, channels: list[int], num_classes: int):
-        super().__init__(
-            nn.Dropout2d(0.3),
-            up(channels[-1], 256),  # 1/16
+        super().__init__()
+        self.dropout = nn.Dropout2d(0.3)
+        self.up = nn.Sequential(
+            up(2 * channels[-1], 256),  # 1/16
             up(256, 128),  # 1/8
             up(128, 64),  # 1/4
             up(64, 64),  # 1/2
-            nn.Conv2d(64, num_classes, kernel_size=1),
         )
+        self.classifier = nn.Conv2d(64, num_classes, kernel_size=1)
         xavier_init(self)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Map five maps at strides 2, 4, 8, 16, 32 to logits (B, num_classes, H, W) at stride 2."""
-        return super().forward(features[-1])
+        x = self.dropout(features[-1])
+        mean = x.mean((2, 3), keepdim=True).expand_as(x)
+        return self.classifier(self.up(torch.cat([x, mean], dim=1)))
 
 
 class EncoderFCN(EncoderDecoder):
