@@ -5,7 +5,7 @@ Change    train_voc2012.py, with a choice of five decoders, on Oxford-IIIT Pet, 
           stage ended, where validation stays as it is.
 Result    mIoU not measured yet
 Run       python train_pets.py --model pspnet --encoder mobilenet_v2
-          python train_pets.py --compare          # all five on both MobileNets; one table, one figure
+          python train_pets.py --compare --encoder-weights FOLDER    # all five on both MobileNets: a table, a figure
           python train_pets.py --dataset voc2012 --encoder mobilenet_v1 --encoder-weights FOLDER_OR_FILE
 """
 
@@ -18,9 +18,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from common.augment import random_hflip, random_resized_crop
 from common.cli import cli
 from common.compare import compare_variants
-from common.datasets import Size, load
+from common.datasets import Size, load, pair
 from common.engine import fit, score
-from common.errors import UserError
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import DeepLabV3, Encoder, EncoderUNet, FCN8s, PSPNet, SegNet
@@ -40,7 +39,7 @@ def main(
     image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
     stored_size: Size = 320,  # side of the training images that crops are cut from, pixels; or height x width
     epochs: int = 20,  # passes over the training images with the encoder frozen, at most
-    fine_tune_epochs: int = 20,  # passes with everything trained, at most
+    fine_tune_epochs: int = 20,  # passes with everything trained, at most; 0 leaves out the second stage
     batch_size: int = 16,  # images per step
     lr: float = 1e-3,  # learning rate of the decoder in the first stage
     fine_tune_lr: float = 3e-4,  # learning rate of the decoder in the second stage
@@ -54,9 +53,8 @@ def main(
     if compare:
         return compare_variants(main, PAIRS, locals(), run)
     run = run.start(main, locals())
+    pair(image_size, smallest=STRIDE)
     train_set, val_set, test_set = load(dataset, image_size, run, train_size=stored_size)
-    if min(val_set.image_size) < STRIDE:
-        raise UserError(f"--image-size {image_size} is smaller than the encoder's stride, {STRIDE} pixels")
     augment = [partial(random_resized_crop, size=image_size), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment)
     val_loader = Loader(val_set, batch_size, run)

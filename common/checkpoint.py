@@ -25,6 +25,7 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
         "format": FORMAT,
         "run": run.name,
         "parameters": run.parameters,
+        "seed": run.seed,
         "model": name_of(model),
         "arguments": model.arguments,
         "weights": model.state_dict(),

@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from common import plotting
 from common.errors import UserError
@@ -42,33 +43,51 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
         name = f"{run.name}-{variant}" if run.name else default_name(main, ours, run.seed)
         one = replace(run, name=name, resume=False)
         whole.print(f"\n{variant}, {number} of {len(variants)}")
-        config, test = one.folder / "config.json", one.folder / "test.json"
-        recorded = json.loads(config.read_text())["parameters"] if config.exists() else {}
-        known = recorded != {} and json.loads(json.dumps(ours)).items() <= recorded.items()
+        test, history = one.folder / "test.json", one.folder / "history.csv"
+        known = begun(one.folder / "config.json", ours, whole)
         try:
-            if known and test.exists():
+            if known and test.exists() and history.exists():
                 whole.print(f"{test} is there")
                 results[variant] = json.loads(test.read_text())
             else:
-                results[variant] = main(**ours, run=replace(one, resume=known and one.last_checkpoint.exists()))
-            histories[variant] = list(csv.DictReader(io.StringIO((one.folder / "history.csv").read_text())))
+                if not known:
+                    one.last_checkpoint.unlink(missing_ok=True)  # of other settings
+                results[variant] = main(**ours, run=replace(one, resume=one.last_checkpoint.exists()))
+            histories[variant] = list(csv.DictReader(io.StringIO(history.read_text())))
         except UserError as error:
-            failures.append(f"{variant}: {error}")
-            whole.print(failures[-1])
+            failures.append(variant)
+            whole.print(f"{variant} failed: {error}")
     if results and whole.rank == 0:
         table = [COLUMNS, *(row_of(variant, results[variant], histories[variant]) for variant in results)]
         write_text(whole.folder / "table.csv", "".join(",".join(row) + "\n" for row in table))
-        plotting.plot_comparison(results, histories, whole.plot(), whole.name)
+        rates = {variant: training_rate(histories[variant]) for variant in results}
+        plotting.plot_comparison(results, histories, rates, whole.plot(), whole.name)
         lines = [f"| {' | '.join(row)} |" for row in [table[0], ["---"] * len(COLUMNS), *table[1:]]]
         whole.print("\n" + "\n".join(lines) + f"\n\nsee {whole.plot()} and {whole.folder / 'table.csv'}")
     if failures:
-        raise UserError(f"{len(failures)} of {len(variants)} variants failed; {'; '.join(failures)}")
+        raise UserError(f"{len(failures)} of {len(variants)} variants failed, for reasons above: {', '.join(failures)}")
     return results
 
 
+def begun(config: Path, parameters: dict, run: Run) -> bool:
+    """Return whether `config` tells of a run with these parameters, and with the data, weights and seed of `run`."""
+    try:
+        recorded = json.loads(config.read_text())
+    except (OSError, ValueError):
+        return False
+    same = json.loads(json.dumps(parameters)).items() <= recorded["parameters"].items()
+    settings = ("seed", "precision", "data_root", "encoder_weights")
+    return same and all(str(recorded["run"][key]) == str(getattr(run, key)) for key in settings)
+
+
+def training_rate(history: list[dict]) -> float:
+    """Return the images/s of training, without validation: the median over the epochs of the last stage."""
+    last = history[-1]["stage"]
+    return statistics.median(float(row["train_images_per_second"]) for row in history if row["stage"] == last)
+
+
 def row_of(variant: str, result: dict, history: list[dict]) -> list[str]:
-    """Return the table's row of a variant; images/s are those of training, without validation, in its last stage."""
-    rates = [float(row["train_images_per_second"]) for row in history if row["stage"] == history[-1]["stage"]]
+    """Return the table's row of a variant."""
     return [
         variant,
         f"{result['parameters'] / 1e6:.2f} M",
@@ -76,6 +95,6 @@ def row_of(variant: str, result: dict, history: list[dict]) -> list[str]:
         f"{result['scores'][PIXEL_ACCURACY]:.3f}",
         f"{result['scores'][MIOU]:.3f}",
         f"{result['floor'][MIOU]:.3f}",
-        f"{statistics.median(rates):.1f}",
+        f"{training_rate(history):.1f}",
         f"{sum(float(row['seconds']) for row in history) / 60:.1f}",
     ]

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from common import checkpoint, plotting
+from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
 from common.files import uninterrupted, write_json, write_text
 from common.loader import Loader
@@ -104,7 +105,7 @@ def fit(
         model: any module from images (B, 3, H, W) to logits (B, num_classes, H, W); moved to the run's device.
         criterion: from (logits, masks) to (total, weight), see `common.losses`.
         scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
-        epochs: how often the training set is seen.
+        epochs: how often the training set is seen; with 0, a stage after the first is left out.
         patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
         before: what an earlier `fit` of the same run returned, if training has stages. Epochs are counted on, the best
             is sought among all, and `--resume` passes over stages that are finished.
@@ -115,6 +116,8 @@ def fit(
     Raises:
         UserError: nothing to train, a checkpoint that does not fit, a loss that is not finite.
     """
+    if epochs < 1 and before:
+        return list(before)
     if epochs < 1:
         raise UserError(f"--epochs {epochs} must be at least 1")
     model.to(run.device, memory_format=torch.channels_last)
@@ -123,9 +126,11 @@ def fit(
     if run.resume:
         kept = checkpoint.load(run.last_checkpoint).get("history") or [{"stage": stage}]
         if kept[-1]["stage"] > stage:
+            run.print(f"stage {stage} is finished")
+            checkpoint.load_weights(model, checkpoint.load(run.best_checkpoint), run.best_checkpoint)
             return [row for row in kept if row["stage"] <= stage]
         if kept[-1]["stage"] == stage:
-            history = resume(model, optimizer, scheduler, train_loader, run)
+            history = resume(model, optimizer, scheduler, val_loader.data, run)
     elif run.last_checkpoint.exists() and not before:
         run.print(f"starting over: {run.last_checkpoint} will be replaced (--resume goes on from it)")
     if train_loader.augment and run.rank == 0 and not before:
@@ -156,7 +161,7 @@ def fit(
                     kept = f"; {run.last_checkpoint} holds the {len(history)} epochs before" if history else ""
                     raise UserError(
                         f"the loss is {row['train_loss']:.3g} in training and {row['val_loss']:.3g} in validation in "
-                        f"epoch {epoch}, at learning rate {row['lr']:.2g}; try a smaller --lr{kept}"
+                        f"epoch {epoch}, at learning rate {row['lr']:.2g}; try a smaller one{kept}"
                     )
                 if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(row["val_miou"])
@@ -164,7 +169,7 @@ def fit(
                 with uninterrupted():  # in memory and on disk, or neither
                     history.append(row)
                     if run.rank == 0:
-                        keep(model, optimizer, scheduler, history, train_loader, run)
+                        keep(model, optimizer, scheduler, history, val_loader.data, run)
                 bar.clear()
                 run.print(epoch_line(history, epochs))
                 if log:
@@ -200,14 +205,14 @@ def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run)
     """Score `model` on the test set, once: print a table, write runs/<run>/test.json, draw some predictions.
 
     Returns:
-        What test.json holds: every score of `common.metrics` under "scores", the same for predicting background
-        everywhere under "floor", the IoU per class (None for a class in neither target nor prediction), the loss.
+        What test.json holds: every score of `common.metrics` under "scores", the same for predicting the most frequent
+        class everywhere under "floor", the IoU per class (None for a class in neither target nor prediction), the loss.
     """
     loss, matrix = evaluate(model, test_loader, criterion, run)
     data, floor = test_loader.data, matrix.floor()
     scores, floor_scores = matrix.scores(), floor.scores()
     iou = {name: None if math.isnan(v) else v for name, v in zip(data.classes, matrix.iou().tolist(), strict=True)}
-    present = int(matrix.present().sum())
+    present, most_frequent = int(matrix.present().sum()), f"all {data.classes[matrix.most_frequent()]}"
     result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size}
     result |= {"parameters": count_parameters(model), "loss": loss, "scores": scores, "floor": floor_scores}
     result |= {"classes_in_target": present, "iou": iou}
@@ -216,7 +221,7 @@ def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run)
         plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))
 
     height, width = data.image_size
-    run.print(f"\n{data.dataset} test, {len(data)} images at {height}x{width}{'score':>25}{'all background':>18}")
+    run.print(f"\n{data.dataset} test, {len(data)} images at {height}x{width}{'score':>25}{most_frequent:>18}")
     for name, value in scores.items():
         run.print(f"  {name:<45}{value:>14.4f}{floor_scores[name]:>18.4f}")
     run.print("  IoU: " + ", ".join(f"{name} {value:.2f}" for name, value in iou.items() if value is not None))
@@ -233,18 +238,23 @@ def keep(
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
     history: list[dict],
-    train_loader: Loader,
+    data: SegmentationSet,
     run: Run,
 ) -> None:
     """Write what the last epoch left: history.csv, last_<run>.pt, and best_<run>.pt if it is the best.
 
     A kill in between loses nothing: `resume` makes the others from last_<run>.pt.
     """
-    contents = checkpoint.describe(model, train_loader.data, run, history)
+    contents = checkpoint.describe(model, data, run, history)
     state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler and scheduler.state_dict(), "history": history}
     checkpoint.save(run.last_checkpoint, contents | state)
     if best_row(history) is history[-1]:
         checkpoint.save(run.best_checkpoint, contents)
+    write_history(history, run)
+
+
+def write_history(history: list[dict], run: Run) -> None:
+    """Write history.csv."""
     text = io.StringIO()
     writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
     writer.writeheader()
@@ -256,7 +266,7 @@ def resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
-    train_loader: Loader,
+    data: SegmentationSet,
     run: Run,
 ) -> list[dict]:
     """Load last_<run>.pt into model, optimizer and scheduler; return its history.
@@ -266,10 +276,10 @@ def resume(
     """
     path = run.last_checkpoint
     contents = checkpoint.load(path)
-    if not {"optimizer", "scheduler", "history", "parameters"} <= contents.keys():
+    if not {"optimizer", "scheduler", "history", "parameters", "seed"} <= contents.keys():
         raise UserError(f"{path} holds a model, but not the state of its training; it cannot be resumed")
     checkpoint.load_weights(model, contents, path)
-    theirs, ours = contents["parameters"], run.parameters
+    theirs, ours = contents["parameters"] | {"seed": contents["seed"]}, run.parameters | {"seed": run.seed}
     scheduled = scheduler and not isinstance(scheduler, ReduceLROnPlateau)  # drawn over all epochs
     for key in sorted(theirs.keys() | ours.keys()):
         free = key == "patience" or (key.endswith("epochs") and not scheduled)
@@ -286,8 +296,10 @@ def resume(
     if scheduler:
         scheduler.load_state_dict(contents["scheduler"])
     history = contents["history"]
+    if run.rank == 0:
+        write_history(history, run)
     if run.rank == 0 and best_row(history) is history[-1]:
-        checkpoint.save(run.best_checkpoint, checkpoint.describe(model, train_loader.data, run, history))
+        checkpoint.save(run.best_checkpoint, checkpoint.describe(model, data, run, history))
     if not run.best_checkpoint.exists():
         raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
     run.print(f"resuming {path} after epoch {len(history)}")

@@ -51,13 +51,17 @@ class ConfusionMatrix:
             total._images.append(images)
         return total
 
+    def most_frequent(self) -> int:
+        """Return the class of most pixels in the target."""
+        return int(self.counts[:-1].sum(1).argmax())
+
     def floor(self) -> "ConfusionMatrix":
-        """Return the matrix of the same target if class 0 had been predicted everywhere."""
-        floor = ConfusionMatrix(self.counts.shape[1], self.counts.device)
-        floor.counts[:, 0] = self.counts.sum(1)
+        """Return the matrix of the same target if its most frequent class had been predicted everywhere."""
+        floor, most = ConfusionMatrix(self.counts.shape[1], self.counts.device), self.most_frequent()
+        floor.counts[:, most] = self.counts.sum(1)
         target = self.images[:, 1]
         hit, predicted = torch.zeros_like(target), torch.zeros_like(target)
-        hit[:, 0], predicted[:, 0] = target[:, 0], target.sum(1)
+        hit[:, most], predicted[:, most] = target[:, most], target.sum(1)
         floor._images = [torch.stack([hit, target, predicted], dim=1)]
         return floor
 

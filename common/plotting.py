@@ -58,12 +58,15 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
     save(figure, path)
 
 
-def plot_comparison(results: dict[str, dict], histories: dict[str, list[dict]], path: Path, title: str) -> None:
+def plot_comparison(
+    results: dict[str, dict], histories: dict[str, list[dict]], rates: dict[str, float], path: Path, title: str
+) -> None:
     """Draw the validation curves of several runs over each other, and their test mIoU over their speed.
 
     Args:
         results: what `score` returned, by the name of the run.
         histories: rows of history.csv, by the name of the run.
+        rates: images/s in training, by the name of the run.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle(title)
@@ -74,8 +77,7 @@ def plot_comparison(results: dict[str, dict], histories: dict[str, list[dict]], 
         epochs = [int(row["epoch"]) for row in histories[name]]
         for axis, key in zip(axes, panels, strict=False):
             axis.plot(epochs, [float(row[f"val_{key}"]) for row in histories[name]], color=color, label=name)
-        rate = np.median([float(row["train_images_per_second"]) for row in histories[name]])
-        axes[3].plot(rate, result["scores"][MIOU], "o", color=color, markersize=9)
+        axes[3].plot(rates[name], result["scores"][MIOU], "o", color=color, markersize=9)
     for axis, label in zip(axes, panels.values(), strict=False):
         axis.set(xlabel="epoch", ylabel=f"{label} (validation)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -34,7 +34,7 @@ class Run:
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto takes bf16 where the processor is fast at it
     data_root: Path = Path("data")  # folder that download.py filled
     cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
-    encoder_weights: str = ""  # local file, or folder, with the encoder's ImageNet weights, if there is no network
+    encoder_weights: str = ""  # file or folder with ImageNet weights, without a network and for mobilenet_v1
     resume: bool = False  # go on from last_<name>.pt
     compile: bool = False  # compile the model with torch.compile
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/

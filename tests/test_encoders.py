@@ -92,8 +92,16 @@ def test_the_weights_file_is_found_in_a_folder(tmp_path):
     torch.save(official("mobilenet_v2"), tmp_path / "mobilenet_v2-7ebf99e0.pth")
     encoder = build_encoder("mobilenet_v1", weights=tmp_path)
     assert torch.equal(encoder.network.conv1.weight, contents["conv1.weight"])
-    with pytest.raises(UserError, match=r"should hold one file called resnet18\*\.pth; there: none"):
+    torch.save(contents, tmp_path / "mobilenet_v1_other.pth")
+    with pytest.raises(UserError, match=r"should hold one file called mobilenet_v1\*\.pth; there: mobilenet_v1_1\.0"):
+        build_encoder("mobilenet_v1", weights=tmp_path)
+
+
+def test_what_a_folder_lacks_is_downloaded(tmp_path, offline):
+    with pytest.raises(UserError, match="resnet18-"):
         build_encoder("resnet18", weights=tmp_path)
+    with pytest.raises(UserError, match=r"torchvision has no weights of mobilenet_v1"):
+        build_encoder("mobilenet_v1", weights=tmp_path)
 
 
 def test_mobilenet_v1_sees_images_from_minus_one_to_one():

@@ -93,10 +93,12 @@ def test_a_split_of_void_alone_has_no_score_and_no_error():
     assert matrix.scores()["pixel accuracy, void as background"] == 1
 
 
-def test_the_floor_is_the_score_of_predicting_background_everywhere():
+def test_the_floor_is_the_score_of_predicting_the_most_frequent_class_everywhere():
     prediction, target = random_case(2)
-    expected = matrix_of(torch.zeros_like(prediction), target).scores()
-    assert matrix_of(prediction, target).floor().scores() == expected
+    for most in (0, 2):
+        target[0] = most
+        expected = matrix_of(torch.full_like(prediction, most), target).scores()
+        assert matrix_of(prediction, target).floor().scores() == expected
 
 
 def test_counts_beyond_two_to_the_31_stay_exact():

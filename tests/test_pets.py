@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,8 @@ def test_a_stage_ends_when_validation_stays_as_it_is_and_the_rate_falls_before(p
     [
         (["--model", "segnets"], "invalid choice: 'segnets'"),
         (["--encoder", "alexnet"], "invalid choice: 'alexnet'"),
-        (["--image-size", "16"], "--image-size 16 is smaller than the encoder's stride, 32 pixels"),
+        (["--image-size", "16x40"], "--image-size 16x40 is not possible; a side has 32 to 16384 pixels"),
+        (["--stored-size", "0"], "--stored-size 0 is not possible"),
         (["--model", "pspnet", "--batch-size", "1"], "a batch has one image, which the network shrinks or pools"),
         (["--model", "deeplabv3", "--batch-size", "1"], "a batch has one image, which the network shrinks or pools"),
     ],
@@ -168,12 +170,61 @@ def test_a_comparison_runs_what_is_missing_and_goes_on_where_it_was(pets_root, m
     assert "| slow |" in text and Path("plots/broken.png").stat().st_size > 10_000
 
 
-def test_a_variant_that_fails_is_named_at_the_end_and_left_out(pets_root):
+def test_a_variant_that_fails_is_named_at_the_end_and_left_out(pets_root, capsys):
     parameters = {"dataset": "pets", "image_size": 32, "epochs": 1}
     run = Run(device="cpu", name="c", data_root=pets_root)
-    with pytest.raises(UserError, match=r"1 of 2 variants failed; bad: --batch-size 0 must"):
+    with pytest.raises(UserError, match=r"1 of 2 variants failed, for reasons above: bad"):
         compare_variants(train.main, {"bad": {"batch_size": 0}, "good": {"batch_size": 8}}, parameters, run)
     assert "good" in Path("runs/c/table.csv").read_text() and "bad" not in Path("runs/c/table.csv").read_text()
+    assert "bad failed: --batch-size 0 must be at least 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", ["seed", "lr", "data", "damaged record", "no history"])
+def test_a_comparison_takes_nothing_that_is_not_its_own(pets_root, change, capsys):
+    parameters = {"dataset": "pets", "image_size": 32, "epochs": 1, "lr": 1e-3}
+    run = Run(device="cpu", name="c", data_root=pets_root)
+    compare_variants(train.main, {"one": {"batch_size": 8}}, parameters, run)
+    if change == "seed":
+        run = replace(run, seed=1)
+    if change == "lr":
+        parameters["lr"] = 1e-2
+    if change == "data":
+        run = replace(run, data_root=pets_root / "../data")
+    if change == "damaged record":
+        Path("runs/c-one/config.json").write_text("")
+    if change == "no history":
+        Path("runs/c-one/history.csv").unlink()
+    capsys.readouterr()
+    compare_variants(train.main, {"one": {"batch_size": 8}}, parameters, run)
+    text = capsys.readouterr().out
+    assert "is there" not in text
+    assert ("resuming" in text) == (change == "no history") and ("epoch 1/1" in text) == (change != "no history")
+
+
+def test_the_second_stage_can_be_left_out_and_added_later(pets_root, capsys):
+    settings = SMALL | {"model": "fcn", "epochs": 2, "batch_size": 8}
+    run = Run(device="cpu", precision="fp32", name="t", data_root=pets_root)
+    train_pets.main(**settings, fine_tune_epochs=0, run=run)
+    frozen = checkpoint.load(Path("last_t.pt"))
+    assert len(frozen["history"]) == 2
+    train_pets.main(**settings, fine_tune_epochs=1, run=replace(run, resume=True))
+    assert [row["stage"] for row in checkpoint.load(Path("last_t.pt"))["history"]] == [1, 1, 2]
+    capsys.readouterr()
+    train_pets.main(**settings, fine_tune_epochs=0, run=replace(run, resume=True))
+    assert "stage 1 is finished" in capsys.readouterr().out
+
+
+def test_the_floor_is_of_the_most_frequent_class_and_named(pets_root, capsys):
+    result = train.main("pets", image_size=32, epochs=1, run=Run(device="cpu", data_root=pets_root))
+    masks = load("pets", 32, started(data_root=pets_root))[2].masks
+    assert result["floor"]["pixel accuracy"] == pytest.approx((masks == 1).float().mean().item())
+    assert "all background" in capsys.readouterr().out
+
+
+def test_a_checkpoint_knows_the_size_that_the_network_was_validated_at(pets_root):
+    settings = SMALL | {"model": "fcn", "image_size": (40, 56), "epochs": 1, "fine_tune_epochs": 0}
+    train_pets.main(**settings, run=Run(device="cpu", name="t", data_root=pets_root))
+    assert checkpoint.load(Path("best_t.pt"))["image_size"] == [40, 56]
 
 
 @pytest.mark.slow

@@ -48,7 +48,8 @@ def load(
     """
     if dataset not in SOURCES:
         raise UserError(f"--dataset {dataset} is not known; choose one of {', '.join(SOURCES)}")
-    sizes = {"train": pair(train_size or image_size), "val": pair(image_size), "test": pair(image_size)}
+    size = pair(image_size)
+    sizes = {"train": size if train_size is None else pair(train_size, "--stored-size"), "val": size, "test": size}
     with run.first():
         source = SOURCES[dataset](Path(run.data_root))
         sets = [
@@ -69,16 +70,18 @@ def load(
     return tuple(sets)
 
 
-def pair(size: Size) -> tuple[int, int]:
+def pair(size: Size, flag: str = "--image-size", smallest: int = 1) -> tuple[int, int]:
     """Return height and width.
 
+    Args:
+        flag: what the user calls it.
+        smallest: number of pixels that a side needs.
+
     Raises:
-        UserError: one of them is less than a pixel, or more than any picture has.
+        UserError: a side has less than that, or more than any picture has.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    given = size if isinstance(size, int) else f"{height}x{width}"
-    if min(height, width) < 1:
-        raise UserError(f"--image-size {given} must be at least 1 pixel")
-    if max(height, width) > 2**14:
-        raise UserError(f"--image-size {given} must be at most {2**14} pixels")
+    if not smallest <= min(height, width) <= max(height, width) <= 2**14:
+        given = size if isinstance(size, int) else f"{height}x{width}"
+        raise UserError(f"{flag} {given} is not possible; a side has {smallest} to {2**14} pixels")
     return height, width

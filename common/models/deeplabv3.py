@@ -1,7 +1,7 @@
 """DeepLabV3: convolutions with holes look at the same map from near and far.
 
 Chen, Papandreou, Schroff & Adam, Rethinking Atrous Convolution for Semantic Image Segmentation, arXiv 2017, on any
-encoder.
+encoder; without the multi-grid, which is about the bottleneck units of its ResNets.
 """
 
 import torch

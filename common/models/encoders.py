@@ -166,22 +166,23 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
     Args:
         name: a key of `ENCODERS`.
         pretrained: start from ImageNet weights, else from random ones.
-        weights: a local file with them, or a folder with a file whose name begins with the encoder's; by default
-            torchvision's are downloaded, once.
+        weights: a local file with them, or a folder with a file whose name begins with the encoder's. By default, and
+            where a folder has none, torchvision's are downloaded, once.
 
     Raises:
         UserError: weights that are missing, damaged, of another network, or cannot be downloaded.
     """
     if weights and not pretrained:
         raise UserError("--encoder-weights and --no-pretrained exclude each other; leave out one of them")
-    if pretrained and not weights and name == "mobilenet_v1":
+    path = local_file(Path(weights), name) if weights else None
+    if pretrained and not path and name == "mobilenet_v1":
         raise UserError(
-            "torchvision has no weights of mobilenet_v1 to download; name a file of them with --encoder-weights, or "
-            "start from random weights with --no-pretrained"
+            "torchvision has no weights of mobilenet_v1 to download; name a file of them, or a folder with a file "
+            "mobilenet_v1*.pth, by --encoder-weights, or start from random weights with --no-pretrained"
         )
     encoder = ENCODERS[name]()
     if pretrained:
-        path = local_file(Path(weights), name) if weights else download(name)
+        path = path or download(name)
         # torchvision's VGG and MobileNetV2 keep what is used here under "features".
         tensors = {
             key.removeprefix("features."): value
@@ -192,12 +193,12 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
     return encoder
 
 
-def local_file(path: Path, name: str) -> Path:
-    """Return `path`, or, if it is a folder, the file in it with weights of the encoder called `name`."""
+def local_file(path: Path, name: str) -> Path | None:
+    """Return `path`, or, if it is a folder, the file in it with weights of the encoder called `name`, if any."""
     if not path.is_dir():
         return path
     found = sorted(file for file in path.iterdir() if file.name.startswith(name) and file.suffix in (".pth", ".pt"))
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
         raise UserError(f"--encoder-weights {path} should hold one file called {name}*.pth; there: {names}")
-    return found[0]
+    return found[0] if found else None

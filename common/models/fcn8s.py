@@ -1,7 +1,8 @@
 """FCN8s: classes are scored at three strides, and the scores summed from coarse to fine.
 
 Long, Shelhamer & Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015, on any encoder. The
-paper's fc6 and fc7, VGG-16's classifier turned into convolutions, have no counterpart in other encoders: left out.
+paper's fc6 and fc7, VGG-16's classifier turned into convolutions, have no counterpart in other encoders: left out. All
+three scores are trained at once, from random weights, where the paper adds them one after the other, from zero.
 """
 
 import torch
