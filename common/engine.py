@@ -124,13 +124,14 @@ def fit(
     criterion.to(run.device)
     history, stage = list(before), before[-1]["stage"] + 1 if before else 1
     if run.resume:
-        kept = checkpoint.load(run.last_checkpoint).get("history") or [{"stage": stage}]
+        contents = checkpoint.load(run.last_checkpoint)
+        kept = contents.get("history") or [{"stage": stage}]
         if kept[-1]["stage"] > stage:
             run.print(f"stage {stage} is finished")
             checkpoint.load_weights(model, checkpoint.load(run.best_checkpoint), run.best_checkpoint)
             return [row for row in kept if row["stage"] <= stage]
         if kept[-1]["stage"] == stage:
-            history = resume(model, optimizer, scheduler, val_loader.data, run)
+            history = resume(contents, model, optimizer, scheduler, val_loader.data, run)
     elif run.last_checkpoint.exists() and not before:
         run.print(f"starting over: {run.last_checkpoint} will be replaced (--resume goes on from it)")
     if train_loader.augment and run.rank == 0 and not before:
@@ -263,19 +264,19 @@ def write_history(history: list[dict], run: Run) -> None:
 
 
 def resume(
+    contents: dict,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
     data: SegmentationSet,
     run: Run,
 ) -> list[dict]:
-    """Load last_<run>.pt into model, optimizer and scheduler; return its history.
+    """Put the contents of last_<run>.pt into model, optimizer and scheduler; return its history.
 
     Raises:
-        UserError: it is damaged, of another model or optimizer, or was trained with other parameters than this run has.
+        UserError: it is of another model or optimizer, or was trained with other parameters than this run has.
     """
     path = run.last_checkpoint
-    contents = checkpoint.load(path)
     if not {"optimizer", "scheduler", "history", "parameters", "seed"} <= contents.keys():
         raise UserError(f"{path} holds a model, but not the state of its training; it cannot be resumed")
     checkpoint.load_weights(model, contents, path)
