@@ -3,6 +3,7 @@
 Run       python download.py                          # VOC 2007: all that train.py needs
           python download.py voc2012
           python download.py voc2007 --from-archive ~/Downloads/VOCtest_06-Nov-2007.tar    # fetched by hand
+          python download.py drinks                   # says where they are; nothing but a browser can fetch them
 """
 
 import argparse
@@ -50,7 +51,9 @@ class Dataset:
     size: str  # of the download
     terms: str
     folder: str  # below the data root
-    archives: tuple[Archive, ...]
+    archives: tuple[Archive, ...] = ()
+    page: str = ""  # where a browser fetches it, if nothing else can
+    markers: tuple[str, ...] = ()  # files at the top of such a set, by which it is found in whatever was fetched
 
 
 VOC_TERMS = "photographs from Flickr, under Flickr's terms of use; for research and teaching"
@@ -116,6 +119,14 @@ DATASETS = {
         "release_test",
         (Archive((f"{ADE_HOST}/release_test.zip",)),),
     ),
+    "drinks": Dataset(
+        "1000 + 50 photographs of three drinks, outlined by polygons",
+        "manual",
+        "their author states none; ask before you pass them on",
+        "drinks",
+        page="https://drive.google.com/file/d/1AdMbVK110IKLG7wJKhga2N2fitV1bVPA",
+        markers=("segmentation_train.json", "segmentation_test.json"),
+    ),
 }
 
 
@@ -130,7 +141,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("dataset", nargs="?", default="voc2007", choices=DATASETS, help="which set [voc2007]")
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder to put it in [data]")
     parser.add_argument("--from-archive", type=Path, action="append", default=[], metavar="FILE",
-                        help="use this file, fetched by hand, instead of downloading it; may be repeated")  # fmt: skip
+                        help="use this file, fetched by hand, instead of downloading it; may be repeated, "
+                             "and for drinks be a folder")  # fmt: skip
     parser.add_argument("--mirror", default="", metavar="URL", help="an address to try first, such as a classroom's")
     options = parser.parse_args(argv)
     if not hasattr(tarfile, "data_filter"):
@@ -161,6 +173,8 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
     """
     data = DATASETS[name]
     print(f"{name}: {data.title}. Terms: {data.terms}.")
+    if data.page:
+        return take(name, root, local)
     for path in local:
         if path.name not in [archive.name for archive in data.archives]:
             known = " or ".join(archive.name for archive in data.archives)
@@ -171,7 +185,7 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
             place.mkdir(parents=True, exist_ok=True)
             done = place / f".{archive.name}.done"  # written last: an interrupted extraction has none
             if done.exists() and (root / data.folder).is_dir():
-                print(f"{archive.name}: already there")
+                print(f"{archive.name}: already there; delete {done} to unpack it again")
                 continue
             given = [path for path in local if path.name == archive.name]
             path = given[0] if given else fetch(archive, place, mirror)
@@ -181,11 +195,52 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
                 raise UserError(f"{path} is not the official file: {problem}")
             if not archive.md5:
                 record(path, place)
-            extract(path, place)
+            try:
+                extract(path, place, holds=str(Path(data.folder).relative_to(archive.into or ".")))
+            except UserError:
+                if not archive.md5:
+                    (place / f"{path.name}.sha256").unlink(missing_ok=True)  # of a file that was none of ours
+                raise
             done.touch()
             if not given:
                 path.unlink()  # the images are there; the archive would double the space
     print(f"{name} is in {root / data.folder}")
+
+
+def take(name: str, root: Path, local: list[Path]) -> None:
+    """Bring the data set `name`, which only a browser can fetch, below `root` from an archive or folder in `local`.
+
+    Raises:
+        UserError: nothing was given; the message says what to fetch and how to go on. Or the set is not in it.
+    """
+    data = DATASETS[name]
+    place, staging = root / data.folder, root / f".{data.folder}.unpacking"
+    if all((place / marker).is_file() for marker in data.markers):
+        return print(f"{name} is in {place} already")
+    if len(local) != 1:
+        raise UserError(
+            f"{name} has no address that a program can fetch; open {data.page} in a browser, and run\n"
+            f"  python download.py {name} --from-archive path/to/what/you/fetched    (a zip, a tar or a folder)"
+        )
+    if not local[0].exists():
+        raise UserError(f"{local[0]} is missing; give --from-archive what you fetched")
+    with writing(root):
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            if not (given := local[0]).is_dir():
+                extract(given, given := staging / "archive")
+            found = next((path.parent for path in sorted(given.rglob(data.markers[0]))), given)
+            if missing := [marker for marker in data.markers if not (found / marker).is_file()]:
+                raise UserError(f"{local[0]} holds no {missing[0]}; is it {name}?")
+            if place.is_dir() and any(place.iterdir()):
+                raise UserError(f"{place} holds something else; move it away")
+            shutil.copytree(found, staging / "set", ignore=lambda _, names: {staging.name} & {*names})
+            if place.is_dir():
+                place.rmdir()
+            os.replace(staging / "set", place)  # whole or not at all
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    print(f"{name} is in {place}")
 
 
 def fetch(archive: Archive, root: Path, mirror: str = "") -> Path:
@@ -231,15 +286,17 @@ def download(url: str, partial: Path) -> None:
         OSError: (URLError and HTTPError are OSErrors) the address does not answer, stalls, or breaks off early.
     """
     have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "download.py"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
+    whole = urllib.request.Request(url, headers={"User-Agent": "download.py"})
+    rest = urllib.request.Request(url, headers={"User-Agent": "download.py", "Range": f"bytes={have}-"})
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+        response = urllib.request.urlopen(rest if have else whole, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and have:  # nothing after the last byte: the partial file is whole, or of another file
             return
-        raise
+        if not have:
+            raise
+        response = urllib.request.urlopen(whole, timeout=TIMEOUT)  # some servers have an error for every Range
     with response:
         if response.status != 206:  # the server starts from the beginning, so do we
             have = 0
@@ -252,25 +309,25 @@ def download(url: str, partial: Path) -> None:
             open(partial, "ab" if have else "wb") as file,
             tqdm(total=total, initial=have, desc=partial.stem, unit="B", unit_scale=True, unit_divisor=1024) as bar,
         ):
-            while block := response.read(BLOCK):
+            while block := response.read1(BLOCK):  # what has come, so that a stall costs nothing
                 file.write(block)
                 bar.update(len(block))
         if total and partial.stat().st_size < total:
             raise OSError(f"broke off after {partial.stat().st_size} of {total} bytes; run the command again to go on")
 
 
-def extract(archive: Path, root: Path) -> None:
-    """Unpack `archive` (tar, tar.gz or zip) into `root`; nothing may land outside it.
+def extract(archive: Path, root: Path, holds: str = ".") -> None:
+    """Unpack `archive` (tar, tar.gz or zip), which holds a folder `holds`, into `root`; nothing may land outside it.
 
     Files are unpacked beside their place and moved there one by one.
 
     Raises:
-        UserError: the archive is damaged, or holds a path that would leave `root`.
+        UserError: the archive is damaged or another one, or holds a path that would leave `root`.
     """
     staging = root / f".{archive.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        if archive.suffix == ".zip":
+        if archive.suffix.lower() == ".zip" or zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as file:
                 members = file.infolist()
                 for member in members:
@@ -282,11 +339,20 @@ def extract(archive: Path, root: Path) -> None:
         else:
             with tarfile.open(archive) as file:
                 for member in tqdm(file, desc=f"unpacking {archive.name}", unit=" files"):
-                    file.extract(member, staging, filter="data")  # refuses paths and links that lead outside
+                    if not member.isreg() and not member.isdir():
+                        raise UserError(f"{archive} holds {member.name}, a link or a device; no data set has any")
+                    file.extract(member, staging, filter="data")  # refuses paths that lead outside
+        if not (staging / holds).is_dir():
+            raise UserError(f"{archive} holds no folder {holds}; is it the right file?")
     except tarfile.FilterError as error:
         raise UserError(f"{archive} would write outside its folder ({error}); it was not unpacked") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"{archive} is damaged ({error}); delete it and run the command again") from None
+    except UserError:
+        raise
+    except Exception as error:  # which one depends on where the damage is
+        if isinstance(error, OSError) and error.errno:  # the disk's, not the archive's
+            raise
+        reason = "neither a zip nor a tar" if "\n" in str(error) else str(error) or type(error).__name__
+        raise UserError(f"{archive} is damaged ({reason}); put a whole one in its place and run this again") from None
     else:
         for path in sorted(staging.rglob("*")):
             place = root / path.relative_to(staging)
@@ -342,6 +408,8 @@ def writing(root: Path):
     """Turn a disk that is full or cannot be written into a sentence."""
     try:
         yield
+    except shutil.Error as error:  # a list of all files that could not be copied
+        raise UserError(f"cannot write to {root}: {error.args[0][0][2]}") from error
     except OSError as error:
         raise UserError(f"cannot write to {root}: {error.strerror or error}") from error
 

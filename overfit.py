@@ -26,7 +26,7 @@ ENOUGH = 0.99  # mIoU over the classes in the image
 
 
 def main(
-    dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks or shapes
+    dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     image_size: Size = 224,  # side of the square that the image is resized to, pixels; 120x160 is height x width
     image: int = 0,  # which training image to learn
     model: Model = "encoder_unet",  # network, always from random weights
@@ -48,7 +48,7 @@ def main(
     network.to(run.device)
     criterion = CrossEntropy()
     epochs = -(-steps // STEPS_PER_EPOCH)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * STEPS_PER_EPOCH)
 
     both = train_set.select([image, (image + 1) % len(train_set)])

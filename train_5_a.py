@@ -22,7 +22,7 @@ from common.run import Run
 
 
 def main(
-    dataset: str = "voc2007",  # voc2007, voc2012, pets, ade20k, drinks or shapes
+    dataset: str = "voc2007",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     image_size: Size = 224,  # side of the square that every image is resized to, pixels; 120x160 is height x width
     epochs: int = 60,  # passes over the training images, at most
     batch_size: int = 16,  # images per step
@@ -40,7 +40,7 @@ def main(
 
     model = DilatedFCN(train_set.num_classes)
     criterion = CrossEntropy(class_weights(train_set))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
 
     fit(model, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)

@@ -2,7 +2,8 @@
 
 Change    train.py, on ADE20K at 128 px, with mirrored images, batches of 5, and the networks of the ADE20K project:
           FCNVGG16 and ADEUNet (common/models/fcn_vgg16.py, ade_unet.py).
-Result    mIoU not measured yet
+Result    not run on ADE20K itself. From random weights on the 660-image part of VOC 2012, 22 epochs: mIoU 0.075 (FCN),
+          0.073 (U-Net), floor 0.045. On the drinks, FCN, 20 epochs: AdamW 0.703, Adam 0.691, RMSprop 0.509, floor 0.213
 Run       python download.py ade20k && python train_ade20k.py                  # fetches VGG-16's weights
           python train_ade20k.py --model ade_unet --optimizer rmsprop
           python train_ade20k.py --compare-optimizers                          # all three: one figure, one table
@@ -36,7 +37,7 @@ VARIANTS = {name: {"optimizer": name, "compare_optimizers": False} for name in O
 
 
 def main(
-    dataset: str = "ade20k",  # voc2007, voc2012, pets, ade20k, drinks or shapes
+    dataset: str = "ade20k",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     count_other: bool = False,  # make ADE20K's label 0, "other", a class of its own instead of void
     image_size: Size = 128,  # that every image is resized to, pixels; 120x160 is height x width
     epochs: int = 20,  # how often training and validation take turns

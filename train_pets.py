@@ -34,7 +34,7 @@ PAIRS = {f"{m}-{e}": {"model": m, "encoder": e, "compare": False} for e in ENCOD
 
 
 def main(
-    dataset: str = "pets",  # voc2007, voc2012, pets, ade20k, drinks or shapes
+    dataset: str = "pets",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     model: Literal["unet", "fcn", "segnet", "pspnet", "deeplabv3"] = "unet",  # architecture of the decoder
     encoder: Encoder = "mobilenet_v2",  # network whose ImageNet features are used
     pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
@@ -64,7 +64,7 @@ def main(
 
     network = NETWORKS[model](encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=True)
     criterion = CrossEntropy()
-    optimizer = torch.optim.AdamW(network.decoder.parameters(), lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(network.decoder.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=plateau)
     settings = {"patience": patience, "run": run}
     history = fit(network, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, **settings)
@@ -74,7 +74,7 @@ def main(
         {"params": network.encoder.parameters(), "lr": encoder_lr},
         {"params": network.decoder.parameters(), "lr": fine_tune_lr},
     ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=plateau)
     settings |= {"epochs": fine_tune_epochs, "before": history}
     fit(network, train_loader, val_loader, criterion, optimizer, scheduler, **settings)

@@ -25,7 +25,7 @@ from common.run import Run
 
 
 def main(
-    dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks or shapes
+    dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
     stored_size: Size = 320,  # side of the training images that crops are cut from, pixels; or height x width
     epochs: int = 20,  # passes over the training images, at most
@@ -52,7 +52,7 @@ def main(
         {"params": model.encoder.parameters(), "lr": encoder_lr},
         {"params": model.decoder.parameters(), "lr": lr},
     ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
 
     fit(model, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)

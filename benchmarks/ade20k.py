@@ -14,7 +14,6 @@ The images are --different scenes under many names (hard links): decoding costs 
 import ctypes
 import os
 import resource
-import statistics
 import sys
 import tempfile
 import time
@@ -23,15 +22,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-import torch
 from PIL import Image
 
+from benchmarks.measure import in_turn
+from benchmarks.step import training_steps
 from common.augment import random_hflip
 from common.cli import cli
 from common.datasets import SegmentationSet, load
 from common.datasets.shapes import draw_scene
+from common.errors import UserError
 from common.loader import Loader
-from common.losses import CrossEntropy
 from common.models import ADEUNet
 from common.run import Run
 
@@ -46,6 +46,8 @@ def main(
     repeats: int = 5,  # training steps measured
     run: Run = Run(),
 ):
+    if min(images, different) < 1:
+        raise UserError("--images and --different must be at least 1")
     run = run.start(main, locals())
     run.cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run.cache_dir, prefix="benchmark-") as folder:
@@ -69,7 +71,8 @@ def main(
         print(f"  all memory    {free_ms:.2f} ms a batch, {1000 * batch_size / free_ms:.0f} images/s")
         print(f"  {cap:>4} MiB      {capped_ms:.2f} ms a batch, {1000 * batch_size / capped_ms:.0f} images/s; "
               f"{read:.0f} MiB came from the disk, forgotten {forgotten} times")  # fmt: skip
-        step_ms = training_step(loader, repeats, run)
+        step = training_steps(ADEUNet(train_set.num_classes), loader, run)
+        step_ms = 1000 * in_turn({"step": step}, repeats, "wall", run)["step"][1]
         print(f"a training step of ADEUNet takes {step_ms:.0f} ms, of which a batch is {free_ms / step_ms:.2%}, "
               f"with the cap {capped_ms / step_ms:.2%}")  # fmt: skip
 
@@ -145,27 +148,6 @@ def cpu_seconds() -> float:
     """Return the processor time of this process and its threads."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
-
-
-def training_step(loader: Loader, repeats: int, run: Run) -> float:
-    """Return the milliseconds of a training step of ADEUNet on a batch of `loader`; the median of several."""
-    model = ADEUNet(loader.data.num_classes).to(run.device, memory_format=torch.channels_last)
-    criterion, optimizer = CrossEntropy(), torch.optim.Adam(model.parameters(), lr=1e-4)
-    wait = torch.cuda.synchronize if run.device.type == "cuda" else lambda: None
-    images, masks = next(iter(loader))
-    times = []
-    for _ in range(repeats + 2):
-        wait()
-        start = time.perf_counter()
-        with run.autocast():
-            logits = model(images)
-        total, weight = criterion(logits.float(), masks)
-        optimizer.zero_grad()
-        (total / weight).backward()
-        optimizer.step()
-        wait()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[2:])
 
 
 if __name__ == "__main__":

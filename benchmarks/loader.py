@@ -1,68 +1,94 @@
-"""What does a batch cost, beside the training step that uses it?
+"""How many images per second does the input pipeline give, in the first epoch and later, and how many elsewhere?
 
 Run       python benchmarks/loader.py
+          python benchmarks/loader.py --augment all      # rotated and cropped as well
 
-Times one batch of the loader (with flips) and one training step of the baseline FCN, in turn, at 224 and batch 16, on a
-generated set as large as VOC 2007's training split; prints both medians, their ratio, and the memory the data takes.
+Goes through the training images without training, in turn with the project's loader and with that of
+benchmarks/reference.py; prints images/s, medians over --repeats epochs, and their ratio. Our first epoch decodes the
+files into an empty cache, later ones read the cache; the reference decodes in every epoch. Then sets a batch against
+the training step of the baseline FCN that uses it. The images are those of VOC 2007 below --data-root, or generated
+ones of their size.
 """
 
-import resource
-import statistics
+import contextlib
+import copy
+import shutil
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import torch
-
-from common.augment import random_hflip
+from benchmarks.measure import Clock, in_turn, peak_memory, print_table
+from benchmarks.reference import OURS, Augment, plain_memory, reference_loader
+from benchmarks.step import training_steps
+from benchmarks.voc_part import voc_part
 from common.cli import cli
-from common.datasets import load
+from common.datasets import Size, load
 from common.loader import Loader
-from common.losses import CrossEntropy
 from common.models import BasicFCN
 from common.run import Run
 
+REFERENCE, FIRST, LATER = "plain reference, every epoch", "this project, first epoch", "this project, later epochs"
+
 
 def main(
-    image_size: int = 224,  # pixels
+    image_size: Size = 224,  # pixels
+    images: int = 200,  # training images, at most
     batch_size: int = 16,  # images per step
-    repeats: int = 20,  # steps measured
+    augment: Augment = "flip",  # images are mirrored ("flip"), and rotated and cropped ("all")
+    workers: int = 2,  # processes that load data for the reference; ours has none
+    repeats: int = 5,  # epochs measured
+    clock: Clock = "wall",  # time, or the processor time of all processes, for a machine that does other things
     run: Run = Run(),
 ):
     run = run.start(main, locals())
-    train_set, _, _ = load("shapes", image_size, run)
-    loader = Loader(train_set, batch_size, run, shuffle=True, augment=[random_hflip])
-    model = BasicFCN(21).to(run.device, memory_format=torch.channels_last)
-    criterion = CrossEntropy()
-    optimizer = torch.optim.AdamW(model.parameters())
-    wait = torch.cuda.synchronize if run.device.type == "cuda" else lambda: None
+    with voc_part(run, {"train": images, "val": 1, "test": 1}) as part:
+        fresh = copy.copy(part)
+        fresh.cache_dir = part.cache_dir / "fresh"
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in loader:
-        pass
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    loading, training = [], []
-    batches = iter(loader)
-    for _ in range(repeats + 2):
-        wait()
-        start = time.perf_counter()
-        images, masks = next(batches)
-        wait()
-        loading.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        with run.autocast():
-            logits = model(images)
-        total, weight = criterion(logits.float(), masks)
-        optimizer.zero_grad()
-        (total / weight).backward()
-        optimizer.step()
-        wait()
-        training.append(time.perf_counter() - start)
-    load_ms, step_ms = (1000 * statistics.median(times[2:]) for times in (loading, training))
-    print(f"batch {load_ms:.2f} ms, training step {step_ms:.1f} ms: loading is {load_ms / step_ms:.1%} of a step")
-    print(f"memory for {len(train_set)} images: {grown:.0f} MiB")
+        def our_loader(run: Run) -> Loader:
+            train_set, _, _ = load("voc2007", image_size, run)
+            return Loader(train_set, batch_size, run, shuffle=True, augment=OURS[augment])
+
+        def first_epoch() -> None:
+            shutil.rmtree(fresh.cache_dir, ignore_errors=True)
+            with contextlib.redirect_stdout(None):  # what `load` says every time
+                loader = our_loader(fresh)
+            go_through(loader, run)
+
+        loader = our_loader(part)
+        before = peak_memory(run)
+        go_through(loader, run)
+        grown = peak_memory(run) - before
+        plain = reference_loader(part.data_root, "train", image_size, batch_size, augment, workers, run)
+
+        def plain_epoch() -> None:
+            with plain_memory():
+                go_through(plain, run)
+
+        candidates = {
+            REFERENCE: plain_epoch,
+            FIRST: first_epoch,
+            LATER: lambda: go_through(loader, run),
+        }
+        times = in_turn(candidates, repeats, clock, run)
+        step = training_steps(BasicFCN(loader.data.num_classes), loader, run)
+        training = in_turn({LATER: candidates[LATER], "step": step}, repeats, clock, run)
+
+    rates = {name: loader.num_images / seconds for name, (_, seconds) in times.items()}
+    step, batch = training["step"][1], training[LATER][1] / len(loader)
+    title = f"{loader.num_images} images at {image_size}, batch {batch_size}, augmentation {augment}"
+    print_table(title, f"images per second of {clock} time", rates)
+    print(f"a batch takes {1000 * batch:.2f} ms, the training step {1000 * step:.1f} ms: {batch / step:.1%} of it")
+    print(f"memory that going through {loader.num_images} images takes: {grown:.0f} MiB")
+    return rates
+
+
+def go_through(loader: Iterable, run: Run) -> None:
+    """Take every batch of `loader` to the run's device, and no further."""
+    for images, masks in loader:
+        images.to(run.device), masks.to(run.device)
 
 
 if __name__ == "__main__":

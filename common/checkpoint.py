@@ -1,10 +1,11 @@
 """Checkpoints: written whole or not at all, loaded without running code, described by themselves.
 
 A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`, its arguments and weights, and the
-data set's classes, palette and image size. `last_<run>.pt` also holds what training needs to go on.
+data set's classes, palette, coding and image size. `last_<run>.pt` also holds what training needs to go on.
 """
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -32,9 +33,10 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
         "dataset": data.dataset,
         "classes": list(data.classes),
         "palette": [list(color) for color in data.palette],
+        "coding": data.coding and asdict(data.coding),
         "image_size": list(data.image_size),
         "epoch": len(history),
-        "scores": history[-1],  # the epoch's row of history.csv
+        "scores": history[-1] if history else {},  # the epoch's row of history.csv
         "torch": str(torch.__version__),
     }
 
@@ -62,7 +64,8 @@ def load(path: Path) -> dict:
     contents = load_tensors(path)
     if not isinstance(contents, dict) or not {"format", "model", "arguments", "weights"} <= contents.keys():
         raise UserError(f"{path} is not a checkpoint of this project")
-    if not isinstance(contents["format"], int) or not isinstance(contents["arguments"], dict):
+    kinds = {"format": int, "model": str, "arguments": dict, "weights": dict}
+    if not all(isinstance(contents[key], kind) for key, kind in kinds.items()):
         raise UserError(f"{path} is not a checkpoint of this project")
     if contents["format"] > FORMAT:
         raise UserError(f"{path} has format {contents['format']}, and this version reads up to {FORMAT}; update it")
@@ -73,12 +76,16 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     """Return the model in the checkpoint at `path`, in eval mode on the CPU, and the checkpoint's contents.
 
     Raises:
-        UserError: as `load`; a model that this version does not know.
+        UserError: as `load`; a model that this version does not know, or cannot build as described.
     """
     contents = load(path)
     if contents["model"] not in MODELS:
         raise UserError(f"{path} holds a model {contents['model']!r}; this version knows {', '.join(MODELS)}")
-    model = MODELS[contents["model"]](**contents["arguments"])
+    try:
+        model = MODELS[contents["model"]](**contents["arguments"])
+    except (TypeError, ValueError, KeyError, RuntimeError, MemoryError):
+        model = f"{contents['model']} with the arguments {contents['arguments']!r:.100}"
+        raise UserError(f"{path} holds a {model}, which this version cannot build") from None
     load_weights(model, contents, path)
     return model.eval(), contents
 
@@ -87,7 +94,7 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
     """Copy the weights of a checkpoint into `model`.
 
     Raises:
-        UserError: it holds another model, or one for another number of classes.
+        UserError: it holds another model, one for another number of classes, or tensors of other names or shapes.
     """
     theirs, ours = (contents["model"], contents["arguments"]), (name_of(model), model.arguments)
     if theirs != ours:
@@ -95,10 +102,21 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
             f"{path} holds {_say(*theirs)}, but this run builds {_say(*ours)}; "
             "give the flags that it was trained with, or another --name"
         )
-    try:
-        model.load_state_dict(contents["weights"])
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit {_say(*ours)}: {str(error).splitlines()[1].strip()}") from None
+    theirs, ours = _shapes(contents["weights"]), _shapes(model.state_dict())
+    different = [
+        f"{key} is {theirs.get(key, 'missing')}, not {ours.get(key, 'missing')}"
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key)
+    ]
+    if different:
+        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
+        raise UserError(f"{path} does not fit {contents['model']}: {'; '.join(different[:3])}{more}")
+    model.load_state_dict(contents["weights"])
+
+
+def _shapes(weights: dict) -> dict[str, str]:
+    """Return the shape of each tensor, as text: 64x3x7x7."""
+    return {str(key): "x".join(map(str, getattr(w, "shape", ["no tensor"]))) or "()" for key, w in weights.items()}
 
 
 def _say(model: str, arguments: dict) -> str:

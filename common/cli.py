@@ -1,4 +1,4 @@
-"""Turn the annotated keyword defaults of an experiment's `main` into command-line flags."""
+"""Turn the annotated parameters of a script's `main` into command-line flags."""
 
 import argparse
 import dataclasses
@@ -20,27 +20,33 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
     """Run `main` with the flags in `argv` (default: the command line), as a program.
 
     Every parameter `name: type = default,  # help` of `main` becomes `--name`; a bool also gets `--no-name`, a
-    `Literal` its choices, a `Size` is read from 224 or 120x160. The fields of `Run` are added as a group of their own.
+    `Literal` its choices, a `Size` is read from 224 or 120x160. A parameter without default is given without a flag. If
+    there is a `run`, the fields of `Run` are added as a group of their own.
     What the user can mend ends in one sentence and exit status 1 (2 for a mistyped flag), Ctrl-C and SIGTERM in exit
     status 130.
     """
     module = sys.modules[main.__module__]
+    file, repository = Path(module.__file__).resolve(), Path(__file__).parents[1]
+    name = file.relative_to(repository).as_posix() if file.is_relative_to(repository) else file.name
     parser = argparse.ArgumentParser(
-        prog=f"python {Path(module.__file__).name}",
+        prog=f"python {name}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    ours = [p for p in inspect.signature(main).parameters.values() if p.name != "run"]
-    settings = [field for field in dataclasses.fields(Run) if field.init]
-    add_flags(parser.add_argument_group("the experiment"), main, ours)
-    add_flags(parser.add_argument_group("the run (changes no experiment's question)"), Run, settings)
+    parameters = inspect.signature(main).parameters
+    ours = [p for p in parameters.values() if p.name != "run"]
+    settings = [field for field in dataclasses.fields(Run) if field.init] if "run" in parameters else []
+    add_flags(parser.add_argument_group("the experiment") if settings else parser, main, ours)
+    if settings:
+        add_flags(parser.add_argument_group("the run (changes no experiment's question)"), Run, settings)
     flags = vars(parser.parse_args(argv))
-    run = Run(**{field.name: flags.pop(field.name) for field in settings})
+    if settings:
+        flags["run"] = Run(**{field.name: flags.pop(field.name) for field in settings})
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "please stop" is a Ctrl-C
     try:
-        main(**flags, run=run)
+        main(**flags)
     except UserError as error:
         sys.exit(f"{parser.prog.split()[-1]}: {error}")
     except KeyboardInterrupt:
@@ -50,12 +56,15 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def add_flags(group: argparse._ArgumentGroup, owner: Callable, parameters: list) -> None:
+def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: list) -> None:
     """Add one flag to `group` for each of `parameters` (of a function or a dataclass, with name and default)."""
     types, comments = typing.get_type_hints(owner), read_comments(owner)
     for parameter in parameters:
         kind, default = types[parameter.name], parameter.default
         text = comments.get(parameter.name, "")
+        if default is inspect.Parameter.empty:
+            group.add_argument(parameter.name, type=kind, metavar=parameter.name.upper(), help=text.replace("%", "%%"))
+            continue
         if default not in ("", None):
             shown = "x".join(map(str, default)) if isinstance(default, tuple) else default
             text += f" [{('yes' if default else 'no') if kind is bool else shown}]"

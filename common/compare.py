@@ -35,20 +35,22 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
     Raises:
         UserError: after all others have run, if a variant failed.
     """
+    if run.dry_run:
+        raise UserError("--dry-run shows a single training; leave out the comparison")
     parameters = {key: value for key, value in parameters.items() if key != "run"}
     whole = replace(run, resume=False).start(main, parameters)
-    results, histories, failures = {}, {}, []
+    results, histories, names, failures = {}, {}, {}, []
     for number, (variant, changes) in enumerate(variants.items(), start=1):
         ours = parameters | changes
         name = f"{run.name}-{variant}" if run.name else default_name(main, ours, run.seed)
-        one = replace(run, name=name, resume=False)
+        one, names[variant] = replace(run, name=name, resume=False), name
         whole.print(f"\n{variant}, {number} of {len(variants)}")
         test, history = one.folder / "test.json", one.folder / "history.csv"
         known = begun(one.folder / "config.json", ours, whole)
         try:
-            if known and test.exists() and history.exists():
+            if known and (finished := read_result(test)) and history.exists():
                 whole.print(f"{test} is there")
-                results[variant] = json.loads(test.read_text())
+                results[variant] = finished
             else:
                 if not known:
                     one.last_checkpoint.unlink(missing_ok=True)  # of other settings
@@ -57,6 +59,10 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
         except UserError as error:
             failures.append(variant)
             whole.print(f"{variant} failed: {error}")
+    splits = {variant: (Path("runs") / names[variant] / "splits.json").read_bytes() for variant in results}
+    if len(set(splits.values())) > 1:
+        folders = " and ".join(f"runs/{names[variant]}" for variant in results)
+        raise UserError(f"the data has changed between the variants; delete {folders}, and start again")
     if results and whole.rank == 0:
         table = [COLUMNS, *(row_of(variant, results[variant], histories[variant]) for variant in results)]
         write_text(whole.folder / "table.csv", "".join(",".join(row) + "\n" for row in table))
@@ -73,11 +79,20 @@ def begun(config: Path, parameters: dict, run: Run) -> bool:
     """Return whether `config` tells of a run with these parameters, and with the data, weights and seed of `run`."""
     try:
         recorded = json.loads(config.read_text())
-    except (OSError, ValueError):
+        same = json.loads(json.dumps(parameters)).items() <= recorded["parameters"].items()
+        settings = ("seed", "device", "precision", "data_root", "encoder_weights", "clip_norm")
+        return same and all(str(recorded["run"][key]) == str(getattr(run, key)) for key in settings)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
         return False
-    same = json.loads(json.dumps(parameters)).items() <= recorded["parameters"].items()
-    settings = ("seed", "precision", "data_root", "encoder_weights")
-    return same and all(str(recorded["run"][key]) == str(getattr(run, key)) for key in settings)
+
+
+def read_result(test: Path) -> dict | None:
+    """Return what a finished run has written to its test.json; None if it has not, or it is damaged."""
+    try:
+        result = json.loads(test.read_text())
+        return result if {"scores", "floor", "parameters", "loss"} <= result.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def training_rate(history: list[dict]) -> float:

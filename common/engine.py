@@ -1,11 +1,11 @@
 """The one training loop and the one evaluation, for every experiment."""
 
 import contextlib
-import csv
-import io
 import math
+import re
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -14,12 +14,14 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from common import checkpoint, plotting
-from common.datasets.segmentation_set import SegmentationSet
+from common.dry_run import dry_run
 from common.errors import UserError
-from common.files import uninterrupted, write_json, write_text
+from common.files import uninterrupted, write_json
+from common.hints import hints
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models import count_parameters
+from common.resuming import best_row, keep, resume
 from common.run import Run
 
 
@@ -31,17 +33,32 @@ def train_one_epoch(
     scheduler: LRScheduler | None,
     run: Run,
     bar: tqdm,
+    part: dict | None = None,
+    look_up: Callable = lambda sums, matrix: None,
 ) -> tuple[float, ConfusionMatrix]:
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
     Both are of the network in training mode on augmented images, as it was at each batch. Nothing in the loop waits
     for the device.
+
+    Args:
+        part: what the first batches came to, if they are done.
+        look_up: called about every minute with the loss and weight of each batch so far, and the matrix.
+
+    Raises:
+        UserError: a loss that is not finite.
     """
     model.train()
     matrix = ConfusionMatrix(loader.data.num_classes, run.device)
     sums = []  # of each batch: loss, and weight of the pixels it is of
+    if part:  # it is of all processes: the first goes on with it, the others from zero
+        matrix.counts += part["counts"].to(run.device) * (run.rank == 0)
+        sums = list(part["sums"].to(run.device) * (run.rank == 0))
     shown = torch.zeros((), pin_memory=run.device.type == "cuda")
+    seed, first, start = loader.seed_of(loader.epoch), len(sums), time.perf_counter()
+    next_look = first + FIRST_LOOK
     for images, masks in loader:
+        torch.manual_seed(seed + len(sums) * run.world_size + run.rank)  # dropout, if any, needs no state to resume
         with run.autocast():
             logits = model(images)
         total, weight = criterion(logits.float(), masks)
@@ -50,15 +67,23 @@ def train_one_epoch(
         loss = total / mean_weight.clamp(min=1e-12)
         optimizer.zero_grad()
         loss.backward()
+        if run.clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
         optimizer.step()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
 
-        matrix.update(logits.detach().argmax(1), masks)
+        matrix.update(logits.detach().max(1).indices, masks)
         sums.append(torch.stack([total.detach(), weight]))
         shown.copy_(loss.detach(), non_blocking=True)  # the bar shows what has arrived, and waits for nothing
         bar.set_postfix_str(f"loss {shown.item():.3f}", refresh=False)
         bar.update(len(images) * run.world_size)
+        if len(sums) == next_look < len(loader):
+            check_finite(sums, loader, optimizer, run)
+            look_up(sums, matrix)
+            seconds = run.gather((time.perf_counter() - start) / (len(sums) - first))[0]  # a batch takes them
+            next_look += max(1, int(min(60, 60 * run.checkpoint_minutes) / seconds))
+    check_finite(sums, loader, optimizer, run)
     return mean_of(sums, run), matrix.gathered(run)
 
 
@@ -72,8 +97,51 @@ def evaluate(model: nn.Module, loader: Loader, criterion: nn.Module, run: Run) -
         with run.autocast():
             logits = model(images)
         sums.append(torch.stack(criterion(logits.float(), masks)))
-        matrix.update(logits.argmax(1), masks)
+        matrix.update(logits.max(1).indices, masks)
     return mean_of(sums, run), matrix.gathered(run)
+
+
+def check_finite(sums: list[torch.Tensor], loader: Loader, optimizer: torch.optim.Optimizer, run: Run) -> None:
+    """Raise UserError if the loss of a batch in `sums`, the epoch's so far, is not finite; it names the images."""
+    losses = run.sum(torch.stack(sums))[:, 0].cpu()
+    bad = (~losses.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        names = [loader.data.names[i] for i in loader.batches()[bad[0]].tolist()]
+        images = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
+        where = f"in batch {bad[0] + 1} of {len(loader)} of epoch {loader.epoch} ({images})"
+        raise UserError(not_finite(losses[bad[0]].item(), where, optimizer, loader.epoch > 1, run))
+
+
+def not_finite(loss: float, where: str, optimizer: torch.optim.Optimizer, kept: bool, run: Run) -> str:
+    """Say that the loss is not finite, and what to do."""
+    goes_on = f"; {run.last_checkpoint} holds what came before" if kept else ""
+    rate = optimizer.param_groups[-1]["lr"]
+    return f"the loss is {loss} {where}, at learning rate {rate:.2g}; try a smaller one, or --clip-norm 1{goes_on}"
+
+
+@contextlib.contextmanager
+def explained(loader: Loader) -> Iterator[None]:
+    """Turn what batches that are too large or too small make torch say into a sentence."""
+    height, width = loader.data.image_size
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "batch normalisation cannot work on a single value: a batch has one image, which the network shrinks or "
+            "pools to one pixel; use a larger --batch-size or --image-size"
+        ) from None
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
+        # The last is what oneDNN, with which torch convolves on processors, says of it.
+        words = "out of memory|can't allocate memory|could not create a (primitive|memory)"
+        if not isinstance(error, MemoryError) and not re.search(words, str(error)):
+            raise
+        size = loader.batch_size
+        smaller = f"--batch-size {size // 2}" if size > 1 else "a smaller --image-size"
+        raise UserError(
+            f"the memory does not suffice for batches of {size} images of {height}x{width}; try {smaller}"
+        ) from None
 
 
 def mean_of(sums: list[torch.Tensor], run: Run) -> float:
@@ -81,6 +149,10 @@ def mean_of(sums: list[torch.Tensor], run: Run) -> float:
     local = torch.stack(sums).cpu().double().sum(0)  # in float64, which not every device has
     total, weight = sum(run.gather(local)).tolist()
     return total / weight if weight else 0.0
+
+
+FIGURE_EPOCHS = 5  # after which TensorBoard gets a picture of predictions
+FIRST_LOOK = 10  # batches after which the time that one takes is known
 
 
 def fit(
@@ -99,7 +171,8 @@ def fit(
     """Train `model`, then give it the weights of the epoch with the best validation mIoU; return the history.
 
     After every epoch, history.csv and last_<run>.pt are written, and best_<run>.pt if the epoch is the best so far; at
-    the end, or at Ctrl-C, the curves. With `--resume` training goes on after the last epoch that last_<run>.pt holds.
+    the end, or at Ctrl-C, the curves. Within an epoch that lasts longer than ten minutes, last_<run>.pt is written as
+    well. With `--resume` training goes on where last_<run>.pt was written.
 
     Args:
         model: any module from images (B, 3, H, W) to logits (B, num_classes, H, W); moved to the run's device.
@@ -122,74 +195,87 @@ def fit(
         raise UserError(f"--epochs {epochs} must be at least 1")
     model.to(run.device, memory_format=torch.channels_last)
     criterion.to(run.device)
-    history, stage = list(before), before[-1]["stage"] + 1 if before else 1
+    history, part, stage = list(before), None, before[-1]["stage"] + 1 if before else 1
     if run.resume:
         contents = checkpoint.load(run.last_checkpoint)
-        kept = contents.get("history") or [{"stage": stage}]
-        if kept[-1]["stage"] > stage:
+        if contents.get("stage", stage) > stage:
             run.print(f"stage {stage} is finished")
             checkpoint.load_weights(model, checkpoint.load(run.best_checkpoint), run.best_checkpoint)
-            return [row for row in kept if row["stage"] <= stage]
-        if kept[-1]["stage"] == stage:
-            history = resume(contents, model, optimizer, scheduler, val_loader.data, run)
-    elif run.last_checkpoint.exists() and not before:
+            return [row for row in contents["history"] if row["stage"] <= stage]
+        if contents.get("stage", stage) == stage:
+            history, part = resume(contents, model, optimizer, scheduler, val_loader.data, run)
+    elif run.last_checkpoint.exists() and not before and not run.dry_run:
         run.print(f"starting over: {run.last_checkpoint} will be replaced (--resume goes on from it)")
+    if run.dry_run:
+        with explained(train_loader):
+            dry_run(model, train_loader, criterion, optimizer, run)
+        sys.exit()
     if train_loader.augment and run.rank == 0 and not before:
         plotting.plot_augmentation(train_loader, run)
     epochs += len(before)
+    if run.world_size > 1 and run.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; it does not exist for processors
     network = torch.compile(model) if run.compile else model
     trained = DistributedDataParallel(network) if run.world_size > 1 else network
+    training = model, optimizer, scheduler, stage
+    kept, saved = bool(history), time.perf_counter()  # whether there is a checkpoint to go on from, since when
 
-    images = train_loader.num_images
+    def look_up(sums: list[torch.Tensor], matrix: ConfusionMatrix) -> None:
+        """Write a checkpoint in the middle of an epoch if the last one is long ago."""
+        nonlocal kept, saved
+        if run.gather(time.perf_counter() - saved >= 60 * run.checkpoint_minutes)[0]:
+            part = {"sums": run.sum(torch.stack(sums)).cpu(), "counts": run.sum(matrix.counts).cpu(), "lr": row["lr"]}
+            with uninterrupted():
+                if run.rank == 0:
+                    keep(*training, history, val_loader.data, run, part)
+            kept, saved = True, time.perf_counter()
+
+    images, matrix = train_loader.num_images, None
+    done = len(history) * images + (sum(map(len, train_loader.batches()[: len(part["sums"])])) if part else 0)
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(progress_bar(run, total=epochs * images, initial=len(history) * images))
+        bar = stack.enter_context(progress_bar(run, total=epochs * images, initial=done))
         log = stack.enter_context(tensorboard(run, len(history))) if run.tensorboard and run.rank == 0 else None
+        stack.enter_context(explained(train_loader))
         try:
             while len(history) < epochs and not out_of_patience(history[len(before) :], patience):
-                epoch, start = len(history) + 1, time.perf_counter()
+                epoch, start, done = len(history) + 1, time.perf_counter(), len(part["sums"]) if part else 0
                 bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
-                torch.manual_seed(train_loader.seed_of(epoch))  # dropout, if any, needs no state to resume
-                train_loader.set_epoch(epoch)
-                row = {"epoch": epoch, "stage": stage, "lr": optimizer.param_groups[-1]["lr"]}
-                loss, matrix = train_one_epoch(trained, train_loader, criterion, optimizer, scheduler, run, bar)
+                train_loader.set_epoch(epoch, done)
+                row = {"epoch": epoch, "stage": stage, "lr": part["lr"] if part else optimizer.param_groups[-1]["lr"]}
+                loss, matrix = train_one_epoch(
+                    trained, train_loader, criterion, optimizer, scheduler, run, bar, part, look_up
+                )
                 row |= {"train_loss": loss, "train_miou": matrix.mean_iou()}
                 row |= {"train_pixel_accuracy": matrix.pixel_accuracy()}
-                rate = images / (time.perf_counter() - start)
+                rate = images * (1 - done / len(train_loader)) / (time.perf_counter() - start)
+                part = None
                 run.share_buffers(model)  # each process has BatchNorm statistics of its own share
                 loss, matrix = evaluate(network, val_loader, criterion, run)
                 row |= {"val_loss": loss, "val_miou": matrix.mean_iou(), "val_pixel_accuracy": matrix.pixel_accuracy()}
-                if not math.isfinite(row["train_loss"] + row["val_loss"]):
-                    kept = f"; {run.last_checkpoint} holds the {len(history)} epochs before" if history else ""
-                    raise UserError(
-                        f"the loss is {row['train_loss']:.3g} in training and {row['val_loss']:.3g} in validation in "
-                        f"epoch {epoch}, at learning rate {row['lr']:.2g}; try a smaller one{kept}"
-                    )
+                if not math.isfinite(loss):
+                    raise UserError(not_finite(loss, f"in validation in epoch {epoch}", optimizer, kept, run))
                 if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(row["val_miou"])
                 row |= {"train_images_per_second": rate, "seconds": time.perf_counter() - start}
                 with uninterrupted():  # in memory and on disk, or neither
                     history.append(row)
                     if run.rank == 0:
-                        keep(model, optimizer, scheduler, history, val_loader.data, run)
+                        keep(*training, history, val_loader.data, run)
+                kept, saved = True, time.perf_counter()
                 bar.clear()
                 run.print(epoch_line(history, epochs))
                 if log:
                     for key, value in row.items():
                         log.add_scalar(key, value, epoch)
+                    if epoch % FIGURE_EPOCHS == 0 or epoch == epochs:
+                        log.add_figure("validation", plotting.predictions(model, val_loader.data, run), epoch)
         except KeyboardInterrupt:
             bar.close()
             if run.rank == 0 and history:
                 plotting.plot_curves(history, best_row(history), run.plot(), run.name)
-            state = f"{run.last_checkpoint} holds the first {len(history)}, --resume goes on from there"
-            run.print(f"interrupted in epoch {len(history) + 1}: {state if history else 'nothing is kept of it'}")
+            state = f"{run.last_checkpoint} holds what came before, --resume goes on from there"
+            run.print(f"interrupted in epoch {len(history) + 1}: {state if kept else 'nothing is kept of it'}")
             raise
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise UserError(
-                "batch normalisation cannot work on a single value: a batch has one image, which the network shrinks "
-                "or pools to one pixel; use a larger --batch-size or --image-size"
-            ) from None
     if run.rank == 0:
         plotting.plot_curves(history, best_row(history), run.plot(), run.name)
     run.wait()  # until the first process has written
@@ -199,6 +285,8 @@ def fit(
     checkpoint.load_weights(model, contents, run.best_checkpoint)
     stopped = f" after {patience} epochs without a better one" if len(history) < epochs else ""
     run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {len(history)}{stopped}")
+    for hint in hints(history, matrix, train_loader.data.classes) if matrix else ():
+        run.print(f"hint: {hint}")
     return history
 
 
@@ -209,107 +297,25 @@ def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run)
         What test.json holds: every score of `common.metrics` under "scores", the same for predicting the most frequent
         class everywhere under "floor", the IoU per class (None for a class in neither target nor prediction), the loss.
     """
-    loss, matrix = evaluate(model, test_loader, criterion, run)
-    data, floor = test_loader.data, matrix.floor()
-    scores, floor_scores = matrix.scores(), floor.scores()
-    iou = {name: None if math.isnan(v) else v for name, v in zip(data.classes, matrix.iou().tolist(), strict=True)}
-    present, most_frequent = int(matrix.present().sum()), f"all {data.classes[matrix.most_frequent()]}"
+    with explained(test_loader):
+        loss, matrix = evaluate(model, test_loader, criterion, run)
+    data = test_loader.data
     result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size}
-    result |= {"parameters": count_parameters(model), "loss": loss, "scores": scores, "floor": floor_scores}
-    result |= {"classes_in_target": present, "iou": iou}
+    result |= {"parameters": count_parameters(model), "loss": loss} | matrix.report(data.classes)
     if run.rank == 0:
         write_json(run.folder / "test.json", result)
         plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))
 
     height, width = data.image_size
-    run.print(f"\n{data.dataset} test, {len(data)} images at {height}x{width}{'score':>25}{most_frequent:>18}")
-    for name, value in scores.items():
-        run.print(f"  {name:<45}{value:>14.4f}{floor_scores[name]:>18.4f}")
-    run.print("  IoU: " + ", ".join(f"{name} {value:.2f}" for name, value in iou.items() if value is not None))
+    scores, floor = result["scores"], result["floor"]
+    run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes))
     run.print(
-        f"test: mIoU {scores[MIOU]:.4f} (floor {floor_scores[MIOU]:.4f}) over {present} of {data.num_classes} classes, "
-        f"pixel accuracy {scores[PIXEL_ACCURACY]:.4f} (floor {floor_scores[PIXEL_ACCURACY]:.4f}), loss {loss:.3f}"
+        f"test: mIoU {scores[MIOU]:.4f} (floor {floor[MIOU]:.4f}) over {result['classes_in_target']} of "
+        f"{data.num_classes} classes, pixel accuracy {scores[PIXEL_ACCURACY]:.4f} (floor {floor[PIXEL_ACCURACY]:.4f}), "
+        f"loss {loss:.3f}"
     )
     run.print(f"see {run.plot()} and {run.plot('predictions')}; the model is {run.best_checkpoint}")
     return result
-
-
-def keep(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | None,
-    history: list[dict],
-    data: SegmentationSet,
-    run: Run,
-) -> None:
-    """Write what the last epoch left: history.csv, last_<run>.pt, and best_<run>.pt if it is the best.
-
-    A kill in between loses nothing: `resume` makes the others from last_<run>.pt.
-    """
-    contents = checkpoint.describe(model, data, run, history)
-    state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler and scheduler.state_dict(), "history": history}
-    checkpoint.save(run.last_checkpoint, contents | state)
-    if best_row(history) is history[-1]:
-        checkpoint.save(run.best_checkpoint, contents)
-    write_history(history, run)
-
-
-def write_history(history: list[dict], run: Run) -> None:
-    """Write history.csv."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_text(run.folder / "history.csv", text.getvalue())
-
-
-def resume(
-    contents: dict,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | None,
-    data: SegmentationSet,
-    run: Run,
-) -> list[dict]:
-    """Put the contents of last_<run>.pt into model, optimizer and scheduler; return its history.
-
-    Raises:
-        UserError: it is of another model or optimizer, or was trained with other parameters than this run has.
-    """
-    path = run.last_checkpoint
-    if not {"optimizer", "scheduler", "history", "parameters", "seed"} <= contents.keys():
-        raise UserError(f"{path} holds a model, but not the state of its training; it cannot be resumed")
-    checkpoint.load_weights(model, contents, path)
-    theirs, ours = contents["parameters"] | {"seed": contents["seed"]}, run.parameters | {"seed": run.seed}
-    scheduled = scheduler and not isinstance(scheduler, ReduceLROnPlateau)  # drawn over all epochs
-    for key in sorted(theirs.keys() | ours.keys()):
-        free = key == "patience" or (key.endswith("epochs") and not scheduled)
-        if theirs.get(key) != ours.get(key) and not free:
-            raise UserError(
-                f"{path} was trained with {key} {theirs.get(key)}, not {ours.get(key)}; give the same flags"
-            )
-    try:
-        optimizer.load_state_dict(contents["optimizer"])
-    except (KeyError, ValueError):
-        raise UserError(f"{path} was trained with another optimizer; it cannot be resumed") from None
-    if (scheduler is None) != (contents["scheduler"] is None):
-        raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
-    if scheduler:
-        scheduler.load_state_dict(contents["scheduler"])
-    history = contents["history"]
-    if run.rank == 0:
-        write_history(history, run)
-    if run.rank == 0 and best_row(history) is history[-1]:
-        checkpoint.save(run.best_checkpoint, checkpoint.describe(model, data, run, history))
-    if not run.best_checkpoint.exists():
-        raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
-    run.print(f"resuming {path} after epoch {len(history)}")
-    return history
-
-
-def best_row(history: list[dict]) -> dict:
-    """Return the row of the first epoch with the best validation mIoU (NaN counts as the worst)."""
-    return max(history, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])
 
 
 def out_of_patience(history: list[dict], patience: int) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import pickle
@@ -40,6 +41,12 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def sweep(path: Path) -> None:
+    """Delete what processes that were killed while they wrote `path` have left beside it; none may be writing it."""
+    for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        unfinished.unlink(missing_ok=True)
+
+
 def load_tensors(path: Path) -> object:
     """Return what torch.save wrote to `path`, on the CPU. Only plain values and tensors: nothing in it is executed.
 
@@ -50,12 +57,12 @@ def load_tensors(path: Path) -> object:
         raise UserError(f"{path} is missing")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path} holds more than plain values and tensors, or is damaged; it was not loaded, since that could run "
-            "code in it"
-        ) from None
-    except Exception:  # what a damaged file raises depends on where the damage is; nine kinds of error were seen
+    except Exception as error:  # what a damaged file raises depends on where the damage is; nine kinds were seen
+        if isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error):
+            raise UserError(
+                f"{path} holds more than plain values and tensors, or is damaged; it was not loaded, since that could "
+                "run code in it"
+            ) from None
         raise UserError(f"{path} is damaged or cut short; replace it by a whole copy") from None
 
 
@@ -94,6 +101,35 @@ def locked(path: Path) -> Iterator[None]:
         yield
         with contextlib.suppress(OSError):  # Windows keeps a file that is open
             path.unlink()
+
+
+_held: dict[Path, TextIO] = {}
+
+
+def hold(path: Path) -> bool:
+    """Lock the file `path` until this process ends, however it does; return False if another process has the lock.
+
+    Where the file system knows no locks, as on some clusters, nobody is kept out.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    path = path.absolute()
+    if path in _held:
+        return True
+    try:
+        file = open(path, "a")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        taken = not _lock(file)
+    except OSError:
+        taken = False
+    if taken:
+        file.close()
+        return False
+    _held[path] = file
+    return True
 
 
 def _lock(file: TextIO) -> bool:

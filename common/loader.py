@@ -59,7 +59,7 @@ class Loader:
         self.shuffle, self.augment, self.copies = shuffle, augment, copies
         self.num_images = min(len(data) * copies, steps * batch_size or len(data) * copies)  # in an epoch
         self.num_batches = -(-self.num_images // batch_size)
-        self.epoch = 0
+        self.batch_size, self.epoch, self.done = batch_size, 0, 0
         # As they lie in memory, (N, H, W, 3): whole images are copied in one go.
         self._images, self._masks = data.images.permute(0, 2, 3, 1), data.masks
         self.on_device = run.device.type == "cuda" and self._fits(run.device)
@@ -70,37 +70,40 @@ class Loader:
         """Return the number of batches in an epoch, the same in every process."""
         return self.num_batches
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 1, whose order and augmentation the next iteration follows."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, done: int = 0) -> None:
+        """Choose the epoch, from 1, whose order and augmentation the next iteration follows, after `done` batches."""
+        self.epoch, self.done = epoch, done
+
+    def batches(self) -> tuple[torch.Tensor, ...]:
+        """Return the indices (B,) int64 of the images in every batch of the epoch, of all processes together."""
+        order = torch.arange(len(self.data) * self.copies)
+        if self.shuffle:
+            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed_of(self.epoch)))
+        order = order[torch.arange(self.num_images) * len(order) // self.num_images]
+        return (order % len(self.data)).to(self._images.device).tensor_split(self.num_batches)
 
     def __iter__(self) -> Iterator[Batch]:
         generator = torch.Generator(self.run.device)
-        batches = enumerate(self._raw_batches())
+        batches = enumerate(self._raw_batches(), start=self.done + 1)
         if self.run.device.type == "cuda" and not self.on_device:
             batches = self._copied_ahead(batches)
         for number, (images, masks) in batches:
             # A view of (B, H, W, 3) as (B, 3, H, W) is what torch calls channels-last.
             images = images.to(self.run.device).permute(0, 3, 1, 2).float().div_(255)
             masks = masks.to(self.run.device).long()
-            generator.manual_seed(self.seed_of(self.epoch, number + 1))
-            for function in self.augment:
+            generator.manual_seed(self.seed_of(self.epoch, number))
+            for function in self.augment if len(images) else ():  # a process may have no share of a small batch
                 images, masks = function(images, masks, generator)
             yield images, masks
 
     def _raw_batches(self) -> Iterator[Batch]:
         """Yield this process's share of every batch as stored: (B, H, W, 3) and (B, H, W), uint8."""
-        order = torch.arange(len(self.data) * self.copies)
-        if self.shuffle:
-            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed_of(self.epoch)))
-        order = order[torch.arange(self.num_images) * len(order) // self.num_images]
-        order = (order % len(self.data)).to(self._images.device)
-        for batch in order.tensor_split(self.num_batches):
+        for batch in self.batches()[self.done :]:
             share = batch.tensor_split(self.run.world_size)[self.run.rank]
             if not self.on_device:
                 read_ahead(self._images, share)
                 read_ahead(self._masks, share)
-            yield self._images[share], self._masks[share]
+            yield self._images.index_select(0, share), self._masks.index_select(0, share)  # copies whole images
 
     def _copied_ahead(self, batches: Iterator[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
         """Copy the batch after the current one to the GPU while the current one is computed on."""

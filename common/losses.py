@@ -23,7 +23,9 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return (total, weight), both 0-d float."""
-        total = F.cross_entropy(logits, target, self.weight, ignore_index=VOID, reduction="sum")
+        # As rows, one a pixel, which is how they lie in channels-last: torch is twice as fast at that on a CPU.
+        rows = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
+        total = F.cross_entropy(rows, target.flatten(), self.weight, ignore_index=VOID, reduction="sum")
         valid = target != VOID
         if self.weight is None:
             return total, valid.sum().float()

@@ -4,6 +4,9 @@ The headline is mIoU: IoU_c = N_cc / (row_c + column_c - N_cc) of the split's ma
 occur in the split's target. Void pixels are not counted. The other rows exist because papers and courses use them.
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 
 from common.run import Run
@@ -34,7 +37,7 @@ class ConfusionMatrix:
         Nothing here waits for the device: bincount would, since it looks for the largest value.
         """
         rows, columns = self.counts.shape
-        index = target.clamp(max=columns) * columns + prediction
+        index = target.clamp(max=columns).mul_(columns).add_(prediction)
         index += rows * columns * torch.arange(len(target), device=index.device)[:, None, None]
         one = torch.ones(1, dtype=torch.int64, device=index.device)
         counts = torch.zeros(len(target) * rows * columns, dtype=torch.int64, device=index.device)
@@ -50,6 +53,11 @@ class ConfusionMatrix:
             total.counts += counts
             total._images.append(images)
         return total
+
+    def add(self, other: "ConfusionMatrix") -> None:
+        """Add the counts of another matrix."""
+        self.counts += other.counts
+        self._images += other._images
 
     def most_frequent(self) -> int:
         """Return the class of most pixels in the target."""
@@ -81,11 +89,19 @@ class ConfusionMatrix:
         """Return the share of non-void pixels that are right; NaN if there is none."""
         return (self.counts[:-1].trace() / self.counts[:-1].sum()).item()
 
+    def image_iou(self) -> torch.Tensor:
+        """Return the IoU (N, num_classes) float64 of each class in each image; NaN where the union is empty."""
+        hit, target, predicted = self.images.double().unbind(1)
+        return hit / (target + predicted - hit)
+
+    def image_scores(self) -> torch.Tensor:
+        """Return the mean IoU (N,) float64 over the classes in each image's target; NaN if all of it is void."""
+        return torch.where(self.images[:, 1] > 0, self.image_iou(), torch.nan).nanmean(1)
+
     def scores(self) -> dict[str, float]:
         """Return every score by name, the headline first."""
         iou = self.iou()
-        hit, target, predicted = self.images.double().unbind(1)
-        image_iou = hit / (target + predicted - hit)  # (N, num_classes), NaN where the union is empty
+        hit, target, _ = self.images.double().unbind(1)
         with_void = self.counts[:-1].clone()
         with_void[0] += self.counts[-1]
         void_iou = _iou(with_void)
@@ -93,13 +109,28 @@ class ConfusionMatrix:
             MIOU: self.mean_iou(),
             "mIoU over classes in target or prediction": iou.nanmean().item(),
             "mIoU, void as background": void_iou[with_void.sum(1) > 0].mean().item(),
-            "per-image mIoU, absent class = 0": _mean(image_iou.nan_to_num(0)),
-            "per-image mIoU over classes present": _mean(torch.where(target > 0, image_iou, torch.nan).nanmean(1)),
+            "per-image mIoU, absent class = 0": _mean(self.image_iou().nan_to_num(0)),
+            "per-image mIoU over classes present": _mean(self.image_scores()),
             "per-image class accuracy over classes present": _mean((hit / target).nanmean(1)),
             "per-image pixel accuracy": _mean(hit.sum(1) / target.sum(1)),
             PIXEL_ACCURACY: self.pixel_accuracy(),
             "pixel accuracy, void as background": (with_void.trace() / with_void.sum()).item(),
         }
+
+    def report(self, classes: Sequence[str]) -> dict:
+        """Return all scores, the same for the floor, and the IoU per class (None in neither target nor prediction)."""
+        iou = [None if math.isnan(value) else value for value in self.iou().tolist()]
+        result = {"scores": self.scores(), "floor": self.floor().scores()}
+        result |= {"classes_in_target": int(self.present().sum()), "iou": dict(zip(classes, iou, strict=True))}
+        return result
+
+    def table(self, title: str, classes: Sequence[str]) -> str:
+        """Return `report` as lines for the screen."""
+        report = self.report(classes)
+        lines = [f"{title}{'score':>25}{f'all {classes[self.most_frequent()]}':>18}"]
+        lines += [f"  {name:<45}{v:>14.4f}{report['floor'][name]:>18.4f}" for name, v in report["scores"].items()]
+        iou = ", ".join(f"{name} {value:.2f}" for name, value in report["iou"].items() if value is not None)
+        return "\n".join([*lines, f"  IoU: {iou}"])
 
 
 def _iou(counts: torch.Tensor) -> torch.Tensor:

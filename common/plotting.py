@@ -1,6 +1,7 @@
 """Pictures: the curves of a run, and predictions beside the truth."""
 
 import random
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
 def plot_comparison(
     results: dict[str, dict], histories: dict[str, list[dict]], rates: dict[str, float], path: Path, title: str
 ) -> None:
-    """Draw the validation curves of several runs over each other, and their test mIoU over their speed.
+    """Draw the curves of several runs over each other, training dotted, and their test mIoU over their speed.
 
     Args:
         results: what `score` returned, by the name of the run.
@@ -76,10 +77,11 @@ def plot_comparison(
     for (name, result), color in zip(results.items(), colors, strict=False):
         epochs = [int(row["epoch"]) for row in histories[name]]
         for axis, key in zip(axes, panels, strict=False):
+            axis.plot(epochs, [float(row[f"train_{key}"]) for row in histories[name]], ":", color=color, linewidth=1)
             axis.plot(epochs, [float(row[f"val_{key}"]) for row in histories[name]], color=color, label=name)
         axes[3].plot(rates[name], result["scores"][MIOU], "o", color=color, markersize=9)
     for axis, label in zip(axes, panels.values(), strict=False):
-        axis.set(xlabel="epoch", ylabel=f"{label} (validation)")
+        axis.set(xlabel="epoch", ylabel=f"{label} (validation; dotted: training)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     axes[3].set(xlabel="images/s in training", ylabel="mIoU (test)")
@@ -137,9 +139,27 @@ def plot_predictions(
     model: nn.Module, data: SegmentationSet, run: Run, chosen: list[int], kind: str = "predictions"
 ) -> None:
     """Draw image, truth and prediction of the `chosen` images of `data` to plots/<run>_<kind>.png."""
-    samples, title = [data.sample(i) for i in chosen], f"{run.name}: {data.dataset} {data.split}"
-    column = {"prediction": (model, data.image_size)}
-    save(compare(column, samples, data.classes, data.palette, run, title), run.plot(kind))
+    save(predictions(model, data, run, chosen), run.plot(kind))
+
+
+def predictions(model: nn.Module, data: SegmentationSet, run: Run, chosen: list[int] | None = None) -> Figure:
+    """Return a figure of image, truth and prediction of the `chosen` images of `data`; by default some at random."""
+    samples = [data.sample(i) for i in chosen or draw(data, run.seed)]
+    title, column = f"{run.name}: {data.dataset} {data.split}", {"prediction": (model, data.image_size)}
+    return compare(column, samples, data.classes, data.palette, run, title)
+
+
+def plot_batch(images: torch.Tensor, masks: torch.Tensor, data: SegmentationSet, run: Run, count: int = 6) -> None:
+    """Draw the first images (B, 3, H, W) float and masks (B, H, W) of a batch of `data` to plots/<run>_batch.png."""
+    images, masks = images[:count].cpu(), masks[:count].cpu()
+    height, width = images.shape[-2:]
+    titles = [str(number) for number in range(1, len(images) + 1)]
+    figure, rows = grid_of_pictures(2, titles, f"{run.name}: a training batch of {data.dataset}", height / width)
+    for image, mask, upper, lower in zip(images, masks, *rows, strict=True):
+        upper.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
+        lower.imshow(colorize(mask.numpy(), data.palette))
+    legend(figure, data.classes, data.palette, masks.unique().tolist())
+    save(figure, run.plot("batch"))
 
 
 def plot_augmentation(loader: Loader, run: Run) -> None:
@@ -179,7 +199,8 @@ def grid_of_pictures(rows: int, titles: list[str], title: str, aspect: float) ->
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     for axis, text in zip(axes[0], titles, strict=True):
-        axis.set_title(text, fontsize=10, parse_math=False)
+        # A run's name may be long; it is broken at its hyphens.
+        axis.set_title(textwrap.fill(text, 34), fontsize=10 if len(text) <= 28 else 8, parse_math=False)
     figure.suptitle(title, fontsize=10, parse_math=False)
     return figure, axes
 

@@ -1,7 +1,9 @@
 """Where and how an experiment runs: name, seed, device, precision, processes."""
 
+import atexit
 import contextlib
 import copy
+import ctypes
 import inspect
 import math
 import os
@@ -11,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from common.errors import UserError
-from common.files import check_writable, write_json
+from common.files import check_writable, hold, sweep, write_json
 
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read as a formula by matplotlib
 
@@ -36,26 +39,31 @@ class Run:
     cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
     encoder_weights: str = ""  # file or folder with ImageNet weights, without a network and for mobilenet_v1
     resume: bool = False  # go on from last_<name>.pt
+    checkpoint_minutes: float = 10  # how often last_<name>.pt is also written within an epoch that lasts longer
+    clip_norm: float = 0.0  # norm that a gradient is clipped to; 0 leaves it as it is
     compile: bool = False  # compile the model with torch.compile
+    dry_run: bool = False  # show the data, the model, what a step costs and a batch, then stop
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/
 
     parameters: dict = field(default_factory=dict, init=False)  # main's arguments
     rank: int = field(default=0, init=False)  # which of `world_size` processes this is; torchrun decides
     world_size: int = field(default=1, init=False)
 
-    def start(self, main: Callable, parameters: dict) -> "Run":
+    def start(self, main: Callable, parameters: dict, alone: bool = True) -> "Run":
         """Return a copy of this run that is ready to go; the first line of every `main`.
 
         Args:
             main: the experiment's function, whose file and defaults give the run its name.
             parameters: its arguments, that is `locals()`.
+            alone: refuse to start while another process has a run of this name.
 
         Raises:
-            UserError: a number out of range, a device that is not there, a folder that cannot be written, or
-                nothing to resume.
+            UserError: a number out of range, a device that is not there, a folder that cannot be written,
+                nothing to resume, or a run of this name that is still going.
         """
         parameters = {key: value for key, value in parameters.items() if key != "run"}
-        for key, value in {**parameters, "seed": self.seed}.items():
+        numbers = {"seed": self.seed, "checkpoint_minutes": self.checkpoint_minutes, "clip_norm": self.clip_norm}
+        for key, value in (parameters | numbers).items():
             if isinstance(value, int | float) and not (value >= 0 and math.isfinite(value)):
                 raise UserError(f"--{key.replace('_', '-')} is {value}; it must be a number from 0 upwards")
             if isinstance(value, int) and value >= 2**31:
@@ -71,23 +79,36 @@ class Run:
         if len(run.name.encode()) > 200:
             raise UserError(f"the run's name has {len(run.name)} letters, too many for a file; give a short --name")
         run._join_processes()
+        if run._restarted() and run._has_checkpoint():
+            run.resume = True  # torchrun gives the same command after a process has died
         run.precision = choose_precision(self.precision, run.device)
-        if self.resume and not run.last_checkpoint.exists():
+        if run.resume and not run.last_checkpoint.exists():
             others = ", ".join(sorted(str(path) for path in Path().glob("last_*.pt"))) or "none"
             raise UserError(
                 f"nothing to resume: {run.last_checkpoint} is not in {Path.cwd()} (there: {others}); "
                 "give the same flags as the run to go on with, or its --name"
             )
+        keep_freed_memory()
         torch.manual_seed(self.seed)
         np.random.seed(self.seed)
         random.seed(self.seed)
         # TF32 keeps 10 of fp32's 23 bits; who asks for fp32 gets fp32.
         torch.set_float32_matmul_precision("highest")
-        for path in (run.plot(), run.best_checkpoint, run.last_checkpoint, run.folder / "config.json"):
+        records = [run.folder / name for name in ("config.json", "splits.json", "history.csv", "test.json")]
+        plots = [run.plot(), run.plot("predictions"), run.plot("augmentation")]
+        for path in (run.best_checkpoint, run.last_checkpoint, *plots, *records):
             check_writable(path)  # now, not after hours of training
-        if run.rank == 0 and not run.resume:
+        if alone and run.rank == 0 and not run.dry_run:
+            if not hold(run.folder / ".lock"):
+                raise UserError(
+                    f"{run.name} is running already; wait for its end, stop it, or give this run another --name"
+                )
+            for path in (run.best_checkpoint, run.last_checkpoint, *plots, *records):
+                sweep(path)
+        if run.rank == 0 and not run.resume and not run.dry_run:
             (run.folder / "test.json").unlink(missing_ok=True)  # of an earlier run
-            record = {"name": run.name, "parameters": parameters, "run": asdict(run), "command": sys.argv}
+            record = {"name": run.name, "script": Path(inspect.getfile(main)).stem, "parameters": parameters}
+            record |= {"run": asdict(run), "command": sys.argv}
             record["versions"] = {"python": platform.python_version(), "torch": torch.__version__}
             write_json(run.folder / "config.json", record)
         run.print(f"{run.name}: {run.where()}")
@@ -162,8 +183,22 @@ class Run:
         if self.rank == 0:
             self.wait()
 
+    def _restarted(self) -> bool:
+        """Return whether torchrun has started this run again; each machine counts the processes that died on it."""
+        return any(self.gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
+
+    def _has_checkpoint(self) -> bool:
+        """Return whether last_<name>.pt is of this run: written after it began, not of an earlier one of its name."""
+        last, begun = self.last_checkpoint, self.folder / "config.json"
+        return last.exists() and begun.exists() and last.stat().st_mtime_ns >= begun.stat().st_mtime_ns
+
     def _join_processes(self) -> None:
         """Set rank, world_size and device from torchrun's environment, or for a single process."""
+        missing = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
+        if "WORLD_SIZE" in os.environ and missing:
+            raise UserError(
+                f"WORLD_SIZE is set, but not {', '.join(sorted(missing))}; start several processes by torchrun"
+            )
         self.world_size = int(os.environ.get("WORLD_SIZE", 1))
         self.rank = int(os.environ.get("RANK", 0))
         self.device = choose_device(self.device)
@@ -171,9 +206,29 @@ class Run:
             if self.device.type == "cuda":
                 self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             if not dist.is_initialized():
-                dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+                backend = "nccl" if self.device.type == "cuda" else "gloo"
+                wait = timedelta(hours=2)  # for a large set to be decoded by one of them
+                store, rank, size = next(dist.rendezvous("env://", timeout=wait))
+                if os.environ.get("GROUP_WORLD_SIZE") == "1":
+                    # What dead processes left in the store would mislead those after a restart: torch issue 135712.
+                    store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+                dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
+                atexit.register(dist.destroy_process_group)  # or its threads may abort a process that ends well
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory that is freed, instead of giving it back to the system at once.
+
+    The next training step needs as much again. Memory fresh from the system is filled with zeros, page by page when it
+    is first touched: up to a third of a step's time on a CPU. Only glibc, Linux's usual C library, can be told so.
+    """
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(libc, "mallopt"):
+        trim_threshold, mmap_max = -1, -4  # as malloc.h numbers them
+        libc.mallopt(mmap_max, 0)  # large tensors lie on the heap as all others, ...
+        libc.mallopt(trim_threshold, -1)  # which never shrinks
 
 
 def default_name(main: Callable, parameters: dict, seed: int) -> str:
@@ -187,10 +242,16 @@ def default_name(main: Callable, parameters: dict, seed: int) -> str:
             elif isinstance(value, tuple):
                 differs.append(key + "x".join(map(str, value)))
             else:
-                differs.append(Path(value).name if isinstance(value, str) else f"{key}{value}")
+                differs.append(short_name(value) if isinstance(value, str) else f"{key}{value}")
     if seed:
         differs.append(f"s{seed}")
-    return re.sub(f"[{re.escape(NOT_IN_NAMES)}]", "_", "-".join(differs))
+    return re.sub(rf"[{re.escape(NOT_IN_NAMES)}\s]", "_", "-".join(differs))
+
+
+def short_name(value: str) -> str:
+    """Return `value`, or, if it is a path, its last part; of "." and ".." the name of the folder that is meant."""
+    name = Path(value).name
+    return name if name.strip(".") else Path(value).resolve().name
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,23 +1,40 @@
 """What the tests share: small data on disk, in the official layout, made from the generated scenes."""
 
+import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
-from common.datasets.segmentation_set import VOID
-from common.datasets.shapes import COUNTS, draw_scene
+from common import checkpoint
+from common.datasets.segmentation_set import VOID, SegmentationSet
+from common.datasets.shapes import CLASSES, COUNTS, draw_scene
+from common.datasets.shapes import PALETTE as SHAPES_PALETTE
 from common.datasets.voc import PALETTE
+from common.files import _held
+from common.models import DilatedFCN
 from common.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SHARED", REPOSITORY.parent / "shared"))  # real images, where the developers have them
 
+count = Counter()  # of kills survived, faults injected and inputs tried, in the whole session
+
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the real images are not at {SHARED}")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say how much was done to the project."""
+    if count:
+        terminalreporter.write_line(", ".join(f"{number:,} {what}" for what, number in sorted(count.items())))
 
 
 def write_voc(root: Path, counts: dict[str, int], side: int = 64, year: str = "VOC2007") -> Path:
@@ -66,6 +83,17 @@ def write_ade20k(root: Path, counts: dict[str, int], side: int = 32) -> Path:
     return folder
 
 
+def write_folder(root: Path, count: int = 8, side: int = 48) -> Path:
+    """Write generated scenes as a data set of one's own: images/ of JPEGs and masks/ of grey PNGs; return `root`."""
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for index in range(count):
+        image, mask = draw_scene(index, side)
+        image.save(root / "images" / f"{index}.jpg", quality=95)
+        Image.fromarray(mask).save(root / "masks" / f"{index}.png")
+    return root
+
+
 def write_pets(root: Path, trainval: int, test: int, side: int = 64) -> Path:
     """Write generated scenes as Oxford-IIIT Pet below `root`, in its official layout; return the folder."""
     folder = root / "oxford-iiit-pet"
@@ -92,10 +120,13 @@ def voc_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run every test where its files disturb nobody."""
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run every test where its files disturb nobody; its runs are over at its end."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
+    yield
+    while _held:
+        _held.popitem()[1].close()
 
 
 @pytest.fixture
@@ -103,6 +134,26 @@ def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the generated set small: 24 + 8 + 8 scenes."""
     for split, count in {"train": 24, "val": 8, "test": 8}.items():
         monkeypatch.setitem(COUNTS, split, count)
+
+
+def write_checkpoint(
+    path: Path, model: nn.Module | None = None, size: tuple[int, int] = (32, 32), **about
+) -> nn.Module:
+    """Write `model`, by default an untrained DilatedFCN, as if it had been trained on shapes; return it."""
+    torch.manual_seed(0)
+    model = (model or DilatedFCN(len(CLASSES))).eval()
+    data = SegmentationSet(
+        images=torch.zeros(1, 3, *size, dtype=torch.uint8),
+        masks=torch.zeros(1, *size, dtype=torch.uint8),
+        names=["0"],
+        classes=CLASSES,
+        palette=SHAPES_PALETTE,
+        dataset="shapes",
+        split="train",
+    )
+    contents = checkpoint.describe(model, data, Run(name=path.stem.removeprefix("best_")), [{"val_miou": 0.5}])
+    checkpoint.save(path, contents | about)
+    return model
 
 
 def started(main=lambda: None, parameters=None, **settings) -> Run:
@@ -128,3 +179,41 @@ def one_sentence(result: subprocess.CompletedProcess) -> str:
     assert result.returncode not in (0, -9), result.stdout
     assert "Traceback" not in result.stderr, result.stderr
     return result.stderr.strip().splitlines()[-1]
+
+
+DRINKS_SIZE = (48, 64)  # height and width of the photographs that write_drinks writes
+
+
+def polygon(corners, name: object = "1") -> dict:
+    """Return a region as VIA writes it."""
+    x, y = zip(*corners, strict=True)
+    shape = {"name": "polygon", "all_points_x": list(x), "all_points_y": list(y)}
+    return {"shape_attributes": shape, "region_attributes": {"Name": name}}
+
+
+def box(left, top, right, bottom, name: object = "1") -> dict:
+    return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], name)
+
+
+def write_project(path: Path, regions: dict[str, list]) -> None:
+    """Write a VIA project that lists a region list for each image."""
+    entries = {
+        f"{name}99": {"filename": name, "size": 99, "regions": r, "file_attributes": {}} for name, r in regions.items()
+    }
+    path.write_text(json.dumps({"_via_settings": {}, "_via_img_metadata": entries, "_via_attributes": {}}))
+
+
+def write_drinks(root: Path, train: int = 20, test: int = 4) -> Path:
+    """Write photographs of noise, and boxes on them, in the layout of the original; return the folder."""
+    folder, rng = root / "drinks", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    number = 0
+    for split, count in (("train", train), ("test", test)):
+        regions = {}
+        for _ in range(count):
+            name = f"{number:07}.jpg"
+            Image.fromarray(rng.integers(0, 256, (*DRINKS_SIZE, 3), dtype=np.uint8)).save(folder / name)
+            regions[name] = [box(4 + 15 * i, 5, 14 + 15 * i, 30 + number % 9, str(i + 1)) for i in range(number % 4)]
+            number += 1
+        write_project(folder / f"segmentation_{split}.json", regions)
+    return folder

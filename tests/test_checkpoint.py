@@ -1,10 +1,11 @@
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import started
+from conftest import REPOSITORY, started
 
 from common import checkpoint
 from common.datasets import load
@@ -54,6 +55,69 @@ def test_a_file_that_smuggles_code_is_refused_and_not_run(tmp_path):
     with pytest.raises(UserError):
         checkpoint.load(path)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # torch.jit has no future
+def test_a_file_that_holds_a_program_is_refused(tmp_path):
+    class Program(torch.nn.Module):
+        def forward(self, images):
+            return images
+
+    path = tmp_path / "program.pt"
+    torch.jit.script(Program()).save(path)
+    with pytest.raises(UserError, match=r"program\.pt holds more than plain"):
+        checkpoint.load(path)
+
+
+ODD = {
+    "format": ["1", None, 1.5],
+    "model": [3, ["basic_fcn"], {}],
+    "arguments": [None, [21], {}, {"num_classes": "many"}, {"num_classes": -1}, {"classes": 21}, {3: 21}],
+    "weights": [None, [], {}, {"a": 1}],
+}
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_a_checkpoint_with_odd_contents_is_refused_in_a_sentence(saved, tmp_path, key):
+    contents = checkpoint.load(saved[0])
+    for value in ODD[key]:
+        torch.save({**contents, key: value}, tmp_path / "odd.pt")
+        with pytest.raises(UserError, match=r"odd\.pt ") as error:
+            checkpoint.load_model(tmp_path / "odd.pt")
+        assert "\n" not in str(error.value) and len(str(error.value)) < 500, value
+
+
+def test_tensors_of_other_shapes_are_listed_briefly(saved, tmp_path):
+    contents = checkpoint.load(saved[0])
+    keys = sorted(contents["weights"])
+    contents["weights"][keys[0]] = torch.zeros(7, 2)
+    torch.save(contents, tmp_path / "one.pt")
+    with pytest.raises(UserError, match=rf"does not fit basic_fcn: {re.escape(keys[0])} is 7x2, not \d+$"):
+        checkpoint.load_model(tmp_path / "one.pt")
+    contents["weights"] = {key: torch.zeros(3) for key in keys[:-1]} | {"other": torch.zeros(())}
+    torch.save(contents, tmp_path / "many.pt")
+    with pytest.raises(UserError, match=rf"is 3, not .*; and {len(keys) + 1 - 3} more$") as error:
+        checkpoint.load_model(tmp_path / "many.pt")
+    assert len(str(error.value)) < 400
+
+
+def test_nothing_in_the_project_loads_what_could_run_code():
+    """Only one place reads what torch.save wrote, and says weights_only; arrays are read without pickle."""
+    texts = {path: path.read_text() for path in REPOSITORY.rglob("*.py") if not {"tests", "benchmarks"} & {*path.parts}}
+    texts |= {path: path.read_text() for path in REPOSITORY.glob("*.ipynb")}
+    loads = {path.name: re.findall(r"torch\.load\(.*", text) for path, text in texts.items() if "torch.load(" in text}
+    assert list(loads) == ["files.py"] and all("weights_only=True" in call for call in loads["files.py"])
+    for word in (
+        "pickle.load",
+        "Unpickler(",
+        "allow_pickle=True",
+        "torch.jit.load",
+        "torch.hub.load(",
+        "eval(",
+        "exec(",
+    ):
+        found = [path.name for path, text in texts.items() if re.search(rf"(?<![\w.]){re.escape(word)}", text)]
+        assert found == [], word
 
 
 def test_other_files_and_newer_formats_are_named(saved, tmp_path):

@@ -1,4 +1,4 @@
-"""download.py against a real HTTP server on this machine, with small archives in VOC's layout."""
+"""download.py against a real, if need be hostile HTTP server on this machine, with small archives in VOC's layout."""
 
 import hashlib
 import http.server
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import one_sentence, python, started, write_ade20k, write_pets, write_voc
+from conftest import one_sentence, python, started, write_ade20k, write_drinks, write_pets, write_voc
 
 import download
 from common.datasets import load
@@ -20,25 +20,39 @@ from download import Archive, Dataset, extract, fetch, get, md5
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves the bytes in `server.files`, with Range; `server.cut` breaks answers off after so many bytes."""
+    """Serves the bytes in `server.files`, with Range; `server.cut` breaks the next answer off after so many bytes.
+
+    A number in place of the bytes is an error, a string an address elsewhere. `server.ranges` may be an error too, or
+    "lies": the answer says that it is the rest, and is the whole. `server.stalls` is waited for after a cut.
+    `server.length` is what the server says of the length.
+    """
 
     def do_GET(self):
-        server = self.server
-        server.requests.append((self.path, self.headers.get("Range")))
-        body = server.files.get(self.path)
-        if body is None:
-            self.send_error(404)
+        server, wanted = self.server, self.headers.get("Range")
+        server.requests.append((self.path, wanted))
+        body = server.files.get(self.path, 404)
+        if isinstance(body, str):
+            self.send_response(302)
+            self.send_header("Location", body)
+            self.end_headers()
+            return
+        if isinstance(body, int) or (wanted and type(server.ranges) is int):
+            self.send_error(body if isinstance(body, int) else server.ranges)
             return
         start = 0
-        if server.ranges and (wanted := self.headers.get("Range")):
+        if server.ranges and wanted:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             if start >= len(body):
                 self.send_error(416)
                 return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
+        start = 0 if server.ranges == "lies" else start
+        self.send_header("Content-Length", server.length or str(len(body) - start))
         self.end_headers()
         self.wfile.write(body[start : start + server.cut] if server.cut else body[start:])
+        if server.cut and server.stalls:
+            self.wfile.flush()
+            server.stalls.wait(10)
         server.cut = 0
 
     def log_message(self, *args):
@@ -47,9 +61,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    """A running HTTP server with attributes files, requests, ranges and cut; `server.url` is its address."""
+    """A running HTTP server with the attributes that `Handler` reads; `server.url` is its address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.files, server.requests, server.ranges, server.cut = {}, [], True, 0
+        server.stalls, server.length = None, ""
         server.handle_error = lambda *_: None  # a client that gave up is no news
         server.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -129,6 +144,65 @@ def test_a_download_that_broke_off_is_continued(voc, server, ranges):
     get("voc2007", Path("data"), [])
     assert server.requests[-1] == ("/b/voc.tar", "bytes=1000-")
     assert Path("data/VOCdevkit/VOC2007/JPEGImages/000009.jpg").exists()
+
+
+@pytest.mark.parametrize("ranges", [400, 403, 416, 500, 501, "lies"])
+def test_a_server_that_mishandles_range_costs_a_second_request_and_nothing_else(voc, server, ranges):
+    server.cut = 1000
+    with pytest.raises(UserError, match="broke off after 1000 of"):
+        get("voc2007", Path("data"), [])
+    server.ranges = ranges
+    get("voc2007", Path("data"), [])
+    assert server.requests[-2:] == [("/b/voc.tar", "bytes=1000-"), ("/b/voc.tar", None)]
+    assert len(list(Path("data/VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
+
+
+@pytest.mark.parametrize("name", ["voc2007", "ade20k"])
+def test_a_file_that_changes_between_two_parts_is_fetched_anew(voc, ade, server, name):
+    path = {"voc2007": "/b/voc.tar", "ade20k": "/b/ADE.zip"}[name]
+    official = server.files[path]
+    server.files[path], server.cut = bytes(byte ^ 1 for byte in official[:5000]) + official[5000:], 4000
+    with pytest.raises(UserError, match="broke off after 4000 of"):
+        get(name, Path("data"), [])
+    server.files[path] = official
+    get(name, Path("data"), [])
+    assert server.requests[-2:] == [(path, "bytes=4000-"), (path, None)]
+    assert len(list(Path("data").rglob({"voc2007": "0*.jpg", "ade20k": "ADE*.jpg"}[name]))) in (10, 23)
+
+
+def test_a_server_that_stalls_half_way_counts_as_dead_and_what_came_is_kept(voc, server, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    server.stalls, server.cut = threading.Event(), 1000
+    with pytest.raises(UserError, match="timed out"):
+        get("voc2007", Path("data"), [])
+    server.stalls.set()
+    assert Path("data/voc.tar.part").read_bytes() == server.files["/b/voc.tar"][:1000]
+    get("voc2007", Path("data"), [])
+    assert server.requests[-1] == ("/b/voc.tar", "bytes=1000-")
+
+
+@pytest.mark.parametrize("answer", [500, 503, b"", b"<html>sign in first</html>", "file:///etc/passwd", "/a/voc.tar"])
+def test_an_address_with_something_else_is_passed_over_for_the_next(voc, server, answer):
+    server.files["/a/voc.tar"] = answer  # the last of them leads to itself
+    get("voc2007", Path("data"), [])
+    assert len(list(Path("data/VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
+    del server.files["/b/voc.tar"]
+    with pytest.raises(UserError, match=r"no address of voc\.tar works") as error:
+        get("voc2007", Path("other"), [])
+    assert str(error.value).count("voc.tar: ") == 2 and "root:" not in str(error.value)
+
+
+@pytest.mark.parametrize("length", ["many", "-1", "1000"])
+def test_a_server_that_is_wrong_about_the_length_is_no_harm(voc, server, length):
+    server.length = length
+    try:
+        get("voc2007", Path("data"), [])
+    except UserError as error:
+        assert "no address of voc.tar works" in str(error)
+        assert not Path("data/VOCdevkit").exists()
+    else:
+        assert length == "-1"
+        assert len(list(Path("data/VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
 
 
 def test_a_partial_file_of_something_else_is_thrown_away(voc, server):
@@ -328,12 +402,72 @@ def escaping_tar(kind: str) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip", "gztar"])
+def test_drinks_that_were_fetched_by_hand_are_taken_from_an_archive_or_a_folder(tmp_path, kind):
+    write_drinks(tmp_path / "fetched" / "in a folder")
+    given = tmp_path / "fetched"
+    if kind != "folder":
+        given = Path(shutil.make_archive(tmp_path / "dataset", kind, tmp_path / "fetched"))
+    (tmp_path / "data" / "drinks").mkdir(parents=True)  # an empty one is in nobody's way
+    get("drinks", tmp_path / "data", [given])
+    assert len(load("drinks", 32, started(data_root=tmp_path / "data"))[2]) == 4
+    assert given.exists()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["drinks"]
+    get("drinks", tmp_path / "data", [])  # there already
+
+
+def test_who_has_no_drinks_is_told_where_a_browser_fetches_them(tmp_path):
+    done = python("download.py", "drinks", "--data-root", tmp_path / "data")
+    assert done.returncode == 1
+    assert "open https://drive.google.com/" in done.stderr
+    assert "--from-archive" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_holds_no_drinks_is_refused_and_nothing_is_left_behind(tmp_path):
+    empty, other = tmp_path / "empty", tmp_path / "data" / "drinks" / "notes.txt"
+    empty.mkdir()
+    with pytest.raises(UserError, match=r"empty holds no segmentation_train\.json"):
+        get("drinks", tmp_path / "data", [empty])
+    assert list((tmp_path / "data").glob("**/*")) == []
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    with pytest.raises(UserError, match="drinks holds something else; move it away"):
+        get("drinks", tmp_path / "data", [write_drinks(tmp_path / "given")])
+    assert [path.name for path in (tmp_path / "data").rglob("*")] == ["drinks", "notes.txt"]
+
+
+def test_a_folder_is_not_copied_into_itself_and_half_a_set_is_none(tmp_path, monkeypatch):
+    write_drinks(tmp_path / "fetched")
+    monkeypatch.chdir(tmp_path)
+    Path("data/other").mkdir(parents=True)
+    shutil.move("fetched/drinks", "drinks files")
+    get("drinks", Path("data"), [Path()])
+    assert len(list(Path("data/drinks").iterdir())) == 26 and not list(Path("data").rglob(".*"))
+    shutil.rmtree("data/drinks")
+    Path("drinks files/segmentation_test.json").unlink()
+    with pytest.raises(UserError, match=r"drinks files holds no segmentation_test\.json; is it drinks\?"):
+        get("drinks", Path("data"), [Path("drinks files")])
+
+
+def test_a_sound_archive_of_something_else_is_refused_and_the_right_one_then_taken(ade, tmp_path):
+    wrong = tmp_path / "wrong" / "ADE.zip"
+    wrong.parent.mkdir()
+    with zipfile.ZipFile(wrong, "w") as file:
+        file.writestr("foo.txt", "nothing")
+    with pytest.raises(UserError, match=r"holds no folder ADEChallengeData2016; is it the right file\?"):
+        get("ade20k", tmp_path / "data", [wrong])
+    assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == []
+    get("ade20k", tmp_path / "data", [])
+
+
 @pytest.mark.parametrize("kind", ["path", "link"])
 def test_nothing_is_written_outside_the_folder(tmp_path, kind):
     root = tmp_path / "inner" / "data"
     root.mkdir(parents=True)
     (root / "evil.tar").write_bytes(escaping_tar(kind))
-    with pytest.raises(UserError, match="outside its folder"):
+    with pytest.raises(UserError, match=r"outside its folder|a link or a device"):
         extract(root / "evil.tar", root)
     with zipfile.ZipFile(root / "evil.zip", "w") as file:
         file.writestr("../escaped.txt", "evil")
@@ -341,6 +475,54 @@ def test_nothing_is_written_outside_the_folder(tmp_path, kind):
         extract(root / "evil.zip", root)
     assert not list(tmp_path.rglob("escaped*")) and not (tmp_path / "escaped").exists()
     assert sorted(p.name for p in root.iterdir()) == ["evil.tar", "evil.zip"]
+
+
+@pytest.mark.parametrize("kind", ["SYMTYPE", "LNKTYPE", "FIFOTYPE", "CHRTYPE"])
+def test_a_tar_with_links_or_devices_is_refused_even_if_they_stay_inside(tmp_path, kind):
+    with tarfile.open(tmp_path / "links.tar", "w") as file:
+        file.addfile(tarfile.TarInfo("inside"))
+        member = tarfile.TarInfo("link")
+        member.type, member.linkname = getattr(tarfile, kind), "inside"
+        file.addfile(member)
+    with pytest.raises(UserError, match=r"links\.tar holds link, a link or a device"):
+        extract(tmp_path / "links.tar", tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cwd"] == ["links.tar"]
+
+
+def test_a_link_in_a_zip_becomes_a_file_that_leads_nowhere(tmp_path):
+    member = zipfile.ZipInfo("link")
+    member.create_system, member.external_attr = 3, 0o120777 << 16  # made on Unix: a symbolic link
+    with zipfile.ZipFile(tmp_path / "links.zip", "w") as file:
+        file.writestr(member, "/etc/passwd")
+    extract(tmp_path / "links.zip", tmp_path)
+    assert not (tmp_path / "link").is_symlink() and (tmp_path / "link").read_text() == "/etc/passwd"
+
+
+@pytest.mark.parametrize("place", ["/tmp/escaped.txt", "a/../../escaped.txt", "..\\..\\escaped", "../data2/escaped"])
+def test_a_zip_whose_files_have_paths_of_any_kind_stays_in_its_folder(tmp_path, place):
+    root = tmp_path / "inner" / "data"
+    root.mkdir(parents=True)
+    with zipfile.ZipFile(root / "evil.zip", "w") as file:
+        file.writestr(zipfile.ZipInfo(place), "evil")
+    try:
+        extract(root / "evil.zip", root)
+    except UserError as error:
+        assert "outside its folder" in str(error)
+    assert {path for path in (tmp_path / "inner").rglob("*") if "escaped" in path.name} <= set(root.rglob("*"))
+    assert not Path("/tmp/escaped.txt").exists()
+
+
+@pytest.mark.parametrize(("place", "value"), [(6, 1), (8, 77)], ids=["encrypted", "compressed in an unknown way"])
+def test_a_zip_that_python_cannot_read_is_named(tmp_path, place, value):
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as file:
+        file.writestr("file", "content")
+    body = bytearray((tmp_path / "odd.zip").read_bytes())
+    for start in (place, body.index(b"PK\1\2") + place + 2):  # what is said of the file before it, and at the end
+        body[start] = value
+    (tmp_path / "odd.zip").write_bytes(body)
+    with pytest.raises(UserError, match=r"odd\.zip is damaged") as error:
+        extract(tmp_path / "odd.zip", tmp_path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["short.tar", "short.zip"])

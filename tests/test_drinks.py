@@ -4,9 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, needs_shared, started
+from conftest import DRINKS_SIZE, SHARED, box, needs_shared, polygon, started, write_drinks, write_project
 from matplotlib.path import Path as Outline
-from PIL import Image
 
 import train_drinks
 from common import checkpoint
@@ -15,42 +14,7 @@ from common.datasets.drinks import CLASSES, PALETTE, drinks, rasterize
 from common.errors import UserError
 from common.run import Run
 
-WIDTH, HEIGHT = 64, 48
-
-
-def polygon(corners, name: object = "1") -> dict:
-    """Return a region as VIA writes it."""
-    x, y = zip(*corners, strict=True)
-    shape = {"name": "polygon", "all_points_x": list(x), "all_points_y": list(y)}
-    return {"shape_attributes": shape, "region_attributes": {"Name": name}}
-
-
-def box(left, top, right, bottom, name: object = "1") -> dict:
-    return polygon([(left, top), (right, top), (right, bottom), (left, bottom)], name)
-
-
-def write_project(path: Path, regions: dict[str, list]) -> None:
-    """Write a VIA project that lists a region list for each image."""
-    entries = {
-        f"{name}99": {"filename": name, "size": 99, "regions": r, "file_attributes": {}} for name, r in regions.items()
-    }
-    path.write_text(json.dumps({"_via_settings": {}, "_via_img_metadata": entries, "_via_attributes": {}}))
-
-
-def write_drinks(root: Path, train: int = 20, test: int = 4) -> Path:
-    """Write photographs of noise, and boxes on them, in the layout of the original; return the folder."""
-    folder, rng = root / "drinks", np.random.default_rng(0)
-    folder.mkdir(parents=True)
-    number = 0
-    for split, count in (("train", train), ("test", test)):
-        regions = {}
-        for _ in range(count):
-            name = f"{number:07}.jpg"
-            Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(folder / name)
-            regions[name] = [box(4 + 15 * i, 5, 14 + 15 * i, 30 + number % 9, str(i + 1)) for i in range(number % 4)]
-            number += 1
-        write_project(folder / f"segmentation_{split}.json", regions)
-    return folder
+HEIGHT, WIDTH = DRINKS_SIZE
 
 
 @pytest.fixture
@@ -151,7 +115,7 @@ BAD_REGIONS = {
     "no list": ({"shape_attributes": {"name": "polygon", "all_points_x": 5}, "region_attributes": {}},
                 "has not as many x as y"),
     "circle": ({"shape_attributes": {"name": "circle", "cx": 1}, "region_attributes": {"Name": "1"}},
-               "is a circle; only polygons are read"),
+               "is a 'circle'; only polygons are read"),
     "no shape": ({"region_attributes": {"Name": "1"}}, "has no shape or no attributes"),
     "no region": (7, "has no shape or no attributes"),
 }  # fmt: skip
@@ -181,9 +145,9 @@ BAD_FILES = {
     "an entry of another kind": ({"_via_img_metadata": {"a": 3}}, "entry 1 names no image"),
     "regions of VIA 1": ({"_via_img_metadata": {"a": ENTRY | {"regions": {"0": 1}}}}, "has no list of regions"),
     "an image twice": ({"_via_img_metadata": {"a": ENTRY, "b": ENTRY}}, "lists 0000000.jpg twice"),
-    "an entry twice": (f'{{"_via_img_metadata": {{"a1": {json.dumps(ENTRY)}, "a1": 3}}}}', "lists a1 twice"),
-    "no image": ({"_via_img_metadata": {}}, "the test split of drinks is empty"),
-    "a missing image": ({"_via_img_metadata": {"a": ENTRY | {"filename": "gone.jpg"}}}, "gone.jpg is missing"),
+    "an entry twice": (f'{{"_via_img_metadata": {{"a1": {json.dumps(ENTRY)}, "a1": 3}}}}', "lists 'a1' twice"),
+    "no image": ({"_via_img_metadata": {}}, "segmentation_test.json lists no image"),
+    "a missing image": ({"_via_img_metadata": {"a": ENTRY | {"filename": "gone.jpg"}}}, "gone.jpg, which is not in"),
 }  # fmt: skip
 
 
@@ -199,10 +163,11 @@ def test_a_file_that_is_no_via_project_is_named_in_one_sentence(folder, problem)
 
 
 def test_without_the_files_the_user_is_told_where_to_put_them(tmp_path):
-    with pytest.raises(UserError, match=r"segmentation_train\.json is missing; put .* into .*drinks by hand"):
+    with pytest.raises(UserError, match=r"segmentation_train\.json is missing; python download\.py drinks tells"):
         drinks(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_documents_settings_are_flags_of_train_drinks(folder):
     settings = {"image_size": (32, 48), "batch_size": 1, "epochs": 1, "schedule": "steps", "flip": False, "levels": 4}
     for resume in (False, True):

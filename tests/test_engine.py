@@ -13,6 +13,7 @@ from torch import nn
 
 import train
 import train_4_c
+import train_5_b
 from common import checkpoint
 from common.datasets import VOID, load
 from common.engine import best_row, evaluate, fit, out_of_patience
@@ -51,18 +52,18 @@ def same(a, b) -> bool:
     return a == b or (a != a and b != b)
 
 
+class KilledError(Exception):
+    pass
+
+
 def stopped_after(epoch: int, monkeypatch):
     """Make training die as by a kill at the start of the epoch after `epoch`."""
-
-    class KilledError(Exception):
-        pass
-
     original = Loader.set_epoch
 
-    def set_epoch(self, number):
+    def set_epoch(self, number, done=0):
         if number > epoch:
             raise KilledError
-        original(self, number)
+        original(self, number, done)
 
     monkeypatch.setattr(Loader, "set_epoch", set_epoch)
     return KilledError
@@ -82,7 +83,15 @@ def test_a_run_leaves_what_it_promises(voc_root):
     assert not list(Path().rglob("*.tmp"))
 
 
-@pytest.mark.parametrize(("script", "stop"), [(train, 1), (train, 2), (train, 3), (train_4_c, 2)])
+@pytest.mark.parametrize(
+    ("script", "stop"),
+    [
+        pytest.param(train, 1, marks=pytest.mark.slow),
+        (train, 2),
+        pytest.param(train, 3, marks=pytest.mark.slow),
+        (train_4_c, 2),
+    ],
+)
 def test_a_run_stopped_after_any_epoch_and_resumed_equals_an_unbroken_one_bit_for_bit(
     voc_root, script, stop, monkeypatch
 ):
@@ -99,6 +108,36 @@ def test_a_run_stopped_after_any_epoch_and_resumed_equals_an_unbroken_one_bit_fo
     assert same(comparable("last_test.pt"), expected[0])
     assert same(comparable_weights("best_test.pt"), expected[1])
     assert resumed == whole
+
+
+@pytest.mark.parametrize(
+    ("script", "settings"),
+    [(train_4_c, {}), (train_5_b, {"pretrained": False, "encoder": "mobilenet_v2"})],
+    ids=["with a schedule", "with dropout"],
+)
+def test_a_run_stopped_within_an_epoch_goes_on_at_its_last_checkpoint_there(voc_root, script, settings, monkeypatch):
+    def run_train(**options):
+        run = Run(**{**FP32, "data_root": voc_root, "checkpoint_minutes": 0}, **options)
+        return script.main("voc2007", image_size=32, epochs=2, batch_size=2, **settings, run=run)
+
+    whole, expected = run_train(), (comparable("last_test.pt"), comparable_weights("best_test.pt"))
+    for epoch, last in ((1, 12), (2, 14)):
+        original = Loader.__iter__
+
+        def dying(self, epoch=epoch, last=last, original=original):
+            for number, batch in enumerate(original(self), start=self.done + 1):
+                if self.shuffle and (self.epoch, number) == (epoch, last + 1):
+                    raise KilledError
+                yield batch
+
+        with monkeypatch.context() as patch, pytest.raises(KilledError):
+            patch.setattr(Loader, "__iter__", dying)
+            run_train(resume=epoch == 2)
+        contents = checkpoint.load(Path("last_test.pt"))
+        assert len(contents["history"]) == epoch - 1 and len(contents["part"]["sums"]) == last
+    assert run_train(resume=True) == whole
+    assert same(comparable("last_test.pt"), expected[0])
+    assert same(comparable_weights("best_test.pt"), expected[1])
 
 
 def comparable_weights(path):
@@ -133,7 +172,7 @@ def test_resuming_something_else_is_refused(voc_root):
         run_train(voc_root, 2, resume=True)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_ctrl_c_ends_cleanly_and_can_be_resumed(voc_root, name):
     flags = f"--data-root {voc_root} --image-size 32 --epochs 500 --batch-size 4 --name test --patience 0".split()
     command = [sys.executable, str(REPOSITORY / "train.py"), *flags]
@@ -233,10 +272,57 @@ def test_an_epoch_without_a_validation_score_is_never_the_best():
 
 def test_a_loss_that_is_not_finite_stops_training_with_a_reason(voc_root):
     with pytest.raises(
-        UserError, match=r"the loss is nan in training and nan in validation in epoch 1, at learning rate 1e\+20; try"
+        UserError, match=r"the loss is nan in batch 2 of 3 of epoch 1 \(\d+, .*\), at learning rate 1e\+20; try .* 1$"
     ):
         train.main("voc2007", 32, 1, 4, lr=1e20, run=Run(**FP32, data_root=voc_root))
     assert not Path("last_test.pt").exists()
+
+
+def test_clipped_gradients_are_no_longer_than_asked_for(voc_root, monkeypatch):
+    monkeypatch.setitem(MODELS, "fading", Fading)
+    levels = []
+    for clip_norm in (0.0, 1e-3):  # the gradient is 1
+        run = Run(**FP32, data_root=voc_root, clip_norm=clip_norm).start(lambda: None, {})
+        train_set, val_set, _ = load("voc2007", 32, run)
+        optimizer = torch.optim.SGD((model := Fading()).parameters(), lr=0.1)
+        fit(model, Loader(train_set, 12, run), Loader(val_set, 4, run), Push(), optimizer, epochs=1, run=run)
+        levels.append(model.level.item())
+    assert levels == pytest.approx([0.35, 0.45 - 1e-4])
+
+
+def test_a_batch_that_is_void_everywhere_changes_the_loss_by_nothing(voc_root):
+    run = Run(**FP32, data_root=voc_root).start(lambda: None, {})
+    train_set, val_set, _ = load("voc2007", 32, run)
+    train_set.masks = torch.full_like(train_set.masks, VOID)
+    model = train.BasicFCN(21)
+    optimizer = torch.optim.AdamW(model.parameters())
+    loaders = Loader(train_set, 4, run), Loader(val_set, 4, run)
+    history = fit(model, *loaders, CrossEntropy(), optimizer, epochs=1, run=run)
+    assert history[0]["train_loss"] == 0 and 0 < history[0]["val_loss"] < 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory in this way")
+def test_too_little_memory_is_explained(voc_root):
+    Path("limited.py").write_text("""
+import resource
+from pathlib import Path
+
+import common.engine
+import train
+from common.cli import cli
+
+def limited(*args, whole=common.engine.train_one_epoch):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, -1))
+    return whole(*args)
+
+common.engine.train_one_epoch = limited
+cli(train.main)
+""")
+    flags = ["--device", "cpu", "--data-root", voc_root, "--image-size", 600, "--batch-size", 8]
+    result = python(Path("limited.py").absolute(), *flags, PYTHONPATH=str(REPOSITORY))
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "the memory does not suffice for batches of 8 images of 600x600; try --batch-size 4" in result.stderr
 
 
 def test_a_kill_between_the_checkpoints_of_an_epoch_loses_nothing(voc_root):

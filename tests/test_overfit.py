@@ -26,6 +26,7 @@ def test_every_other_model_learns_one_image_by_heart(model, few_shapes):
     assert scores["learnt"] >= 0.99 > scores["untrained"]
 
 
+@pytest.mark.slow
 def test_one_image_is_learnt_and_pictures_are_left(few_shapes):
     scores = overfit.main("shapes", image_size=48, model="dilated_fcn", steps=200, run=Run(device="cpu", name="test"))
     assert scores["learnt"] >= 0.99 > max(scores["unseen"], scores["untrained"])

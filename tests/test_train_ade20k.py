@@ -9,6 +9,7 @@ from conftest import write_ade20k
 import train_ade20k
 from common import checkpoint
 from common.cli import cli
+from common.errors import UserError
 from common.loader import Loader
 from common.models import DilatedFCN
 from common.run import Run
@@ -91,3 +92,27 @@ def test_a_stopped_comparison_goes_on_and_all_its_runs_start_alike(few_shapes, l
     with Path("runs/all/table.csv").open() as file:
         assert [row["variant"] for row in csv.DictReader(file)] == list(results)
     assert Path("plots/all.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_a_comparison_takes_no_run_of_other_settings_or_data_and_none_that_is_damaged(few_shapes, light, monkeypatch):
+    def compare(**settings) -> int:
+        trained = []
+        with monkeypatch.context() as patch:
+            original = train_ade20k.fit
+            patch.setattr(train_ade20k, "fit", lambda *args, **options: trained.append(1) or original(*args, **options))
+            run = Run(device="cpu", **settings)
+            train_ade20k.main(dataset="shapes", **TINY, compare_optimizers=True, run=run)
+        return len(trained)
+
+    assert compare() == 3 and compare() == 0
+    assert compare(clip_norm=0.1) == 3
+    adam = Path("runs/train_ade20k-shapes-image_size32-epochs1-steps2-val_steps1-no_pretrained")
+    (adam / "test.json").write_text("junk")
+    assert compare(clip_norm=0.1) == 1
+    splits = (adam / "splits.json").read_text()
+    (adam / "splits.json").write_text(splits.replace("shape", "other", 1) + " ")
+    with pytest.raises(UserError, match=r"the data has changed between the variants; delete runs/.* and start again"):
+        compare(clip_norm=0.1)
+    with pytest.raises(UserError, match="--dry-run shows a single training"):
+        compare(dry_run=True)

@@ -1,17 +1,20 @@
 """Data sets: `load` returns the decoded train, validation and test set of any of them."""
 
+import os
+import re
 from pathlib import Path
 
 from common.datasets.ade20k import ade20k, ade20k_other
 from common.datasets.cache import decode_once
 from common.datasets.drinks import drinks
+from common.datasets.folder import folder
 from common.datasets.pets import pets
 from common.datasets.segmentation_set import VOID, SegmentationSet, Source
 from common.datasets.shapes import shapes
 from common.datasets.voc import voc2007, voc2012
 from common.errors import UserError
 from common.files import write_json
-from common.run import Run
+from common.run import Run, short_name
 
 # Each takes the data root and returns a Source: what the set consists of, and how one sample is read.
 SOURCES = {
@@ -26,7 +29,7 @@ SOURCES = {
 
 Size = int | tuple[int, int]  # height and width in pixels, or one number for both
 
-__all__ = ["SOURCES", "VOID", "SegmentationSet", "Size", "Source", "load"]
+__all__ = ["SOURCES", "VOID", "SegmentationSet", "Size", "Source", "load", "source_of"]
 
 
 def load(
@@ -38,7 +41,7 @@ def load(
     into memory and read no image file. Files are checked while they are decoded.
 
     Args:
-        dataset: a key of `SOURCES`.
+        dataset: a key of `SOURCES`, or the path of a folder as `common.datasets.folder` describes it.
         image_size: height and width in pixels, or one number for both. Images are stretched to it.
         train_size: the same for the training set, if that is to be cropped later.
         run: says where the data and the cache are.
@@ -46,20 +49,22 @@ def load(
     Raises:
         UserError: an unknown name, missing or damaged files, values that are no class.
     """
-    if dataset not in SOURCES:
-        raise UserError(f"--dataset {dataset} is not known; choose one of {', '.join(SOURCES)}")
     size = pair(image_size)
     sizes = {"train": size if train_size is None else pair(train_size, "--stored-size"), "val": size, "test": size}
     with run.first():
-        source = SOURCES[dataset](Path(run.data_root))
+        source = source_of(dataset, run)
+        for note in source.notes:
+            run.print(f"{dataset}: {note}")
+        name = re.sub(r"[^\w.-]", "_", short_name(dataset))  # of files in the cache
         sets = [
             SegmentationSet(
-                *decode_once(source, dataset, split, size, Path(run.cache_dir), progress=run.rank == 0),
+                *decode_once(source, name, split, size, Path(run.cache_dir), progress=run.rank == 0),
                 names=[sample[0] for sample in source.splits[split]],
                 classes=source.classes,
                 palette=source.palette,
                 dataset=dataset,
                 split=split,
+                coding=source.coding,
             )
             for split, size in sizes.items()
         ]
@@ -68,6 +73,23 @@ def load(
     counts = ", ".join(f"{len(s)} {s.split}" for s in sets)
     run.print(f"{dataset}: {counts} images at {'x'.join(map(str, sizes['val']))}, {len(source.classes)} classes")
     return tuple(sets)
+
+
+def source_of(dataset: str, run: Run) -> Source:
+    """Return what `dataset`, a key of `SOURCES` or the path of a folder, consists of.
+
+    Raises:
+        UserError: an unknown name; files that are missing.
+    """
+    if dataset in SOURCES:
+        return SOURCES[dataset](Path(run.data_root))
+    path = Path(dataset).expanduser()
+    if not dataset or not path.is_dir():
+        reason = "is no folder" if {"/", os.sep} & set(dataset) else "is not known"
+        raise UserError(
+            f"--dataset {dataset} {reason}; choose one of {', '.join(SOURCES)}, or a folder with images/ and masks/"
+        )
+    return folder(path, Path(run.cache_dir), progress=run.rank == 0)
 
 
 def pair(size: Size, flag: str = "--image-size", smallest: int = 1) -> tuple[int, int]:

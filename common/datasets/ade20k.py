@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from common.datasets.reading import check_size, read_image, read_mask
-from common.datasets.segmentation_set import Source, split_off
+from common.datasets.segmentation_set import VOID, Coding, Source, split_off
 from common.datasets.voc import voc_palette
 from common.errors import UserError
 
@@ -32,6 +32,9 @@ CLASSES = (
     "crt screen", "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
 )  # fmt: skip
 PALETTE = voc_palette(1 + len(CLASSES))  # of the labels 0 to 150
+LABELS = range(1 + len(CLASSES))
+WITHOUT_OTHER = Coding({label: label - 1 if label else VOID for label in LABELS})
+WITH_OTHER = Coding({label: label for label in LABELS})
 
 
 def ade20k(data_root: Path) -> Source:
@@ -43,18 +46,19 @@ def ade20k(data_root: Path) -> Source:
     Raises:
         UserError: a folder that is missing or empty; an image without annotation, or an annotation without image.
     """
-    return Source(CLASSES, PALETTE[1:], _splits(data_root), partial(_read, other_is_void=True))
+    return _source(data_root, CLASSES, PALETTE[1:], WITHOUT_OTHER)
 
 
 def ade20k_other(data_root: Path) -> Source:
     """Return ADE20K with 151 classes: as `ade20k`, but label 0 is a class of its own, "other"."""
-    return Source(("other", *CLASSES), PALETTE, _splits(data_root), partial(_read, other_is_void=False))
+    return _source(data_root, ("other", *CLASSES), PALETTE, WITH_OTHER)
 
 
-def _splits(data_root: Path) -> dict[str, list[tuple[str, Path, Path]]]:
+def _source(data_root: Path, classes: tuple, palette: tuple, coding: Coding) -> Source:
     folder = data_root / "ADEChallengeData2016"
     train, val = split_off(_samples(folder, "training"))
-    return {"train": train, "val": val, "test": _samples(folder, "validation")}
+    splits = {"train": train, "val": val, "test": _samples(folder, "validation")}
+    return Source(classes, palette, splits, partial(_read, coding=coding), coding)
 
 
 def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
@@ -83,8 +87,8 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
     return [(name, images[name], annotations[name]) for name in sorted(images)]
 
 
-def _read(sample: tuple[str, Path, Path], other_is_void: bool) -> tuple[Image.Image, np.ndarray]:
+def _read(sample: tuple[str, Path, Path], coding: Coding) -> tuple[Image.Image, np.ndarray]:
     _, image_path, mask_path = sample
-    image, mask = read_image(image_path), read_mask(mask_path, PALETTE, void=None)
+    image, mask = read_image(image_path), read_mask(mask_path, coding)
     check_size(image, mask, image_path, mask_path)
-    return image, mask - np.uint8(1) if other_is_void else mask  # 0 - 1 is 255 in 8 bits, which is VOID
+    return image, mask

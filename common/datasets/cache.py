@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from common.datasets.segmentation_set import Source
 from common.errors import UserError
-from common.files import locked, write_json
+from common.files import locked, sweep, write_json
 
 FORMAT = 1  # raise it when what is written below changes
 CHUNK = 256  # samples that are decoded but not yet safe from a kill are at most this many,
@@ -41,7 +41,7 @@ def decode_once(
     if not samples:
         raise UserError(f"the {split} split of {dataset} is empty; it needs at least one image")
     height, width = size
-    key = _fingerprint(samples, size)
+    key = fingerprint(samples, size)
     folder = cache_dir / f"{dataset}-{split}-{height}x{width}-{key}"
     if not folder.exists():
         try:
@@ -70,6 +70,7 @@ def _decode(source: Source, samples: list, size: tuple[int, int], folder: Path, 
     part = folder.with_name(f".{folder.name}.part")
     try:
         part.mkdir(exist_ok=True)
+        sweep(part / RECORD)
         _fill(part, source, samples, size, title)
         part.rename(folder)
     except Exception:  # KeyboardInterrupt is none
@@ -159,7 +160,7 @@ def _header(shape: tuple[int, ...]) -> bytes:
     return header.getvalue()
 
 
-def _fingerprint(samples: list[tuple], size: tuple[int, int]) -> str:
+def fingerprint(samples: list[tuple], size: tuple[int, int]) -> str:
     """Return 16 hexadecimal digits that change with the samples, their files and `size`."""
     digest = hashlib.sha256(repr((FORMAT, size)).encode())
     for sample in samples:

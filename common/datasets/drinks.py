@@ -6,6 +6,7 @@ whose project file is JSON.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -58,21 +59,26 @@ def _samples(folder: Path, listing: str) -> list[tuple[str, Path, tuple[Region, 
     path = folder / listing
     if not path.is_file():
         raise UserError(
-            f"{path} is missing; put segmentation_train.json, segmentation_test.json and the photographs into {folder} "
-            "by hand, point --data-root at the folder that holds drinks, or try --dataset shapes"
+            f"{path} is missing; python download.py drinks tells where to fetch it by hand; or point --data-root at "
+            "the folder that holds drinks, or try --dataset shapes"
         )
     samples = {}
     for number, entry in enumerate(_entries(path), start=1):
-        if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
+        name, regions = (entry.get("filename"), entry.get("regions")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, str) or not name or not name.isprintable():
             raise UserError(f"{path}: entry {number} names no image; is this a project of VIA 2?")
-        name, regions = entry["filename"], entry.get("regions")
+        name = Path(name).as_posix()
         if name in samples:
             raise UserError(f"{path} lists {name} twice; unite its regions in one entry")
+        if not (folder / name).is_file():
+            raise UserError(f"{path} lists {name}, which is not in {folder}")
         if not isinstance(regions, list):
             raise UserError(f"{path}: {name} has no list of regions; is this a project of VIA 2?")
         places = [f"{path}: region {i} of {name}" for i in range(1, len(regions) + 1)]
         regions = tuple(_region(region, place) for region, place in zip(regions, places, strict=True))
         samples[name] = (name, folder / name, regions)
+    if not samples:
+        raise UserError(f"{path} lists no image; it needs at least one")
     return list(samples.values())
 
 
@@ -81,8 +87,8 @@ def _entries(path: Path) -> list:
 
     def unique(pairs: list[tuple[str, object]]) -> dict:  # json itself keeps the last of two entries of one name
         if len(dict(pairs)) < len(pairs):
-            names = [name for name, _ in pairs]
-            raise UserError(f"{path} lists {next(n for n in names if names.count(n) > 1)} twice; keep one of them")
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise UserError(f"{path} lists {twice!r:.100} twice; keep one of them")
         return dict(pairs)
 
     try:
@@ -103,7 +109,7 @@ def _region(region: object, place: str) -> Region:
     except (TypeError, KeyError, AttributeError):
         raise UserError(f"{place} has no shape or no attributes; is this a project of VIA 2?") from None
     if name != "polygon":
-        raise UserError(f"{place} is a {name}; only polygons are read")
+        raise UserError(f"{place} is a {name!r:.40}; only polygons are read")
     if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y):
         raise UserError(f"{place} has not as many x as y; each point needs both")
     if len(x) < 3:
@@ -113,6 +119,6 @@ def _region(region: object, place: str) -> Region:
             raise UserError(f"{place} has the coordinate {value!r:.20}, which is no number of pixels")
     if str(kind) not in [str(i) for i in range(1, len(CLASSES))]:
         raise UserError(
-            f"{place} has the class {kind!r}; expected Name 1 to {len(CLASSES) - 1}: {', '.join(CLASSES[1:])}"
+            f"{place} has the class {kind!r:.40}; expected Name 1 to {len(CLASSES) - 1}: {', '.join(CLASSES[1:])}"
         )
     return int(kind), tuple((round(a), round(b)) for a, b in zip(x, y, strict=True))

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.datasets.reading import check_size, open_image, read_image
-from common.datasets.segmentation_set import Source, split_off
+from common.datasets.reading import check_size, read_image, read_mask
+from common.datasets.segmentation_set import Coding, Source, split_off
 from common.errors import UserError
 
 CLASSES = ("pet", "background", "border")  # 1, 2, 3 in a trimap; the border is where annotators did not decide
 PALETTE = ((230, 75, 60), (0, 0, 0), (245, 190, 40))
+CODING = Coding({1: 0, 2: 1, 3: 2})
 
 
 def pets(data_root: Path) -> Source:
@@ -24,7 +25,8 @@ def pets(data_root: Path) -> Source:
     """
     folder = data_root / "oxford-iiit-pet"
     train, val = split_off(_samples(folder, "trainval"))
-    return Source(CLASSES, PALETTE, {"train": train, "val": val, "test": _samples(folder, "test")}, _read)
+    splits = {"train": train, "val": val, "test": _samples(folder, "test")}
+    return Source(CLASSES, PALETTE, splits, _read, CODING)
 
 
 def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
@@ -44,11 +46,6 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
 
 def _read(sample: tuple[str, Path, Path]) -> tuple[Image.Image, np.ndarray]:
     _, image_path, trimap_path = sample
-    image, trimap = read_image(image_path), np.asarray(open_image(trimap_path))
-    if trimap.ndim != 2:
-        raise UserError(f"{trimap_path} is in colours; a trimap holds the values 1, 2 and 3")
+    image, trimap = read_image(image_path), read_mask(trimap_path, CODING)
     check_size(image, trimap, image_path, trimap_path)
-    wrong = trimap[(trimap < 1) | (trimap > 3)]
-    if wrong.size:
-        raise UserError(f"{trimap_path} holds the value {wrong[0]}; a trimap has 1 pet, 2 background, 3 border")
-    return image, trimap.astype(np.uint8) - 1
+    return image, trimap

@@ -1,30 +1,62 @@
 """Read one image or one mask from a file, and say clearly when it cannot be used."""
 
-import os
+import contextlib
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.datasets.segmentation_set import VOID
+from common.datasets.segmentation_set import Coding
 from common.errors import UserError
+
+# Of files that are taken for images when a folder is searched; what they hold is seen when they are read.
+SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif"}
+SUFFIXES |= {".tiff", ".webp"}
+
+
+def find_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images and the other files in `folder` and the folders in it, by name; hidden ones are passed over."""
+    files = [file for file in folder.rglob("*") if not any(part[0] == "." for part in file.relative_to(folder).parts)]
+    files = sorted(file for file in files if file.is_file())
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    return images, [file for file in files if file.suffix.lower() not in SUFFIXES]
+
+
+def name_below(folder: Path, file: Path) -> str:
+    """Return a file's path below `folder` without suffix, its accents written as one letter each; Macs take two."""
+    return unicodedata.normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
+
+
+# Pillow knows forty more, whose readers are less well tested; for EPS it runs Ghostscript on what is in the file.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what Pillow says of the file at `path` into a sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except Exception as error:  # which one depends on where the damage is
+        text = str(error).replace(f"image file {str(path)!r}", "an image in it").replace(repr(str(path)), "the file")
+        reason = " ".join(text.split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason}); replace the file") from None
 
 
 def open_image(path: Path) -> Image.Image:
     """Return the decoded image at `path`, as it is stored.
 
     Raises:
-        UserError: the file is missing, cut short, or no image.
+        UserError: the file is missing, cut short, claims to be huge, or is no image in one of `FORMATS`.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(repr(str(path)), "the file").replace(repr(os.fspath(path)), "the file")
-        raise UserError(f"{path} cannot be read ({reason}); replace the file") from None
+    with reading(path), Image.open(path, formats=FORMATS) as image:
+        image.load()
+        return image
 
 
 def read_image(path: Path) -> Image.Image:
@@ -33,36 +65,67 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         UserError: as `open_image`.
     """
-    image = ImageOps.exif_transpose(open_image(path))
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip at 255 where we want the upper 8 bits
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+    with reading(path):
+        image = ImageOps.exif_transpose(open_image(path))
+        if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip at 255 where we want the upper 8 bits
+            image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+        return image.convert("RGB")
 
 
-def read_mask(
-    path: Path, palette: tuple, void_color: tuple[int, int, int] | None = None, void: int | None = VOID
-) -> np.ndarray:
-    """Return the mask at `path` as class numbers, (H, W) uint8.
-
-    A palette or grey file holds the numbers themselves, and `void`, unless the set has no such value. In an RGB file
-    each pixel has its class's colour in `palette`, or `void_color`.
+def read_mask(path: Path, coding: Coding) -> np.ndarray:
+    """Return the mask at `path` as class numbers and VOID, (H, W) uint8.
 
     Raises:
-        UserError: as `open_image`; a colour or a value that is no class, named with the file.
+        UserError: as `open_image`; a colour or a value that `coding` does not know, named with the file.
     """
-    image = open_image(path)
-    if image.mode in ("RGB", "RGBA"):
-        return _classes_of_colors(np.asarray(image.convert("RGB")), path, palette, void_color)
-    mask = np.asarray(image)
-    # Only 256 values fit in the bincount below; anything else is an odd file, looked at more slowly.
-    present = np.unique(mask) if mask.dtype != np.uint8 else np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-    wrong = [int(value) for value in present if not (0 <= value < len(palette) or value == void)]
-    if mask.ndim != 2:
+    codes, are_colors = read_codes(open_image(path), path, coding.palettes_are_colors)
+    known = coding.colors if are_colors else coding.numbers
+    for code in distinct(codes):
+        if code not in known:
+            y, x = np.argwhere(codes == code)[0]
+            if are_colors:
+                raise UserError(f"{path} has the colour {rgb(code)} at x={x}, y={y}, which is no class's colour")
+            raise UserError(f"{path} holds the value {code}; expected {ranges(known)}")
+    if codes.dtype == np.uint8:
+        table = np.zeros(256, dtype=np.uint8)
+        table[list(known)] = list(known.values())
+        return table[codes]
+    keys = sorted(known)
+    return np.array([known[key] for key in keys], dtype=np.uint8)[np.searchsorted(keys, codes)]
+
+
+def read_codes(image: Image.Image, path: Path, palettes_are_colors: bool = False) -> tuple[np.ndarray, bool]:
+    """Return the pixels of a mask as numbers (H, W), and whether these are colours, 0xRRGGBB.
+
+    Raises:
+        UserError: an image of a kind that is no mask.
+    """
+    if image.mode in ("RGB", "RGBA", "PA") or (image.mode == "P" and palettes_are_colors):
+        colors = np.asarray(image.convert("RGB"))
+        return colors.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32), True
+    values = np.asarray(image.getchannel(0) if image.mode == "LA" else image)
+    if values.ndim != 2 or (values.dtype.kind == "f" and not are_whole(values)):
         raise UserError(f"{path} is a mask in {image.mode} colours; store class numbers, or RGB colours")
-    if wrong:
-        or_void = "" if void is None else f", or {void} for void"
-        raise UserError(f"{path} holds the value {wrong[0]}; expected 0..{len(palette) - 1}{or_void}")
-    return mask.astype(np.uint8)
+    return values if values.dtype == np.uint8 else values.astype(np.uint8 if values.dtype == bool else np.int64), False
+
+
+def are_whole(values: np.ndarray) -> bool:
+    """Return whether floats are whole numbers that an integer can hold; NaN and infinity are none."""
+    return bool(np.isfinite(values).all() and (np.abs(values) < 2**31).all() and (values == values.round()).all())
+
+
+def distinct(codes: np.ndarray) -> list[int]:
+    """Return the numbers that occur in `codes`, in order."""
+    if codes.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(codes.ravel(), minlength=256)).tolist()
+    codes = codes.ravel()
+    begins = np.flatnonzero(codes[1:] != codes[:-1]) + 1  # of runs: sorting these alone takes a tenth of the time
+    return np.unique(codes[np.concatenate([[0], begins])]).tolist()
+
+
+def rgb(code: int) -> tuple[int, int, int]:
+    """Return the colour 0xRRGGBB as (red, green, blue)."""
+    return code >> 16, code >> 8 & 255, code & 255
 
 
 def check_size(image: Image.Image, mask: np.ndarray, image_path: Path, mask_path: Path) -> None:
@@ -75,17 +138,13 @@ def check_size(image: Image.Image, mask: np.ndarray, image_path: Path, mask_path
         )
 
 
-def _classes_of_colors(colors: np.ndarray, path: Path, palette: tuple, void_color: tuple | None) -> np.ndarray:
-    """Map an (H, W, 3) picture of colours to (H, W) class numbers."""
-    codes = colors.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
-    known = {(r << 16) + (g << 8) + b: index for index, (r, g, b) in enumerate(palette)}
-    if void_color:
-        r, g, b = void_color
-        known[(r << 16) + (g << 8) + b] = VOID
-    found, inverse = np.unique(codes, return_inverse=True)
-    for code in found.tolist():
-        if code not in known:
-            color = (code >> 16, code >> 8 & 255, code & 255)
-            y, x = np.argwhere(codes == code)[0]
-            raise UserError(f"{path} has the colour {color} at x={x}, y={y}, which is no class's colour")
-    return np.array([known[code] for code in found.tolist()], dtype=np.uint8)[inverse].reshape(codes.shape)
+def ranges(values: Iterable[int]) -> str:
+    """Say which numbers these are: "0..20, or 255"."""
+    runs = []
+    for value in sorted(values):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    texts = [str(first) if first == last else f"{first}..{last}" for first, last in runs]
+    return ", or ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,31 @@ from PIL import Image
 
 VOID = 255  # the mask value that is no class: neither trained on nor scored
 VOID_COLOR = (224, 224, 192)  # VOC's colour for it
+
+
+@dataclass(frozen=True)
+class Coding:
+    """Which class, or VOID, the pixels of mask files stand for.
+
+    Colours are single numbers, 0xRRGGBB.
+    """
+
+    numbers: dict[int, int]  # of grey and palette pictures: value -> class
+    colors: dict[int, int] = field(default_factory=dict)  # of RGB pictures: colour -> class
+    palettes_are_colors: bool = False  # palette pictures are read by their colours, not by their numbers
+
+    @classmethod
+    def plain(cls, palette: tuple) -> "Coding":
+        """Return VOC's: numbers are classes and 255 is void; colours are those of `palette`, and VOID_COLOR."""
+        classes = range(len(palette))
+        colors = {color_number(color): index for index, color in enumerate(palette)}
+        return cls({**dict(zip(classes, classes, strict=True)), VOID: VOID}, {color_number(VOID_COLOR): VOID, **colors})
+
+
+def color_number(color: tuple[int, int, int]) -> int:
+    """Return (red, green, blue) as the number 0xRRGGBB."""
+    red, green, blue = color
+    return (red << 16) + (green << 8) + blue
 
 
 @dataclass
@@ -26,6 +51,7 @@ class SegmentationSet:
     palette: tuple[tuple[int, int, int], ...]  # their colours
     dataset: str  # "voc2007"
     split: str  # "train", "val" or "test"
+    coding: Coding | None = None  # of the mask files, if the set has such
 
     def __len__(self) -> int:
         return len(self.images)
@@ -64,6 +90,8 @@ class Source:
     palette: tuple[tuple[int, int, int], ...]
     splits: dict[str, list[tuple]]  # "train", "val", "test"
     read: Callable[[tuple], tuple[Image.Image, np.ndarray]]
+    coding: Coding | None = None  # of the mask files, if the set has such
+    notes: tuple[str, ...] = ()  # what was found out about the files, for the screen
 
 
 def split_off(samples: list, fraction: float = 0.1, seed: int = 0) -> tuple[list, list]:

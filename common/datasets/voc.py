@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from common.datasets.reading import check_size, read_image, read_mask
-from common.datasets.segmentation_set import VOID_COLOR, Source, split_off
+from common.datasets.segmentation_set import Coding, Source, split_off
 from common.errors import UserError
 
 CLASSES = (
@@ -28,13 +28,14 @@ def voc_palette(count: int = len(CLASSES)) -> tuple[tuple[int, int, int], ...]:
 
 
 PALETTE = voc_palette()
+CODING = Coding.plain(PALETTE)
 
 
 def voc2007(data_root: Path) -> Source:
     """Return VOC 2007's segmentation set: 209 images for training, 213 for validation, 210 for the test."""
     folder = data_root / "VOCdevkit" / "VOC2007"
     splits = {split: _samples(folder, split, "voc2007") for split in ("train", "val", "test")}
-    return Source(CLASSES, PALETTE, splits, _read)
+    return Source(CLASSES, PALETTE, splits, _read, CODING)
 
 
 def voc2012(data_root: Path) -> Source:
@@ -44,7 +45,8 @@ def voc2012(data_root: Path) -> Source:
     """
     folder = data_root / "VOCdevkit" / "VOC2012"
     train, val = split_off(_samples(folder, "train", "voc2012"))
-    return Source(CLASSES, PALETTE, {"train": train, "val": val, "test": _samples(folder, "val", "voc2012")}, _read)
+    splits = {"train": train, "val": val, "test": _samples(folder, "val", "voc2012")}
+    return Source(CLASSES, PALETTE, splits, _read, CODING)
 
 
 def _samples(folder: Path, split: str, dataset: str) -> list[tuple[str, Path, Path]]:
@@ -66,6 +68,6 @@ def _samples(folder: Path, split: str, dataset: str) -> list[tuple[str, Path, Pa
 
 def _read(sample: tuple[str, Path, Path]) -> tuple[Image.Image, np.ndarray]:
     _, image_path, mask_path = sample
-    image, mask = read_image(image_path), read_mask(mask_path, PALETTE, VOID_COLOR)
+    image, mask = read_image(image_path), read_mask(mask_path, CODING)
     check_size(image, mask, image_path, mask_path)
     return image, mask

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from common.models.layers import Normalize, pad_to_multiple
+from common.models.layers import ConvTranspose2d, Normalize, pad_to_multiple
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -30,7 +30,7 @@ class ADEUNet(nn.Module):
         self.up_convs, self.combine = nn.ModuleList(), nn.ModuleList()
         for fine, coarse in pairwise(WIDTHS):
             self.down.append(two_convs(fine, coarse))  # 1/2, 1/4, 1/8, 1/16
-            up = nn.ConvTranspose2d(coarse, fine, kernel_size=3, stride=2, padding=1, output_padding=1)
+            up = ConvTranspose2d(coarse, fine, kernel_size=3, stride=2, padding=1, output_padding=1)
             self.up_convs.append(nn.Sequential(up, nn.ReLU(inplace=True)))
             self.combine.append(two_convs(2 * fine, fine))  # of a map from below and one from across
         self.pool = nn.MaxPool2d(2)

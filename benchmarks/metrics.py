@@ -1,0 +1,116 @@
+"""How long do confusion matrix and mIoU take, and how long elsewhere?
+
+Run       python benchmarks/metrics.py
+          python benchmarks/metrics.py --classes 150 --image-size 512
+
+Scores the same predictions, in turn, with the project's confusion matrix, class by class with NumPy as
+benchmarks/reference.py does, and with scikit-learn and torchmetrics where these are installed; prints images/s, medians
+over --repeats, and their ratio. All must come to the same mIoU.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+
+from benchmarks.measure import Clock, in_turn, print_table
+from benchmarks.reference import count_classes, mean_iou
+from common.cli import cli
+from common.datasets import VOID, Size
+from common.datasets.voc import CLASSES
+from common.metrics import ConfusionMatrix
+from common.run import Run
+
+REFERENCE, OURS = "class by class with NumPy", "this project"
+
+
+def main(
+    classes: int = len(CLASSES),  # number of classes
+    image_size: Size = 224,  # pixels
+    batch_size: int = 16,  # images per batch
+    batches: int = 8,  # batches that are scored
+    repeats: int = 5,  # times that each is measured
+    clock: Clock = "wall",  # time, or the processor time of all threads, for a machine that does other things
+    run: Run = Run(),
+):
+    run = run.start(main, locals())
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    pairs = [scene(classes, (batch_size, height, width), seed, run) for seed in range(batches)]
+
+    def numpy_miou() -> float:
+        counts = np.zeros((2, classes), np.int64)
+        for prediction, target in pairs:
+            counts += count_classes(prediction.cpu().numpy(), target.cpu().numpy(), classes)
+        return mean_iou(counts)
+
+    def our_miou() -> float:
+        matrix = ConfusionMatrix(classes, run.device)
+        for prediction, target in pairs:
+            matrix.update(prediction, target)
+        return matrix.mean_iou()
+
+    candidates = {REFERENCE: numpy_miou, OURS: our_miou}
+    for name, library in {"scikit-learn": with_sklearn, "torchmetrics": with_torchmetrics}.items():
+        try:
+            candidates[name] = library(pairs, classes, run)
+        except ImportError:
+            print(f"{name} is not installed, and left out")
+    found = {name: function() for name, function in candidates.items()}
+    times = in_turn(candidates, repeats, clock, run)
+
+    images = batches * batch_size
+    rates = {name: images / median for name, (_, median) in times.items()}
+    title = f"mIoU of {images} images at {image_size}, {classes} classes, batch {batch_size}"
+    print_table(title, f"images per second of {clock} time", rates)
+    print("mIoU: " + ", ".join(f"{name} {value:.6f}" for name, value in found.items()))
+    return rates, found
+
+
+def scene(classes: int, shape: tuple[int, int, int], seed: int, run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return prediction and target, int64 of `shape`: patches of a class each, a tenth void, half of them right."""
+    rng = np.random.default_rng(seed)
+    batch, height, width = shape
+    patches = (batch, -(-height // 8), -(-width // 8))
+    target = rng.integers(0, classes, patches)
+    prediction = np.where(rng.random(patches) < 0.5, target, rng.integers(0, classes, patches))
+    target[rng.random(patches) < 0.1] = VOID
+    pair = (np.kron(part, np.ones((1, 8, 8), np.int64))[:, :height, :width] for part in (prediction, target))
+    prediction, target = (torch.from_numpy(np.ascontiguousarray(part)).to(run.device) for part in pair)
+    return prediction, target
+
+
+def with_sklearn(pairs: list, classes: int, run: Run) -> Callable[[], float]:
+    """Return a function that scores `pairs` with scikit-learn's confusion matrix."""
+    from sklearn.metrics import confusion_matrix
+
+    def miou() -> float:
+        total = np.zeros((classes, classes), np.int64)
+        for prediction, target in pairs:
+            valid = target != VOID
+            true, predicted = target[valid].cpu().numpy(), prediction[valid].cpu().numpy()
+            total += confusion_matrix(true, predicted, labels=range(classes))
+        hit = total.diagonal()
+        return mean_iou(np.stack([hit, total.sum(0) + total.sum(1) - hit]))
+
+    return miou
+
+
+def with_torchmetrics(pairs: list, classes: int, run: Run) -> Callable[[], float]:
+    """Return a function that scores `pairs` with torchmetrics' Jaccard index, which is another name of the IoU."""
+    from torchmetrics.classification import MulticlassJaccardIndex
+
+    def miou() -> float:
+        index = MulticlassJaccardIndex(classes, ignore_index=VOID).to(run.device)
+        for prediction, target in pairs:
+            index.update(prediction, target)
+        return index.compute().item()
+
+    return miou
+
+
+if __name__ == "__main__":
+    cli(main)

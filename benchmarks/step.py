@@ -1,0 +1,35 @@
+"""The training step that the benchmarks time: the engine's own, on one batch again and again."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from common.engine import train_one_epoch
+from common.loader import Batch, Loader
+from common.losses import CrossEntropy
+from common.run import Run
+
+
+class SameBatch(Loader):
+    """A loader whose epoch is the first batch of another one, `steps` times: loading it costs nothing."""
+
+    def __init__(self, loader: Loader, steps: int):
+        vars(self).update(vars(loader))
+        self.num_batches, self.batch = steps, next(iter(loader))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter([self.batch] * self.num_batches)
+
+
+def training_steps(model: nn.Module, loader: Loader, run: Run, steps: int = 1) -> Callable[[], object]:
+    """Return a function that takes `steps` training steps of `model` on the first batch of `loader`, as `fit` does.
+
+    AdamW, cross-entropy, the metrics of the epoch: all that a step of `common.engine.train_one_epoch` has.
+    """
+    model.to(run.device, memory_format=torch.channels_last)
+    network = torch.compile(model) if run.compile else model
+    optimizer, criterion = torch.optim.AdamW(model.parameters(), fused=True), CrossEntropy().to(run.device)
+    same, bar = SameBatch(loader, steps), tqdm(disable=True)
+    return lambda: train_one_epoch(network, same, criterion, optimizer, None, run, bar)

@@ -1,0 +1,73 @@
+"""What --dry-run shows instead of training: data, model, the cost of a step, and a batch as the network gets it."""
+
+import time
+
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from common import plotting
+from common.datasets.segmentation_set import SegmentationSet
+from common.loader import Loader
+from common.models import count_parameters
+from common.run import Run
+
+
+def dry_run(
+    model: nn.Module, train_loader: Loader, criterion: nn.Module, optimizer: torch.optim.Optimizer, run: Run
+) -> None:
+    """Take one training step and print what it took, and draw its batch; nothing is kept of it.
+
+    FLOPs are those of matrix products and convolutions, a multiplication and an addition counted as two. The memory is
+    that of tensors: weights, their gradients, the optimizer's state, and what the forward pass keeps for the backward
+    pass; an allocator needs more.
+    """
+    print(f"\nclasses of the training set, by their share of the pixels: {shares(train_loader.data)}")
+    trained = count_parameters(model, trainable=True)
+    print(f"model: {count_parameters(model) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained")
+    for name, child in model.named_children():
+        if count := count_parameters(child):
+            print(f"  {name:<20}{type(child).__name__:<20}{count / 1e6:>8.2f} M")
+
+    train_loader.set_epoch(1)
+    images, masks = next(iter(train_loader))
+    kept = {}  # bytes by address: what several operations keep is in memory once
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    model.train()
+    weights = {parameter.data_ptr() for parameter in model.parameters()}
+    start = time.perf_counter()
+    with saved_tensors_hooks(keep, lambda tensor: tensor), FlopCounterMode(display=False) as flops, run.autocast():
+        total, weight = criterion(model(images).float(), masks)
+    forward = flops.get_total_flops()
+    with flops:
+        (total / weight.clamp(min=1e-12)).backward()
+    optimizer.step()
+    loss = total.item() / max(weight.item(), 1e-12)  # waits for the device
+    seconds = time.perf_counter() - start
+    state = sum(v.nbytes for values in optimizer.state.values() for v in values.values() if torch.is_tensor(v))
+    memory = {
+        "weights": sum(p.nbytes for p in model.parameters()),
+        "gradients": sum(p.grad.nbytes for p in model.parameters() if p.grad is not None),
+        "optimizer": state,
+        "kept for the backward pass": sum(size for address, size in kept.items() if address not in weights),
+    }
+    height, width = train_loader.data.image_size
+    print(f"a step of {len(images)} images of {height}x{width}: loss {loss:.3f}, {seconds:.2f} s as the first one")
+    print(f"  {forward / len(images) / 1e9:.2f} GFLOPs an image forward, {flops.get_total_flops() / 1e9:.1f} backward")
+    parts = ", ".join(f"{size / 2**20:.0f} MiB {name}" for name, size in memory.items())
+    print(f"  memory: {sum(memory.values()) / 2**20:.0f} MiB of tensors: {parts}")
+    print(f"an epoch has {len(train_loader)} steps, {train_loader.num_images} images")
+    plotting.plot_batch(images, masks, train_loader.data, run)
+    print(f"see {run.plot('batch')}; nothing was trained, as --dry-run asks")
+
+
+def shares(data: SegmentationSet) -> str:
+    """Return the classes of `data` with their shares of the pixels that are not void, the largest first."""
+    counts = sum(masks.flatten().bincount(minlength=256) for masks in data.masks.split(64))[: data.num_classes]
+    parts = counts / counts.sum().clamp(min=1)
+    return ", ".join(f"{data.classes[i]} {parts[i]:.1%}" for i in parts.argsort(descending=True).tolist())

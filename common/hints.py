@@ -1,0 +1,32 @@
+"""What to try when a training did not go as it should: said once, at its end."""
+
+from common.metrics import ConfusionMatrix
+
+
+def hints(history: list[dict], validation: ConfusionMatrix, classes: tuple[str, ...]) -> list[str]:
+    """Return a sentence for each of the usual troubles that the rows of history.csv show.
+
+    Args:
+        validation: of the last epoch.
+    """
+    found, first, last = [], history[0], history[-1]
+    if len(history) >= 3 and last["train_loss"] > 0.98 * first["train_loss"]:
+        found.append(
+            f"the training loss went from {first['train_loss']:.3f} to {last['train_loss']:.3f}, hardly down: try "
+            "another --lr, ten times smaller or larger; overfit.py shows whether a model can learn a single image"
+        )
+    predicted = validation.counts[:-1].sum(0)
+    share = predicted.max() / predicted.sum().clamp(min=1)
+    if share > 0.999 and (validation.counts[:-1].sum(1) > 0).sum() > 1:
+        found.append(
+            f"{share:.2%} of the validation pixels are predicted {classes[predicted.argmax()]}: the network has learnt "
+            "what is frequent, and nothing else yet; try more --epochs, class weights as in train_4_c.py, or a "
+            "pretrained encoder"
+        )
+    if last["train_miou"] - last["val_miou"] > 0.2 and last["val_miou"] < 0.6 * last["train_miou"]:
+        found.append(
+            f"mIoU is {last['train_miou']:.2f} in training and {last['val_miou']:.2f} in validation: the training "
+            "images are learnt by heart; try augmentation as in train_4_b.py, a pretrained encoder as in train_5_b.py, "
+            "or more images"
+        )
+    return found

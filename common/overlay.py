@@ -1,0 +1,74 @@
+"""A prediction drawn over its image, with a legend."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from common.plotting import colorize
+
+SMALLEST, LARGEST = 480, 1600  # pixels, of the longer side: small images are enlarged, so that the legend can be read
+FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+LEAST = 0.0005  # smaller shares of the image are not in the legend
+
+
+def overlay(
+    image: Image.Image, classes: np.ndarray, names: Sequence[str], palette: Sequence[tuple[int, int, int]]
+) -> Image.Image:
+    """Return the image tinted by class and outlined in white, over a legend of names and shares of the image.
+
+    A class whose colour is black, as the background's is by custom, is not tinted.
+
+    Args:
+        image: RGB, of any size.
+        classes: (H, W) uint8, of the same size.
+        names, palette: of the classes.
+    """
+    scale = np.clip(max(image.size), SMALLEST, LARGEST) / max(image.size)
+    size = tuple(max(1, round(scale * side)) for side in image.size)
+    labels = np.asarray(Image.fromarray(classes).resize(size, Image.Resampling.NEAREST))
+    photo = np.asarray(image.resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
+    colors = colorize(labels, palette)
+    tinted = photo + 0.5 * (colors - photo) * colors.any(2, keepdims=True)
+    tinted[_outlines(labels, thickness=max(1, round(max(size) / 600)))] = 255
+    picture = Image.fromarray(tinted.astype(np.uint8))
+
+    shares = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
+    shown = [index for index in np.argsort(-shares, kind="stable").tolist() if shares[index] >= LEAST]
+    entries = [(f"{names[index]}  {shares[index]:.1%}", tuple(palette[index])) for index in shown]
+    strip = _legend(entries, max(size[0], SMALLEST // 2), height=max(13, round(max(size) / 55)))
+    both = Image.new("RGB", (strip.width, picture.height + strip.height), "white")
+    both.paste(picture, ((strip.width - picture.width) // 2, 0))
+    both.paste(strip, (0, picture.height))
+    return both
+
+
+def _outlines(labels: np.ndarray, thickness: int) -> np.ndarray:
+    """Return where (H, W) bool the class differs from that `thickness` pixels to the right or below."""
+    edges = np.zeros(labels.shape, dtype=bool)
+    edges[:, :-thickness] |= labels[:, :-thickness] != labels[:, thickness:]
+    edges[:-thickness] |= labels[:-thickness] != labels[thickness:]
+    return edges
+
+
+def _legend(entries: list[tuple[str, tuple[int, int, int]]], width: int, height: int) -> Image.Image:
+    """Return a white strip with a patch and a text for each entry, in as many lines as `width` needs.
+
+    `height` is that of the letters, in pixels; a black patch is left empty.
+    """
+    font, gap = ImageFont.truetype(str(FONT), height), height // 2
+    places, x, y = [], gap, gap
+    for text, _ in entries:
+        length = height + gap + round(font.getlength(text)) + 2 * gap
+        if x > gap and x + length > width:
+            x, y = gap, y + height + gap
+        places.append((x, y))
+        x += length
+    strip = Image.new("RGB", (width, y + height + gap), "white")
+    draw = ImageDraw.Draw(strip)
+    for (text, color), (x, y) in zip(entries, places, strict=True):
+        draw.rectangle((x, y, x + height, y + height), fill=color if any(color) else "white", outline="#888888")
+        draw.text((x + height + gap, y + height // 2), text, fill="black", font=font, anchor="lm")
+    return strip

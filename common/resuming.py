@@ -1,0 +1,104 @@
+"""What a run leaves on the disk to go on from, and how it goes on."""
+
+import csv
+import io
+import math
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from common import checkpoint
+from common.datasets.segmentation_set import SegmentationSet
+from common.errors import UserError
+from common.files import write_text
+from common.run import Run
+
+
+def keep(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | None,
+    stage: int,
+    history: list[dict],
+    data: SegmentationSet,
+    run: Run,
+    part: dict | None = None,
+) -> None:
+    """Write what the last epoch left: history.csv, last_<run>.pt, and best_<run>.pt if it is the best.
+
+    A kill in between loses nothing: `resume` makes the others from last_<run>.pt.
+
+    Args:
+        part: of an epoch that is not finished, what its first batches came to: "sums" (batches, 2) float, loss and
+            weight of each, "counts", those of the confusion matrix, and "lr", the rate at its start. Only last_<run>.pt
+            is written.
+    """
+    contents = checkpoint.describe(model, data, run, history)
+    state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler and scheduler.state_dict(), "history": history}
+    checkpoint.save(run.last_checkpoint, contents | state | {"stage": stage, "part": part})
+    if part:
+        return
+    if best_row(history) is history[-1]:
+        checkpoint.save(run.best_checkpoint, contents)
+    write_history(history, run)
+
+
+def write_history(history: list[dict], run: Run) -> None:
+    """Write history.csv."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(run.folder / "history.csv", text.getvalue())
+
+
+def resume(
+    contents: dict,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | None,
+    data: SegmentationSet,
+    run: Run,
+) -> tuple[list[dict], dict | None]:
+    """Put the contents of last_<run>.pt into model, optimizer and scheduler; return its history and part (see `keep`).
+
+    Raises:
+        UserError: it is of another model or optimizer, or was trained with other parameters than this run has.
+    """
+    path = run.last_checkpoint
+    if not {"optimizer", "scheduler", "stage", "history", "part", "parameters", "seed"} <= contents.keys():
+        raise UserError(f"{path} holds a model, but not the state of its training; it cannot be resumed")
+    checkpoint.load_weights(model, contents, path)
+    theirs, ours = contents["parameters"] | {"seed": contents["seed"]}, run.parameters | {"seed": run.seed}
+    scheduled = scheduler and not isinstance(scheduler, ReduceLROnPlateau)  # drawn over all epochs
+    for key in sorted(theirs.keys() | ours.keys()):
+        free = key == "patience" or (key.endswith("epochs") and not scheduled)
+        if theirs.get(key) != ours.get(key) and not free:
+            raise UserError(
+                f"{path} was trained with {key} {theirs.get(key)}, not {ours.get(key)}; give the same flags"
+            )
+    try:
+        optimizer.load_state_dict(contents["optimizer"])
+    except (KeyError, ValueError):
+        raise UserError(f"{path} was trained with another optimizer; it cannot be resumed") from None
+    if (scheduler is None) != (contents["scheduler"] is None):
+        raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
+    if scheduler:
+        scheduler.load_state_dict(contents["scheduler"])
+    history, part = contents["history"], contents["part"]
+    if run.rank == 0 and history:
+        write_history(history, run)
+    if run.rank == 0 and history and not part and best_row(history) is history[-1]:
+        checkpoint.save(run.best_checkpoint, checkpoint.describe(model, data, run, history))
+    run.wait()
+    if history and not run.best_checkpoint.exists():
+        raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
+    batches = f" and {len(part['sums'])} batches" if part else ""
+    run.print(f"resuming {path} after epoch {len(history)}{batches}")
+    return history, part
+
+
+def best_row(history: list[dict]) -> dict:
+    """Return the row of the first epoch with the best validation mIoU (NaN counts as the worst)."""
+    return max(history, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])

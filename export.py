@@ -1,0 +1,104 @@
+"""Export a trained model to ONNX, which runs without this repository and without torch.
+
+    pip install onnx onnxscript onnxruntime
+    python export.py best_train_5_b.pt                         # writes best_train_5_b.onnx
+    python export.py best_train_5_b.pt --image-size 480x640    # the size of its input is fixed here
+
+Input "images": float32 (1, 3, height, width), RGB from 0 to 1, stretched to that size; the model itself normalises.
+Output "logits": float32 (1, classes, height, width); the largest is the class, their softmax its probability. Names
+and colours of the classes are in the file, as JSON. This is all that is needed to use it:
+
+    import json
+
+    import numpy as np
+    import onnxruntime
+    from PIL import Image
+
+    session = onnxruntime.InferenceSession("best_train_5_b.onnx")
+    height, width = session.get_inputs()[0].shape[2:]
+    photo = Image.open("holiday.jpg").convert("RGB")
+    pixels = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+    (logits,) = session.run(["logits"], {"images": pixels.transpose(2, 0, 1)[None]})
+    mask = Image.fromarray(logits[0].argmax(0).astype(np.uint8)).resize(photo.size, Image.Resampling.NEAREST)
+    mask.putpalette(np.ravel(json.loads(session.get_modelmeta().custom_metadata_map["palette"])).tolist())
+    mask.save("mask.png")
+"""
+
+import importlib.util
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.checkpoint import load_model
+from common.cli import cli
+from common.datasets import Size, pair
+from common.datasets.shapes import draw_scene
+from common.errors import UserError
+from common.files import atomic
+from common.inference import resized
+
+TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime, as a part of the largest where that is above 1
+
+
+def main(
+    checkpoint: Path,  # best_*.pt of a training
+    image_size: Size = 0,  # pixels of the input, 224 or 120x160; 0 is the size that the model was validated at
+    out: str = "",  # file that is written; by default the checkpoint's name, with .onnx
+    overwrite: bool = False,  # replace a file that is there
+):
+    """Write the ONNX file, having compared it with the model; return its path."""
+    if missing := [name for name in ("onnx", "onnxscript") if not importlib.util.find_spec(name)]:
+        raise UserError(f"{' and '.join(missing)} not installed: pip install onnx onnxscript onnxruntime")
+    path = Path(out) if out else checkpoint.with_suffix(".onnx")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already; add --overwrite, or name another --out")
+    model, about = load_model(checkpoint)
+    height, width = pair(image_size) if image_size else about["image_size"]
+    scene = torch.from_numpy(resized(draw_scene(0)[0], (height, width))).permute(2, 0, 1)[None].float() / 255
+    with atomic(path) as temporary:
+        write(model, scene, {key: about[key] for key in ("run", "dataset", "classes", "palette")}, temporary)
+        agreement = compare(model, scene, temporary)
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, images (1, 3, {height}, {width}) in, {agreement}")
+    return path
+
+
+def write(model: nn.Module, images: torch.Tensor, about: dict, path: Path) -> None:
+    """Write `model`, for inputs of the size of `images`, and what is to be known about it, to `path`."""
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # talks of constants that it makes itself
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deprecations within the exporter
+        names = {"input_names": ["images"], "output_names": ["logits"]}
+        program = torch.onnx.export(model, (images,), dynamo=True, verbose=False, **names)
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in about.items()})
+    program.save(path)
+
+
+def compare(model: nn.Module, images: torch.Tensor, path: Path) -> str:
+    """Say how well the file at `path` agrees with `model`.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not importlib.util.find_spec("onnxruntime"):
+        return "not compared with torch, for lack of onnxruntime (pip install onnxruntime)"
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = model(images)
+    difference = (
+        (torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]) - expected).abs().max().item()
+    )
+    largest = expected.abs().max().item()
+    text = f"logits differ from torch's by {difference:.1e} at most, where the largest is {largest:.2g}"
+    if not difference <= TOLERANCE * max(1, largest):
+        raise UserError(f"the ONNX file was not kept: its {text}")
+    return text
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,297 @@
+"""One page with everything that was trained here: scores, curves, and the same test images through every model.
+
+Run       python report.py                      # reads runs/ and best_*.pt, writes report.html
+          python report.py --images 12 --cases 3 --data-root ../data
+          python report.py --images 0           # no pictures: needs neither data nor models, and takes seconds
+
+The page is a single file that a browser opens from the disk. Its table is printed as Markdown, too.
+"""
+
+import ast
+import base64
+import html
+import io
+import json
+import re
+import statistics
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+from common import checkpoint
+from common.cli import cli
+from common.datasets import SegmentationSet, load
+from common.datasets.segmentation_set import VOID_COLOR
+from common.engine import evaluate
+from common.errors import UserError
+from common.files import write_text
+from common.inference import predict
+from common.loader import Loader
+from common.losses import CrossEntropy
+from common.metrics import MIOU, PIXEL_ACCURACY
+from common.plotting import colorize, draw
+from common.run import Run
+
+# What the original projects report, by script, data set and --model: the score, and what it is of.
+PUBLISHED = {
+    ("train", "voc2007", ""): "0.055, its own IoU, 632 images",
+    ("train_4_a", "voc2007", ""): "0.061, its own IoU, 632 images",
+    ("train_4_b", "voc2007", ""): "0.064, its own IoU, 632 images",
+    ("train_4_c", "voc2007", ""): "0.068, its own IoU, 632 images",
+    ("train_5_a", "voc2007", ""): "0.077, its own IoU, 632 images",
+    ("train_5_b", "voc2007", ""): "0.15, its own IoU, 632 images, ResNet-18",
+    ("train_5_c", "voc2007", ""): "0.087, its own IoU, 632 images",
+    ("train_ade20k", "ade20k_other", "fcn_vgg16"): "pixel accuracy 0.38 in validation, 151 classes, FCN",
+    ("train_drinks", "drinks", ""): "0.761, per-image mIoU over classes present, 1050 images",
+}
+COLUMNS = ("run", "mIoU", "floor", "pixel accuracy", "data", "parameters", "minutes", "question", "published")
+
+
+@dataclass
+class Record:
+    """What a finished run left in runs/<name>/."""
+
+    name: str
+    config: dict
+    history: list[dict]
+    test: dict
+
+    @property
+    def script(self) -> str:
+        """The stem of the script that was run."""
+        return self.config["script"]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The run's key in PUBLISHED."""
+        return self.script, self.test["dataset"], self.config["parameters"].get("model", "")
+
+    @property
+    def experiment(self) -> str:
+        """The run's name without its seed: what runs that differ in nothing else have in common."""
+        return re.sub(r"-s\d+$", "", self.name)
+
+    @property
+    def data(self) -> str:
+        """Data set and size, in words."""
+        return f"{self.test['dataset']} {'x'.join(map(str, self.test['image_size']))}"
+
+
+def main(
+    out: Path = Path("report.html"),  # file to write
+    images: int = 4,  # test images of each data set that every model is shown; 0 leaves out all pictures
+    cases: int = 2,  # best and worst test images of each model; 0 leaves them out, and all models' way through the set
+    run: Run = Run(),
+):
+    run = run.start(main, locals(), alone=False)
+    records, problems = read_runs(Path("runs"))
+    for problem in problems:
+        run.print(f"left out: {problem}")
+    if not records:
+        raise UserError(
+            f"{Path('runs').absolute()} holds no finished run; train one, such as python train.py --dataset shapes, "
+            "and start the report in the same folder"
+        )
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.experiment, []).append(record)
+    rows = [row_of(name, group) for name, group in groups.items()]
+    markdown = "\n".join(f"| {' | '.join(line)} |" for line in [COLUMNS, ["---"] * len(COLUMNS), *map(texts, rows)])
+    run.print(f"\n{markdown}\n")
+
+    by_data: dict[str, list[Record]] = {}
+    for record in records:
+        by_data.setdefault(record.test["dataset"], []).append(record)
+    sections = []
+    for dataset, members in by_data.items():
+        curves = f"<div class=curves>{svg(curves_of(members))}</div>"
+        sections.append(
+            f"<h2>{html.escape(dataset)}</h2><h3>Curves</h3>{curves}<h3>IoU of each class</h3>{heat(members)}"
+        )
+        if images:
+            sections.append(gallery(dataset, members, images, cases, run))
+    page = string.Template((Path(__file__).parent / "common" / "report.html").read_text(encoding="utf-8"))
+    notes = "".join(f"<p class=note>Left out: {html.escape(problem)}</p>" for problem in problems)
+    text = page.substitute(
+        table=table(rows), sections="".join(sections), markdown=html.escape(markdown), notes=notes, runs=len(records)
+    )
+    write_text(out, text)
+    run.print(f"see {out} ({len(text) / 2**20:.1f} MiB), {len(records)} runs of {len(groups)} experiments")
+
+
+def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
+    """Return what every finished run below `folder` left, and a sentence for each that cannot be read."""
+    records, problems = [], []
+    for path in sorted(folder.glob("*/test.json")):
+        try:
+            config, test = (json.loads((path.parent / name).read_text()) for name in ("config.json", "test.json"))
+            lines = (path.parent / "history.csv").read_text().splitlines()
+            keys, *values = (line.split(",") for line in lines)
+            history = [dict(zip(keys, map(float, row), strict=True)) for row in values]
+            row_of("", [record := Record(path.parent.name, config, history, test)])  # has all that is asked of it
+            records.append(record)
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            problems.append(f"{path.parent} cannot be read ({type(error).__name__}: {error})")
+    return records, problems
+
+
+def row_of(name: str, group: list[Record]) -> list[tuple[str, float | str]]:
+    """Return the table's row of an experiment, each cell as text and as what it is sorted by; means over its seeds."""
+    first = group[0]
+    scores, accuracies = ([r.test["scores"][key] for r in group] for key in (MIOU, PIXEL_ACCURACY))
+    miou, floor = statistics.mean(scores), first.test["floor"][MIOU]
+    spread = f" ± {statistics.stdev(scores):.3f} ({len(group)} seeds)" if len(group) > 1 else ""
+    minutes = statistics.mean(sum(row["seconds"] for row in r.history) / 60 for r in group)
+    parameters = first.test["parameters"]
+    return [
+        (name, name),
+        (f"{miou:.3f}{spread}", miou),
+        (f"{floor:.3f}", floor),
+        (f"{statistics.mean(accuracies):.3f}", statistics.mean(accuracies)),
+        (f"{first.data}, {first.test['images']} test images", first.data),
+        (f"{parameters / 1e6:.2f} M", parameters),
+        (f"{minutes:.1f}", minutes),
+        (question(first.script), first.script),
+        (published := PUBLISHED.get(first.key, ""), published),
+    ]
+
+
+def question(script: str) -> str:
+    """Return the question that a script of this repository asks: the first line of its docstring."""
+    path = Path(__file__).with_name(f"{script}.py")
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    return text.splitlines()[0] if text else ""
+
+
+def texts(row: list[tuple[str, float | str]]) -> list[str]:
+    """Return what a row of the table shows, with nothing in it that Markdown would take for a column."""
+    return [text.replace("|", r"\|") for text, _ in row]
+
+
+def table(rows: list) -> str:
+    """Return the table of results; its columns are sorted by a click on their head."""
+    head = "".join(f"<th scope=col aria-sort=none><button>{name}</button></th>" for name in COLUMNS)
+    body = ""
+    for row in rows:
+        cells = (f"<td data-value='{html.escape(str(value))}'>{html.escape(text)}</td>" for text, value in row)
+        body += f"<tr>{''.join(cells)}</tr>"
+    return f"<div class=wide><table id=results><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def curves_of(records: list[Record]) -> Figure:
+    """Return a figure of every run's validation mIoU and loss; seeds of an experiment share its colour."""
+    experiments = list(dict.fromkeys(record.experiment for record in records))
+    figure = Figure(figsize=(10, 4.2 + 0.22 * len(experiments)), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for record in records:
+        number = experiments.index(record.experiment)
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": 1.5}
+        style["label"] = record.experiment if record.name == record.experiment else None
+        for axes, key in zip(panels, ("val_miou", "val_loss"), strict=True):
+            axes.plot([row["epoch"] for row in record.history], [row[key] for row in record.history], **style)
+    for axes, label in zip(panels, ("mIoU", "loss"), strict=True):
+        axes.set(xlabel="epoch", ylabel=f"{label} (validation)")
+        axes.grid(alpha=0.3)
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower left", fontsize=8, frameon=False)
+    return figure
+
+
+def heat(records: list[Record]) -> str:
+    """Return the table of IoU by run and class, each cell coloured by its value."""
+    classes = list(dict.fromkeys(name for record in records for name in record.test["iou"]))
+    head = "".join(f"<th scope=col><span>{html.escape(name)}</span></th>" for name in classes)
+    lines = []
+    for record in records:
+        cells = []
+        for name in classes:
+            iou = record.test["iou"].get(name)
+            shade = f' style="--iou:{iou:.3f}"' if iou is not None else ""
+            cells.append(f"<td{shade}>{'' if iou is None else f'{iou:.2f}'}</td>")
+        lines.append(f"<tr><th scope=row>{html.escape(record.name)}</th>{''.join(cells)}</tr>")
+    body = f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f"<div class=wide><table class=heat>{body}</table></div>"
+
+
+def gallery(dataset: str, records: list[Record], images: int, cases: int, run: Run) -> str:
+    """Return the same test images as every model of `dataset` sees them, and each model's best and worst."""
+    models = {}
+    try:
+        for record in records:
+            path = Path(f"best_{record.name}.pt")
+            if path.exists():
+                models[record.name] = checkpoint.load_model(path)
+        sets = {size: load(dataset, size, run)[2] for size in {tuple(c["image_size"]) for _, c in models.values()}}
+    except UserError as error:
+        return f"<p class=note>No pictures of {html.escape(dataset)}: {html.escape(str(error))}</p>"
+    if not models:
+        return f"<p class=note>No pictures of {html.escape(dataset)}: none of its best_*.pt is here.</p>"
+    largest = sets[max(sets, key=lambda size: size[0] * size[1])]
+    parts = [f"<h3>The same test images</h3>{legend(largest)}"]
+    for index in draw(largest, run.seed, images):
+        cells = [picture(largest, index, largest.masks[index].numpy(), "truth")]
+        for name, (model, about) in models.items():
+            data = sets[tuple(about["image_size"])]
+            prediction = predict(model, data.sample(index)[1], data.image_size, run)
+            cells.append(picture(largest, index, prediction, name))
+        parts.append(f"<div class=pictures>{''.join(cells)}</div>")
+    for name, (model, about) in tqdm(models.items(), desc=dataset, unit=" models", disable=None) if cases else ():
+        data = sets[tuple(about["image_size"])]
+        scores = scores_of(model, data, run)
+        order = np.argsort(scores)[: np.isfinite(scores).sum()]
+        parts.append(f"<h3>Worst and best of {html.escape(name)}</h3><div class=pictures>")
+        for index in [*order[:cases], *order[-cases:]] if len(order) > 2 * cases else order:
+            prediction = predict(model, data.sample(index)[1], data.image_size, run)
+            parts.append(picture(data, index, prediction, f"{data.names[index]}: {scores[index]:.2f}"))
+        parts.append("</div>")
+    return "".join(parts)
+
+
+def scores_of(model: nn.Module, data: SegmentationSet, run: Run) -> np.ndarray:
+    """Return for each image of `data` (N,) the mean IoU over the classes in its target."""
+    _, matrix = evaluate(model.to(run.device), Loader(data, 8, run), CrossEntropy(), run)
+    return matrix.image_scores().numpy()
+
+
+def picture(data: SegmentationSet, index: int, mask: np.ndarray, caption: str) -> str:
+    """Return an image of `data` with `mask` (H, W) uint8, of any size, laid over it; background shows the image."""
+    colors = Image.fromarray(colorize(mask, data.palette))
+    opaque = (mask > 0) | (data.classes[0] != "background")
+    colors.putalpha(Image.fromarray(np.uint8(255 * opaque)))
+    image = data.sample(index)[1]
+    return (
+        f"<figure><div><img alt='{html.escape(data.names[index])}' src='{encoded(image, 'JPEG')}'>"
+        f"<img class=mask alt='' src='{encoded(colors, 'PNG')}'></div>"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def legend(data: SegmentationSet) -> str:
+    """Return the names and colours of the classes, and of void."""
+    colors = [*zip(data.classes, data.palette, strict=True), ("void", VOID_COLOR)]
+    chips = (f"<li><i style='background:rgb{color}'></i>{html.escape(name)}" for name, color in colors)
+    return f"<ul class=legend>{''.join(chips)}</ul>"
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG to stand in a page."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def encoded(image: Image.Image, kind: str) -> str:
+    """Return a picture as an address that holds it."""
+    file = io.BytesIO()
+    image.save(file, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+if __name__ == "__main__":
+    cli(main)

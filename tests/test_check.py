@@ -1,0 +1,86 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SHARED, needs_shared, write_voc
+from PIL import Image
+
+import check
+from common.cli import cli
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """Thirty images of 0 and 1, of which a third each is to train on, to validate on and to test on."""
+    folder = tmp_path / "photos"
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(folder / f"images/{i:02}.png")
+        mask = np.zeros((20, 30), np.uint8)
+        mask[:, : 5 + i % 7] = 1
+        Image.fromarray(mask).save(folder / f"masks/{i:02}.png")
+    for number, split in enumerate(("train", "val", "test")):
+        (folder / f"{split}.txt").write_text("".join(f"{i:02}\n" for i in range(10 * number, 10 * number + 10)))
+    (folder / "classes.txt").write_text("sky\ntree\n")
+    return folder
+
+
+def run(dataset: object, capsys, *flags: str) -> tuple[int, str]:
+    """Return the exit status and what check.py prints."""
+    with pytest.raises(SystemExit) as end:
+        cli(check.main, [str(dataset), *flags])
+    return end.value.code, capsys.readouterr().out
+
+
+def test_sound_data_ends_with_a_table_and_status_0(data, capsys):
+    status, out = run(data, capsys)
+    assert status == 0 and "30 samples, 0 problems, 0 to think about" in out
+    share = np.mean([(5 + i % 7) / 30 for i in range(10)])
+    assert f"{share:.2%}        10" in next(line for line in out.splitlines() if line.startswith("tree"))
+
+
+def test_all_problems_are_told_at_once_by_kind_with_their_number(data, capsys):
+    (data / "images/03.png").write_bytes((data / "images/03.png").read_bytes()[:500])
+    Image.new("L", (30, 21)).save(data / "masks/11.png")
+    (data / "images/22.png").write_bytes(b"")
+    status, out = run(data, capsys)
+    assert status == 2 and "30 samples, 3 problems" in out
+    assert "problems: 2 files that cannot be read" in out and "images/03.png" in out and "images/22.png" in out
+    assert "problems: 1 masks of another size than their image" in out and "masks/11.png is 30x21" in out
+
+
+def test_values_that_are_no_class_are_counted_by_value(tmp_path, capsys):
+    root = tmp_path / "data"
+    masks = sorted(write_voc(root, {"train": 6, "val": 3, "test": 3}).glob("SegmentationClass/*.png"))
+    for path, value in zip(masks, (77, 77, 99), strict=False):
+        Image.new("L", (64, 64), value).save(path)
+    status, out = run("voc2007", capsys, "--data-root", str(root), "--show", "1")
+    assert status == 2 and "77 (2 files), 99 (1 files)" in out
+    assert "and 2 more (--show 3 prints all)" in out
+
+
+def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys):
+    shutil.copy(data / "images/00.png", data / "images/10.png")
+    shutil.copy(data / "images/01.png", data / "images/02.png")
+    for i in range(20, 30):
+        Image.new("L", (30, 20), 255 if i == 25 else 0).save(data / f"masks/{i}.png")
+    status, out = run(data, capsys)
+    assert status == 1
+    assert "1 images in two splits\n  train 00 = val 10" in out
+    assert "1 images that come twice\n  train 01 = train 02" in out
+    assert "1 masks of nothing but void\n  test 25" in out
+    assert "1 classes that a split lacks\n  test has no pixel of tree" in out
+
+
+def test_data_that_cannot_be_listed_has_status_2(tmp_path, capsys):
+    status, out = run("voc2007", capsys, "--data-root", str(tmp_path))
+    assert status == 2 and "the files cannot even be listed" in out and "train.txt is missing" in out
+
+
+@needs_shared
+def test_the_real_drinks_are_sound(capsys):
+    status, out = run("drinks", capsys, "--data-root", str(SHARED / "data"))
+    assert status == 0 and "240 samples" in out

@@ -1,0 +1,143 @@
+"""Real processes, started by torchrun: what several compute is what one computes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, count, write_voc
+from test_engine import comparable, comparable_weights, same
+from test_scripts import TRAININGS
+
+from common import checkpoint
+
+SEVERAL = REPOSITORY / "tests" / "several.py"
+FLAGS = ["--device", "cpu", "--precision", "fp32", "--name", "test"]
+COUNTS = {"train": 9, "val": 6, "test": 7}
+
+
+def start(processes: int, *arguments: object, restarts: int = 0, **environment: str) -> subprocess.CompletedProcess:
+    """Run a script in so many processes; a single one is started without torchrun."""
+    launcher = f"-m torch.distributed.run --standalone --nproc-per-node {processes} --max-restarts {restarts}".split()
+    command = [sys.executable, *launcher * (processes > 1), *arguments]
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+@pytest.fixture
+def flags(tmp_path) -> list:
+    """Flags for several.py, with data whose last batches cannot be shared evenly."""
+    write_voc(tmp_path / "data", COUNTS, side=32)
+    return [*FLAGS, "--data-root", tmp_path / "data", "--cache-dir", tmp_path / "cache"]
+
+
+def run(flags: list, processes: int, *more: object, **environment: str) -> tuple[dict, list[dict]]:
+    """Run several.py in a folder of its own, of the number of processes; return its last weights and notes."""
+    done = start(processes, SEVERAL, *flags, *more, **environment)
+    assert done.returncode == 0, done.stderr
+    return comparable_weights("last_test.pt"), [
+        json.loads(Path(f"noted-{i}.json").read_text()) for i in range(processes)
+    ]
+
+
+def far_apart(ours: dict, theirs: dict) -> float:
+    """Return the largest difference of any two weights."""
+    return max((ours[key] - theirs[key]).abs().max().item() for key in ours.keys() | theirs.keys())
+
+
+def check(flags: list, *more: object) -> None:
+    """Check that two processes see, score and learn what one does."""
+    expected, (alone,) = run(flags, 1, *more)
+    start_losses = [row["train_loss"] for row in checkpoint.load(Path("last_test.pt"))["history"]]
+    weights, notes = run(flags, 2, *more)
+    losses = [row["train_loss"] for row in checkpoint.load(Path("last_test.pt"))["history"]]
+    for noted in notes:
+        assert noted["counts"] == alone["counts"] and noted["images"] == alone["images"]
+        assert noted["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+    assert far_apart(weights, expected) < 1e-5
+    assert losses == pytest.approx(start_losses, abs=1e-5) and losses[-1] < losses[0]
+    assert alone["seen"].keys() == {"train 1", "train 2", "val 0", "test 0"}
+    for name in alone["seen"]:  # every image once, in all processes together; those to validate on after both epochs
+        once = alone["all"][name.split()[0]] * (2 if name == "val 0" else 1)
+        together = [image for noted in notes for image in noted["seen"][name]]
+        assert sorted(together) == pytest.approx(sorted(once), abs=1e-6)
+
+
+def test_two_processes_see_score_and_learn_what_one_does(flags):
+    check(flags, "--batch-size", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["plain", "fcn_vgg16"])
+def test_a_process_without_a_share_of_the_last_batch_waits_for_the_others(flags, network):
+    check(flags, "--batch-size", 2, "--network", network, "--lr", 0.01)  # 9, 6 and 7 images: the last batch has one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_another_number_of_processes_goes_on_within_an_epoch(flags, before, after):
+    more = ["--copies", 5, "--checkpoint-minutes", 0]  # twelve batches an epoch, of which the first look is after ten
+    expected, _ = run(flags, 1, *more)
+    for moment in ("2 1", "2 12"):  # at the start of the second epoch, and within it
+        Path("last_test.pt").unlink()
+        killed = start(before, SEVERAL, *flags, *more, KILL=f"0 {moment}")
+        assert killed.returncode != 0
+        part = checkpoint.load(Path("last_test.pt"))["part"]
+        assert len(part["sums"]) == 11 if moment == "2 12" else part is None
+        weights, _ = run(flags, after, *more, "--resume")
+        assert far_apart(weights, expected) < 1e-5
+        count["kills survived"] += 1
+
+
+@pytest.mark.slow
+def test_a_killed_process_brings_the_job_back_from_its_last_checkpoint(flags):
+    more = ["--copies", 5, "--checkpoint-minutes", 0]
+    run(flags, 2, *more)
+    expected = left_behind()
+    # Of an earlier run with other settings: not what the job goes back to.
+    assert start(1, SEVERAL, *flags, "--lr", 0.02).returncode == 0
+    for moment, resumed in (("1 1 5", None), ("1 2 12", "resuming last_test.pt after epoch 1 and 11 batches")):
+        done = start(2, SEVERAL, *flags, *more, restarts=1, KILL=moment)
+        assert done.returncode == 0, done.stderr
+        assert resumed is None or resumed in done.stdout
+        assert same(left_behind(), expected)
+        count["kills survived"] += 1
+
+
+def left_behind() -> dict:
+    """Return weights, state of the optimizer and scores of a finished run."""
+    last = comparable("last_test.pt")
+    kept = {key: last[key] for key in ("weights", "optimizer", "parameters")}
+    return kept | {"best": comparable_weights("best_test.pt"), "test": Path("runs/test/test.json").read_text()}
+
+
+@pytest.mark.slow
+def test_without_restarts_a_killed_process_ends_the_job(flags):
+    done = start(2, SEVERAL, *flags, KILL="1 1 2")
+    assert done.returncode != 0 and "SIGKILL" in done.stderr
+    assert signal.SIGKILL == 9 and not Path("best_test.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAININGS)
+def test_it_trains_in_two_processes(name):
+    script = REPOSITORY / f"{name}.py"
+    few = "import runpy, sys; sys.argv = sys.argv[1:]; sys.path[0] = {!r}; from common.datasets.shapes import COUNTS; "
+    few += "COUNTS.update(train=24, val=8, test=7); runpy.run_path(sys.argv[0], run_name='__main__')"
+    Path("few.py").write_text(few.format(str(REPOSITORY)))
+    options = ["--no-pretrained"] if "pretrained: bool" in script.read_text() else []
+    options += ["--fine-tune-epochs", 1] if "fine_tune_epochs" in script.read_text() else []
+    options += ["--batch-size", 4, "--image-size", 32, "--epochs", 1]
+    done = start(2, "few.py", script, "--dataset", "shapes", *options, *FLAGS)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(Path("runs/test/test.json").read_text())["images"] == 7
+    assert torch.isfinite(torch.cat([w.flatten() for w in comparable_weights("best_test.pt").values()])).all()

@@ -1,0 +1,330 @@
+import json
+import os
+import shutil
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import python, started, write_folder
+from PIL import Image
+
+import train
+from common.checkpoint import load_model
+from common.datasets import VOID, load
+from common.datasets.folder import folder
+from common.datasets.reading import open_image
+from common.datasets.voc import voc_palette
+from common.errors import UserError
+from common.run import Run
+
+RED, GREEN, BLACK = (255, 0, 0), (0, 200, 0), (0, 0, 0)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_folder(tmp_path / "photos")
+
+
+def masks_of(photos, values, mode="L", palette=None):
+    """Replace every mask by stripes of `values`, numbers or colours."""
+    for path in (photos / "masks").iterdir():
+        mask = np.array(values, dtype=np.uint8)[np.arange(48) * len(values) // 48][:, None].repeat(48, axis=1)
+        picture = Image.fromarray(mask)
+        if palette:
+            picture.putpalette(palette)
+        picture.convert((palette and "P") or mode).save(path)
+
+
+def classes(photos, *lines):
+    (photos / "classes.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+def stripes(photos, size=48):
+    """Return the set, and the classes of the stripes in its masks, from top to bottom."""
+    train_set, _, _ = load(str(photos), size, started())
+    column = train_set.masks[0, :, 0].tolist()
+    return train_set, [value for i, value in enumerate(column) if not i or value != column[i - 1]]
+
+
+def test_a_folder_is_a_data_set_whose_values_are_classes(photos, capsys):
+    train_set, val_set, test_set = load(str(photos), 48, started())
+    assert len(train_set) + len(val_set) + len(test_set) == 8 and min(len(val_set), len(test_set)) >= 1
+    assert train_set.classes == tuple(f"class {i}" for i in range(6)) and train_set.palette == voc_palette(6)
+    name = train_set.names[2]
+    assert torch.equal(train_set.masks[2], torch.from_numpy(np.array(open_image(photos / "masks" / f"{name}.png"))))
+    assert train_set.masks.max() == VOID
+    assert "hold 6 classes: class 0, class 1" in capsys.readouterr().out
+
+
+def test_any_experiment_trains_on_it_and_the_checkpoint_knows_names_and_colours(photos):
+    classes(
+        photos, "ground 0 0 0", "disk 230 75 60", "box #f5be28", "wedge 80,180,90", "star 60 130 220", "cross 9 9 9"
+    )
+    python("train.py", "--dataset", photos, "--image-size", "32", "--epochs", "1", "--device", "cpu").check_returncode()
+    _, contents = load_model(Path("best_train-photos-image_size32-epochs1.pt"))
+    assert contents["classes"] == ["ground", "disk", "box", "wedge", "star", "cross"]
+    assert contents["palette"][2] == [245, 190, 40] and contents["dataset"] == str(photos)
+    assert contents["coding"]["numbers"][255] == VOID
+    splits = json.loads(Path("runs/train-photos-image_size32-epochs1/splits.json").read_text())
+    assert sorted(name for names in splits.values() for name in names) == [str(i) for i in range(8)]
+
+
+def test_a_run_is_named_after_the_folder_wherever_it_is(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    for path in (".", "../photos/", "images/.."):
+        name = Run(device="cpu").start(train.main, {"dataset": path}).name
+        assert name == "train-photos"
+    assert Run(device="cpu").start(train.main, {"dataset": "../my photos $"}).name == "train-my_photos__"
+
+
+def test_nested_folders_suffixes_of_any_case_spaces_and_accents_work(photos):
+    for name, suffix in (("trip to Köln/Größe 1", ".JPG"), ("trip to Köln/deep/b.c", ".TIFF"), ("zwölf", ".webp")):
+        (photos / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        mask = photos / "masks" / unicodedata.normalize("NFD", name)  # as a Mac writes it
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        open_image(photos / "images/0.jpg").save(f"{photos}/images/{name}{suffix}")
+        shutil.copy(photos / "masks/0.png", f"{mask}.PNG")
+    for junk in ("images/.DS_Store", "images/._0.jpg", "masks/Thumbs.db", "images/.hidden/1.jpg"):
+        (photos / junk).parent.mkdir(exist_ok=True)
+        (photos / junk).write_text("junk")
+    names = [name for part in load(str(photos), 32, started()) for name in part.names]
+    assert len(names) == 11 and {"trip to Köln/Größe 1", "trip to Köln/deep/b.c", "zwölf"} < set(names)
+
+
+def test_a_second_start_reads_no_mask_and_a_changed_one_is_looked_at_again(photos):
+    first = load(str(photos), 32, started())
+    for path in photos.rglob("*.*g"):  # same size and time, other content
+        status = path.stat()
+        path.write_bytes(b"x" * status.st_size)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = load(str(photos), 32, started())
+    assert all(torch.equal(a.masks, b.masks) and a.classes == b.classes for a, b in zip(first, second, strict=True))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    with pytest.raises(UserError, match="cannot be read"):
+        load(str(photos), 32, started())
+
+
+def test_another_classes_txt_renews_the_cache(photos):
+    masks_of(photos, [0, 1, 2])
+    assert stripes(photos)[1] == [0, 1, 2]
+    classes(photos, "a", "b", "ignore 1")
+    assert stripes(photos)[1] == [0, VOID, 1]
+
+
+# what masks mean
+
+
+def test_masks_of_0_and_255_are_a_binary_task_and_that_is_said(photos, capsys):
+    masks_of(photos, [255, 0])
+    train_set, column = stripes(photos)
+    assert column == [1, 0] and train_set.classes == ("background", "foreground")
+    assert "masks of 0 and 255 alone: a binary task" in capsys.readouterr().out
+    classes(photos, "street", "car")
+    train_set, column = stripes(photos)
+    assert column == [1, 0] and train_set.classes == ("street", "car")
+    assert "0 is 'street' and 255 'car'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1"])
+def test_black_and_white_masks_of_any_kind_are_a_binary_task(photos, mode):
+    masks_of(photos, [255, 0], mode)
+    train_set, column = stripes(photos)
+    assert column == [1, 0] and len(train_set.classes) == 2
+
+
+def test_255_is_void_beside_numbers_and_a_class_beside_grey_levels(photos):
+    masks_of(photos, [0, 2, 1, 255])
+    assert stripes(photos)[1] == [0, 2, 1, VOID]
+    masks_of(photos, [0, 128, 255])
+    train_set, column = stripes(photos)
+    assert column == [0, 1, 2] and train_set.classes == ("class 0", "class 128", "class 255")
+
+
+def test_values_with_gaps_are_the_classes_in_order(photos):
+    masks_of(photos, [15, 0, 8, 255])
+    train_set, column = stripes(photos)
+    assert column == [2, 0, 1, VOID] and train_set.classes == ("class 0", "class 8", "class 15")
+
+
+def test_the_colours_of_rgb_masks_are_classes(photos):
+    masks_of(photos, [RED, BLACK, GREEN], "RGB")
+    train_set, column = stripes(photos)
+    assert column == [2, 0, 1] and train_set.palette == (BLACK, GREEN, RED)
+    assert train_set.classes == ("#000000", "#00c800", "#ff0000")
+    classes(photos, "car 255 0 0", "tree #00C800", "ignore #000000")
+    train_set, column = stripes(photos)
+    assert column == [0, VOID, 1] and train_set.classes == ("car", "tree")
+
+
+def test_a_picture_without_objects_that_was_saved_as_grey_fits_among_colours(photos):
+    masks_of(photos, [RED, BLACK], "RGB")
+    Image.new("L", (48, 48)).save(photos / "masks/0.png")
+    for lines in ((), ("car 255 0 0", "sky 0 0 0")):
+        if lines:
+            classes(photos, *lines)
+        sets = load(str(photos), 48, started())
+        (mask,) = (part.masks[i] for part in sets for i, name in enumerate(part.names) if name == "0")
+        assert sets[0].classes[mask.unique().item()] in ("#000000", "sky")
+
+
+def test_a_palette_mask_gives_numbers_and_colours(photos):
+    masks_of(photos, [2, 0, 1], palette=[*BLACK, *GREEN, *RED])
+    train_set, column = stripes(photos)
+    assert column == [2, 0, 1] and train_set.palette == (BLACK, GREEN, RED)
+
+
+def test_palettes_that_differ_from_file_to_file_are_read_by_their_colours(photos):
+    masks_of(photos, [1, 0], palette=[*BLACK, *RED])
+    picture = Image.fromarray(np.zeros((48, 48), dtype=np.uint8))
+    picture.putpalette([*RED, *BLACK])
+    for name in load(str(photos), 48, started())[0].names[:1]:
+        picture.save(photos / "masks" / f"{name}.png")
+    train_set, _ = stripes(photos)
+    assert train_set.masks[0].unique().tolist() == [1] and train_set.classes == ("#000000", "#ff0000")
+
+
+def test_classes_are_the_lines_of_classes_txt_whatever_the_masks_hold(photos):
+    masks_of(photos, [3, 1])
+    classes(photos, "sky", "wide road", "car", "dog")
+    train_set, column = stripes(photos)
+    assert column == [3, 1] and train_set.classes == ("sky", "wide road", "car", "dog")
+    classes(photos, "wide road", "car", "dog", "ignore 0")  # as ADE20K counts: the classes begin at 1
+    assert stripes(photos)[1] == [2, 0]
+
+
+def test_grey_levels_are_matched_with_the_colours_of_classes_txt(photos):
+    masks_of(photos, [0, 128, 255])
+    classes(photos, "sky #000000", "road 255 255 255", "car 128 128 128")
+    assert stripes(photos)[1] == [0, 2, 1]
+
+
+# splits
+
+
+def names_in(photos):
+    return [part.names for part in load(str(photos), 16, started())]
+
+
+def test_an_image_stays_in_its_split_when_others_are_added(photos):
+    for i in range(100):
+        for kind, suffix in (("images", "jpg"), ("masks", "png")):
+            shutil.copy(photos / kind / f"0.{suffix}", photos / kind / f"image {i}.{suffix}")
+    before = folder(photos, Path("cache")).splits
+    assert 8 <= len(before["val"]) <= 24 and 8 <= len(before["test"]) <= 24
+    for i in range(100, 130):
+        for kind, suffix in (("images", "jpg"), ("masks", "png")):
+            shutil.copy(photos / kind / f"0.{suffix}", photos / kind / f"image {i}.{suffix}")
+    after = folder(photos, Path("cache")).splits
+    for split in before:
+        assert {sample[0] for sample in before[split]} <= {sample[0] for sample in after[split]}
+
+
+def test_lists_decide_and_what_they_leave_out_is_said(photos, capsys):
+    for split, text in (("train", "0\n1.jpg\n 2 \n\n"), ("val", "3"), ("test", "\ufeff4\r\n5\r\n5\r\n")):
+        (photos / f"{split}.txt").write_bytes(text.encode())
+    (photos / "masks/7.png").unlink()  # in no list: it needs no mask
+    assert names_in(photos) == [["0", "1", "2"], ["3"], ["4", "5"]]
+    assert "2 images are in none of the lists and left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_of_two_lists_one_is_the_test(photos, split, capsys):
+    (photos / f"{split}.txt").write_text("0\n1\n")
+    train_names, val_names, test_names = names_in(photos)
+    assert test_names == ["0", "1"] and len(train_names) + len(val_names) == 6 and val_names
+    assert f"{split}.txt is the test" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_a_few_images_make_three_splits(tmp_path, count):
+    assert all(names_in(write_folder(tmp_path / "few", count)))
+
+
+# bad input
+
+
+def rewrite(name, picture):
+    return lambda photos: picture.save(photos / "masks" / name)
+
+
+def lists(**names):
+    return lambda photos: [(photos / f"{split}.txt").write_text(text) for split, text in names.items()]
+
+
+NOISE = Image.fromarray(np.arange(48 * 48).reshape(48, 48).astype(np.uint8))
+PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8))
+PROBLEMS = {
+    "no images folder": (lambda p: (p / "images").rename(p / "imgs"), r"images is missing.*there: imgs, masks"),
+    "no image": (lambda p: [f.unlink() for f in (p / "images").iterdir()], r"images holds no image"),
+    "image without mask": (
+        lambda p: (p / "masks/3.png").unlink(),
+        r"images/3\.jpg has no mask.*expected .*masks/3\.png",
+    ),
+    "mask without image": (lambda p: (p / "images/3.jpg").unlink(), r"masks/3\.png has no image"),
+    "two images of one name": (
+        lambda p: shutil.copy(p / "images/3.jpg", p / "images/3.PNG"),
+        r"3\.PNG and .*3\.jpg have",
+    ),
+    "two masks of one name": (lambda p: shutil.copy(p / "masks/3.png", p / "masks/3.tif"), r"3\.png and .*3\.tif have"),
+    "mask of another size": (rewrite("3.png", Image.new("L", (40, 48))), r"3\.png is 40x48 pixels but its image"),
+    "damaged mask": (lambda p: (p / "masks/3.png").write_bytes(b"hello"), r"3\.png cannot be read"),
+    "damaged image": (lambda p: (p / "images/3.jpg").write_bytes(b"hello"), r"3\.jpg cannot be read"),
+    "smoothed masks": (rewrite("3.png", NOISE), r"holds 255 different values.*outlines hard"),
+    "a photograph as mask": (rewrite("3.png", PHOTOGRAPH), r"3\.png holds \d+ different colours.*are these masks"),
+    "one class": (lambda p: masks_of(p, [7]), r"holds a single one of all values"),
+    "numbers and colours": (rewrite("3.png", Image.new("RGB", (48, 48), RED)), r"holds numbers and .*3\.png colours"),
+    "no list at all": (lists(val="1\n2\n9\n10"), r"val\.txt names '9', one of 2 that .*images does not hold"),
+    "empty list": (lists(test="\n"), r"test\.txt is empty"),
+    "an image in two lists": (lists(train="1\n2", val="3\n1"), r"train\.txt and .*val\.txt both name 1"),
+    "nothing to train on": (lists(val="0\n1\n2\n3", test="4\n5\n6\n7"), r"leave some to train on"),
+    "nothing to validate on": (lists(train="0", test="4"), r"has 1 images to draw a split from, and needs 2"),
+    "value beyond the classes": (
+        lambda p: classes(p, "a", "b", "c"),
+        r"holds the value 3; .*3 classes.* 0\.\.2, or 255",
+    ),
+    "one class listed": (lambda p: classes(p, "a", ""), r"names 1 classes; there can be 2 to 255"),
+    "a name twice": (lambda p: classes(p, "a", "b", "a"), r"line 3, 'a', has the name or the colour"),
+    "a colour twice": (lambda p: classes(p, "a 1 2 3", "b #010203"), r"line 2, .* has the name or the colour"),
+    "some colours": (lambda p: classes(p, "a 1 2 3", "b"), r"line 2, 'b', differs from the lines before"),
+    "no colour": (lambda p: classes(p, "a 1 2 300", "b"), r"line 1, .* has a colour that is none"),
+    "half a colour": (lambda p: classes(p, "a #12", "b"), r"line 1, .* has a colour that is none"),
+    "colour alone": (lambda p: classes(p, "0 0 0", "b"), r"line 1, .* has no name"),
+    "ignore what": (lambda p: classes(p, "a", "b", "ignore"), r"line 3, .* does not say what to ignore"),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_problem_is_named_in_one_sentence(photos, problem):
+    damage, message = PROBLEMS[problem]
+    damage(photos)
+    with pytest.raises(UserError, match=message) as error:
+        load(str(photos), 48, started())
+    assert "\n" not in str(error.value)
+
+
+def test_masks_in_jpeg_are_refused_with_the_reason(photos):
+    for index, mask in enumerate(sorted((photos / "masks").iterdir())):
+        open_image(mask).save(photos / "masks" / f"{index}.jpg", quality=60)
+        mask.unlink()
+    for lines in ((), ("a", "b")):
+        if lines:
+            classes(photos, *lines)
+        with pytest.raises(UserError, match=r"a JPEG's compression mixes neighbouring values: save masks as PNG"):
+            load(str(photos), 48, started())
+
+
+def test_colours_need_to_be_in_a_classes_txt_and_are_listed_if_they_are_not(photos):
+    masks_of(photos, [RED, BLACK, GREEN], "RGB")
+    classes(photos, "a", "b", "c")
+    with pytest.raises(UserError, match=r"has none; write `name red green blue` \(found: 0 0 0; 0 200 0; 255 0 0\)"):
+        load(str(photos), 48, started())
+    classes(photos, "a 0 0 0", "b 255 0 0")
+    with pytest.raises(UserError, match=r"has the colour 0 200 0, which is not in .*classes\.txt"):
+        load(str(photos), 48, started())
+
+
+def test_a_path_that_is_no_folder_is_refused_as_such():
+    with pytest.raises(UserError, match=r"no/where is no folder; choose one of .*, or a folder with images/"):
+        load("no/where", 32, started())

@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from common.hints import hints
+from common.metrics import ConfusionMatrix
+
+
+def rows(losses, train_miou=0.4, val_miou=0.35):
+    return [{"train_loss": loss, "train_miou": train_miou, "val_miou": val_miou} for loss in losses]
+
+
+def validation(*, background_alone: bool) -> ConfusionMatrix:
+    matrix = ConfusionMatrix(3)
+    target = torch.arange(3).repeat(1, 4, 4)
+    matrix.update(torch.zeros_like(target) if background_alone else target, target)
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("history", "background_alone", "expected"),
+    [
+        (rows([2.0, 1.0, 0.5]), False, []),
+        (rows([2.0, 1.99, 1.98]), False, ["the training loss went from 2.000 to 1.980, hardly down"]),
+        (rows([2.0, 1.99]), False, []),  # too early to say
+        (rows([2.0, 0.5]), True, ["100.00% of the validation pixels are predicted sky: the network"]),
+        (rows([2.0, 0.5], 0.8, 0.3), False, ["mIoU is 0.80 in training and 0.30 in validation: the training images"]),
+        (rows([2.0, 0.5], 0.8, 0.7), False, []),
+    ],
+)
+def test_each_trouble_is_named_and_nothing_else(history, background_alone, expected):
+    found = hints(history, validation(background_alone=background_alone), ("sky", "tree", "road"))
+    assert len(found) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(found, expected, strict=True))

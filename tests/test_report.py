@@ -1,0 +1,104 @@
+"""report.py on real small runs, and its page in a real browser."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import report
+import train
+from common.cli import cli
+from common.errors import UserError
+from common.run import Run
+
+needs_browser = pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs chromium and chromedriver"
+)
+
+
+@pytest.fixture
+def runs(few_shapes) -> None:
+    """Two seeds of an experiment and one seed of another, in the current folder."""
+    for seed, lr in ((0, 1e-3), (1, 1e-3), (0, 1e-4)):
+        train.main("shapes", image_size=32, epochs=2, lr=lr, run=Run(device="cpu", seed=seed))
+
+
+def test_seeds_of_an_experiment_share_a_row_of_the_table(runs, capsys):
+    capsys.readouterr()
+    report.main(images=0, run=Run(device="cpu"))
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| train")]
+    assert [row[0] for row in rows] == [
+        "| train-shapes-image_size32-epochs2",
+        "| train-shapes-image_size32-epochs2-lr0.0001",
+    ]
+    scores = [
+        json.loads(path.read_text())["scores"]["mIoU"] for path in sorted(Path("runs").glob("*epochs2*/test.json"))
+    ]
+    first, _, second = scores
+    assert rows[0][1] == f"{(first + second) / 2:.3f} ± {abs(first - second) / 2**0.5:.3f} (2 seeds)"
+    assert rows[0][7] == train.__doc__.splitlines()[0]
+
+
+def test_a_run_that_cannot_be_read_is_left_out_and_said(runs, capsys):
+    Path("runs/train-shapes-image_size32-epochs2-lr0.0001/history.csv").write_text("epoch,val_miou\n1\n")
+    report.main(images=0, run=Run(device="cpu"))
+    assert "left out: runs/train-shapes-image_size32-epochs2-lr0.0001 cannot be read" in capsys.readouterr().out
+    assert "lr0.0001 cannot be read" in Path("report.html").read_text()
+
+
+def test_without_runs_or_data_or_models_a_sentence_says_so(few_shapes):
+    with pytest.raises(SystemExit, match="holds no finished run; train one"):
+        cli(report.main, [])
+    with pytest.raises(UserError, match="holds no finished run"):
+        report.main(run=Run(device="cpu"))
+    assert not Path("report.html").exists()
+    train.main("shapes", image_size=32, epochs=1, run=Run(device="cpu", name="b"))
+    Path("best_b.pt").unlink()
+    report.main(run=Run(device="cpu"))
+    assert "No pictures of shapes: none of its best_*.pt is here" in Path("report.html").read_text()
+
+
+@needs_browser
+def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs):
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+
+    report.main(images=2, cases=1, run=Run(device="cpu"))
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--disable-background-networking")  # a browser that calls home waits for an answer
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(options=options, service=service) as browser:
+        browser.get(Path("report.html").absolute().as_uri())
+
+        def names() -> list[str]:
+            return [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#results td:first-child")]
+
+        head = browser.find_element(By.CSS_SELECTOR, "#results th:nth-child(1)")
+        head.click()
+        assert names() == sorted(names()) and head.get_attribute("aria-sort") == "ascending"
+        head.click()
+        assert names() == sorted(names(), reverse=True) and head.get_attribute("aria-sort") == "descending"
+        browser.find_element(By.CSS_SELECTOR, "#results th:nth-child(2)").click()
+        cells = browser.find_elements(By.CSS_SELECTOR, "#results td:nth-child(2)")
+        scores = [float(cell.get_attribute("data-value")) for cell in cells]
+        assert scores == sorted(scores) and len(scores) == 2
+
+        mask = browser.find_element(By.CSS_SELECTOR, "img.mask")
+        assert mask.value_of_css_property("opacity") == "0.6"
+        slider = browser.find_element(By.CSS_SELECTOR, "#slider input")
+        browser.execute_script("arguments[0].value = 0.2; arguments[0].dispatchEvent(new Event('input'))", slider)
+        assert mask.value_of_css_property("opacity") == "0.2"
+
+        pictures = browser.find_elements(By.TAG_NAME, "img")
+        assert len(pictures) == 2 * (2 * (1 + 3) + 3 * 2)  # each over a photograph: truth and models; best and worst
+        assert all(browser.execute_script("return arguments[0].naturalWidth", picture) == 32 for picture in pictures)
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 700, "deviceScaleFactor": 2, "mobile": True}
+        )
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+        assert browser.get_log("browser") == []
