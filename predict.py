@@ -1,6 +1,6 @@
 """What does a trained model see in my images?
 
-    python predict.py holiday.jpg                                  # the only best_*.pt here, on one image
+    python predict.py holiday.jpg                                  # the newest best_*.pt here, on one image
     python predict.py photos --checkpoint best_train_5_b.pt        # on a folder and all folders in it
     python predict.py photos/images --score photos/masks --split test    # scores at the images' own size
 
@@ -35,7 +35,7 @@ from common.cli import cli
 from common.datasets import Size, pair
 from common.datasets.reading import find_files, name_below
 from common.datasets.segmentation_set import Coding
-from common.errors import UserError
+from common.errors import UserError, more
 from common.files import atomic, uninterrupted, write_json
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
@@ -48,7 +48,7 @@ HUGE = 1 << 29  # pixels; twice as many are refused, and by Pillow itself 179 mi
 
 def main(
     images: Path,  # an image, or a folder that is searched for images in depth
-    checkpoint: str = "",  # best_*.pt of a training; by default the only one in the current folder
+    checkpoint: str = "",  # best_*.pt of a training; by default the newest in the current folder
     out: str = "",  # folder that is written to; by default predictions/<run>/<image or folder>
     score: str = "",  # folder of true masks, or one mask, to score the predictions by
     split: Literal["all", "train", "val", "test"] = "all",  # images that the training had in this split, if not all
@@ -131,14 +131,15 @@ def main(
 
 
 def find_checkpoint(given: str) -> Path:
-    """Return the checkpoint to use: the one that is given, or the only best_*.pt in the current folder."""
+    """Return the checkpoint to use: the one that is given, or the newest best_*.pt in the current folder."""
     if given:
         return Path(given)
-    found = sorted(Path().glob("best_*.pt"))
-    if len(found) != 1:
-        there = f"there: {', '.join(map(str, found))}" if found else "there is none; a training leaves one"
-        raise UserError(f"--checkpoint should name a best_*.pt of a training in {Path.cwd()} ({there})")
-    return found[0]
+    found = sorted(Path().glob("best_*.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(f"no best_*.pt in {Path.cwd()}, which a training leaves; name one with --checkpoint")
+    if len(found) > 1:
+        print(f"{found[-1]} is the newest of {len(found)} models here; --checkpoint names another")
+    return found[-1]
 
 
 def find_items(images: Path, out: Path) -> tuple[list[Item], list[str]]:
@@ -197,16 +198,14 @@ def find_truths(items: list[Item], masks: Path, images: Path) -> None:
     for item in items:
         item.truth = found.get(item.name)
     if without := [item.path for item in items if not item.truth]:
-        raise UserError(f"{without[0]} has no mask in {masks}, one of {len(without)} such images")
+        raise UserError(f"{without[0]}{more(without)} has no mask in {masks}")
 
 
 def check_absent(items: list[Item], folder: Path, overwrite: bool) -> None:
     """Raise UserError if something would be overwritten that was not meant to be."""
     targets = [folder / "shares.csv", *(path for item in items for path in targets_of(folder, item))]
     if not overwrite and (there := [path for path in targets if path.exists()]):
-        raise UserError(
-            f"{there[0]} is there already, one of {len(there)} such files; add --overwrite, or name an --out"
-        )
+        raise UserError(f"{there[0]}{more(there)} is there already; add --overwrite, or name an --out")
 
 
 def targets_of(folder: Path, item: Item) -> tuple[Path, Path]:

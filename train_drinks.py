@@ -5,7 +5,7 @@ Change    train.py, with the network replaced: FCN on ResNet-v2-56 (common/model
           backbone's convolutions, cosine annealing, mirrored copies.
 Result    test mIoU 0.894 (floor 0.213), pixel accuracy 0.979 (floor 0.854) on the 240-image part of the drinks at
           120x160; one seed, 39 min on one core of an AMD EPYC
-Run       python train_drinks.py                                       # the drinks; see README.md for where they are
+Run       python train_drinks.py                                       # python download.py drinks says where they are
           python train_drinks.py --image-size 480x640 --schedule steps --no-flip --batch-size 1 --epochs 300    # as the
                                                                        # original project; this one wants a GPU
           python train_drinks.py --image-size 480x640 --schedule steps --no-flip --levels 4 --epochs 100    # the book

@@ -74,11 +74,11 @@ def write_labels(path: Path, value: int, side: int = 32) -> None:
 PROBLEMS = {
     "annotation without image": (
         lambda f: (f / FIRST[0]).unlink(),
-        r"annotations/training/ADE_train_00000001\.png has no counterpart in \S+images/training, one of 1 such files",
+        r"annotations/training/ADE_train_00000001\.png has no counterpart in \S+images/training;",
     ),
     "image without annotation": (
         lambda f: [(f / FIRST[1].replace("1.png", f"{i}.png")).unlink() for i in (1, 2, 3)],
-        r"images/training/ADE_train_00000001\.jpg has no counterpart in \S+annotations/training, one of 3 such files",
+        r"images/training/ADE_train_00000001\.jpg \(and 2 more\) has no counterpart in \S+annotations/training;",
     ),
     "value 151": (
         lambda f: write_labels(f / FIRST[1], 151),

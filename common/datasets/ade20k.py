@@ -12,7 +12,7 @@ from PIL import Image
 from common.datasets.reading import check_size, read_image, read_mask
 from common.datasets.segmentation_set import VOID, Coding, Source, split_off
 from common.datasets.voc import voc_palette
-from common.errors import UserError
+from common.errors import UserError, more
 
 # Of the labels 1 to 150: the first of the names that objectInfo150.txt has for each.
 CLASSES = (
@@ -77,7 +77,7 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
         path = images.get(alone[0]) or annotations[alone[0]]
         lacking = "annotations" if alone[0] in images else "images"
         raise UserError(
-            f"{path} has no counterpart in {folder / lacking / split}, one of {len(alone)} such files; "
+            f"{path}{more(alone)} has no counterpart in {folder / lacking / split}; "
             "delete what is left over, or get the set again with `python download.py ade20k`"
         )
     if not images:

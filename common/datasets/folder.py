@@ -29,7 +29,7 @@ from PIL import Image
 from common.datasets.mask_classes import interpret, read_classes, scan
 from common.datasets.reading import check_size, find_files, name_below, read_image, read_mask
 from common.datasets.segmentation_set import Coding, Source
-from common.errors import UserError
+from common.errors import UserError, more
 
 SHARE = 0.15  # of the images to validate on, and of those to test on
 
@@ -84,13 +84,12 @@ def _check_pairs(path: Path, names: list[str], images: dict, masks: dict, alone_
     """Raise UserError unless each of `names`, which have images, has a mask; if `alone_too`, each mask an image."""
     if without := [name for name in names if name not in masks]:
         raise UserError(
-            f"{images[without[0]]} has no mask, one of {len(without)} such images; expected "
+            f"{images[without[0]]}{more(without)} has no mask; expected "
             f"{path / 'masks' / without[0]}.png, or another suffix"
         )
     if alone_too and (alone := [name for name in masks if name not in images]):
         raise UserError(
-            f"{masks[alone[0]]} has no image, one of {len(alone)} such masks; expected "
-            f"{path / 'images' / alone[0]}.jpg, or another suffix"
+            f"{masks[alone[0]]}{more(alone)} has no image; expected {path / 'images' / alone[0]}.jpg, or another suffix"
         )
 
 
@@ -128,7 +127,7 @@ def _read_list(file: Path, images: dict[str, Path]) -> list[str]:
     names = [name if name in images else str(Path(name).with_suffix("").as_posix()) for name in names]
     if unknown := [name for name in names if name not in images]:
         raise UserError(
-            f"{file} names {unknown[0]!r:.80}, one of {len(unknown)} that {file.parent / 'images'} does not hold; "
+            f"{file} names {unknown[0]!r:.80}{more(unknown)}, not in {file.parent / 'images'}; "
             "a line is an image's path below that folder, without suffix"
         )
     if not names:
