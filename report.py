@@ -12,7 +12,6 @@ import base64
 import html
 import io
 import json
-import re
 import statistics
 import string
 from dataclasses import dataclass
@@ -21,19 +20,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import nn
-from tqdm import tqdm
 
 from common import checkpoint
 from common.cli import cli
 from common.datasets import SegmentationSet, load
 from common.datasets.segmentation_set import VOID_COLOR
-from common.engine import evaluate
 from common.errors import UserError
 from common.files import write_text
 from common.inference import predict
-from common.loader import Loader
-from common.losses import CrossEntropy
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.plotting import colorize, draw
 from common.run import Run
@@ -75,7 +69,7 @@ class Record:
     @property
     def experiment(self) -> str:
         """The run's name without its seed: what runs that differ in nothing else have in common."""
-        return re.sub(r"-s\d+$", "", self.name)
+        return self.name.removesuffix(f"-s{self.config['run']['seed']}")
 
     @property
     def data(self) -> str:
@@ -86,7 +80,7 @@ class Record:
 def main(
     out: Path = Path("report.html"),  # file to write
     images: int = 4,  # test images of each data set that every model is shown; 0 leaves out all pictures
-    cases: int = 2,  # best and worst test images of each model; 0 leaves them out, and all models' way through the set
+    cases: int = 2,  # best and worst test images of each model
     run: Run = Run(),
 ):
     run = run.start(main, locals(), alone=False)
@@ -241,22 +235,20 @@ def gallery(dataset: str, records: list[Record], images: int, cases: int, run: R
             prediction = predict(model, data.sample(index)[1], data.image_size, run)
             cells.append(picture(largest, index, prediction, name))
         parts.append(f"<div class=pictures>{''.join(cells)}</div>")
-    for name, (model, about) in tqdm(models.items(), desc=dataset, unit=" models", disable=None) if cases else ():
+    for record in records if cases else ():
+        if record.name not in models:
+            continue
+        model, about = models[record.name]
         data = sets[tuple(about["image_size"])]
-        scores = scores_of(model, data, run)
-        order = np.argsort(scores)[: np.isfinite(scores).sum()]
-        parts.append(f"<h3>Worst and best of {html.escape(name)}</h3><div class=pictures>")
-        for index in [*order[:cases], *order[-cases:]] if len(order) > 2 * cases else order:
+        mious = {name: miou for name, miou in record.test["image_miou"].items() if miou is not None}
+        order = sorted(mious.keys() & set(data.names), key=mious.get)
+        parts.append(f"<h3>Worst and best of {html.escape(record.name)}</h3><div class=pictures>")
+        for name in [*order[:cases], *order[-cases:]] if len(order) > 2 * cases else order:
+            index = data.names.index(name)
             prediction = predict(model, data.sample(index)[1], data.image_size, run)
-            parts.append(picture(data, index, prediction, f"{data.names[index]}: {scores[index]:.2f}"))
+            parts.append(picture(data, index, prediction, f"{name}: {mious[name]:.2f}"))
         parts.append("</div>")
     return "".join(parts)
-
-
-def scores_of(model: nn.Module, data: SegmentationSet, run: Run) -> np.ndarray:
-    """Return for each image of `data` (N,) the mean IoU over the classes in its target."""
-    _, matrix = evaluate(model.to(run.device), Loader(data, 8, run), CrossEntropy(), run)
-    return matrix.image_scores().numpy()
 
 
 def picture(data: SegmentationSet, index: int, mask: np.ndarray, caption: str) -> str:

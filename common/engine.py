@@ -295,13 +295,16 @@ def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run)
 
     Returns:
         What test.json holds: every score of `common.metrics` under "scores", the same for predicting the most frequent
-        class everywhere under "floor", the IoU per class (None for a class in neither target nor prediction), the loss.
+        class everywhere under "floor", the IoU per class (None for a class in neither target nor prediction), the loss,
+        and by name the mean IoU of each image over the classes in it (None if all of it is void).
     """
     with explained(test_loader):
         loss, matrix = evaluate(model, test_loader, criterion, run)
     data = test_loader.data
     result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size}
     result |= {"parameters": count_parameters(model), "loss": loss} | matrix.report(data.classes)
+    by_image = sorted(zip(test_loader.order(), matrix.image_scores().tolist(), strict=True))
+    result["image_miou"] = {data.names[i]: None if math.isnan(miou) else miou for i, miou in by_image}
     if run.rank == 0:
         write_json(run.folder / "test.json", result)
         plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))

@@ -82,6 +82,16 @@ class Loader:
         order = order[torch.arange(self.num_images) * len(order) // self.num_images]
         return (order % len(self.data)).to(self._images.device).tensor_split(self.num_batches)
 
+    def share(self, batch: torch.Tensor, rank: int) -> torch.Tensor:
+        """Return the part of `batch`, indices of images, that the process `rank` takes."""
+        return batch.tensor_split(self.run.world_size)[rank]
+
+    def order(self) -> list[int]:
+        """Return the indices of the epoch's images as `ConfusionMatrix.gathered` has them: process after process."""
+        batches = self.batches()
+        shares = [self.share(batch, rank) for rank in range(self.run.world_size) for batch in batches]
+        return torch.cat(shares).tolist()
+
     def __iter__(self) -> Iterator[Batch]:
         generator = torch.Generator(self.run.device)
         batches = enumerate(self._raw_batches(), start=self.done + 1)
@@ -99,7 +109,7 @@ class Loader:
     def _raw_batches(self) -> Iterator[Batch]:
         """Yield this process's share of every batch as stored: (B, H, W, 3) and (B, H, W), uint8."""
         for batch in self.batches()[self.done :]:
-            share = batch.tensor_split(self.run.world_size)[self.run.rank]
+            share = self.share(batch, self.run.rank)
             if not self.on_device:
                 read_ahead(self._images, share)
                 read_ahead(self._masks, share)

@@ -54,12 +54,20 @@ def far_apart(ours: dict, theirs: dict) -> float:
     return max((ours[key] - theirs[key]).abs().max().item() for key in ours.keys() | theirs.keys())
 
 
+def image_mious() -> dict[str, float]:
+    """Return the score of each test image of the last run; -1 where all is void."""
+    images = json.loads(Path("runs/test/test.json").read_text())["image_miou"]
+    return {name: -1 if miou is None else miou for name, miou in images.items()}
+
+
 def check(flags: list, *more: object) -> None:
     """Check that two processes see, score and learn what one does."""
     expected, (alone,) = run(flags, 1, *more)
     start_losses = [row["train_loss"] for row in checkpoint.load(Path("last_test.pt"))["history"]]
+    mious = image_mious()
     weights, notes = run(flags, 2, *more)
     losses = [row["train_loss"] for row in checkpoint.load(Path("last_test.pt"))["history"]]
+    assert image_mious() == pytest.approx(mious, abs=0.02) and len(set(mious.values())) > 2
     for noted in notes:
         assert noted["counts"] == alone["counts"] and noted["images"] == alone["images"]
         assert noted["loss"] == pytest.approx(alone["loss"], rel=1e-6)

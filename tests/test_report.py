@@ -1,6 +1,7 @@
 """report.py on real small runs, and its page in a real browser."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import report
 import train
 from common.cli import cli
+from common.datasets.shapes import COUNTS
 from common.errors import UserError
 from common.run import Run
 
@@ -17,11 +19,23 @@ needs_browser = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with two seeds of an experiment and one seed of another."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for split, count in {"train": 24, "val": 8, "test": 8}.items():
+            patch.setitem(COUNTS, split, count)
+        for seed, lr in ((0, 1e-3), (1, 1e-3), (0, 1e-4)):
+            train.main("shapes", image_size=32, epochs=2, lr=lr, run=Run(device="cpu", seed=seed))
+    return folder
+
+
 @pytest.fixture
-def runs(few_shapes) -> None:
-    """Two seeds of an experiment and one seed of another, in the current folder."""
-    for seed, lr in ((0, 1e-3), (1, 1e-3), (0, 1e-4)):
-        train.main("shapes", image_size=32, epochs=2, lr=lr, run=Run(device="cpu", seed=seed))
+def runs(trained, few_shapes) -> None:
+    """What `trained` holds, in the current folder."""
+    shutil.copytree(trained, ".", dirs_exist_ok=True)
 
 
 def test_seeds_of_an_experiment_share_a_row_of_the_table(runs, capsys):
@@ -38,6 +52,17 @@ def test_seeds_of_an_experiment_share_a_row_of_the_table(runs, capsys):
     first, _, second = scores
     assert rows[0][1] == f"{(first + second) / 2:.3f} ± {abs(first - second) / 2**0.5:.3f} (2 seeds)"
     assert rows[0][7] == train.__doc__.splitlines()[0]
+
+
+def test_the_worst_and_the_best_image_of_each_model_are_shown_with_their_scores(runs):
+    report.main(images=1, cases=1, run=Run(device="cpu"))
+    page = Path("report.html").read_text()
+    for path in Path("runs").glob("*epochs2*/test.json"):
+        mious = json.loads(path.read_text())["image_miou"]
+        shown = page.partition(f"Worst and best of {path.parent.name}<")[2].partition("<h3>")[0]
+        captions = re.findall(r"<figcaption>(\w+): ([\d.]+)</figcaption>", shown)
+        assert [mious[name] for name, _ in captions[:2]] == [min(mious.values()), max(mious.values())]
+        assert [miou for _, miou in captions[:2]] == [f"{mious[name]:.2f}" for name, _ in captions[:2]]
 
 
 def test_a_run_that_cannot_be_read_is_left_out_and_said(runs, capsys):
