@@ -5,7 +5,7 @@
     python check.py drinks --data-root ../data
 
 Ends with status 0 if all is well, 1 if there is something to think about (an image in two splits, a class that a split
-lacks, a mask of nothing but void), and 2 if a training would refuse the data.
+lacks, a mask of nothing but background), and 2 if a training would refuse the data.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ def main(
     print(table(found, source))
     for title, groups in (("problems", problems), ("to think about", doubts)):
         for kind, sentences in groups.items():
-            print(f"\n{title}: {len(sentences)} {kind}")
+            print(f"\n{title} ({len(sentences)}): {kind}")
             print("\n".join(f"  {sentence}" for sentence in sentences[:show]))
             if len(sentences) > show:
                 print(f"  and {len(sentences) - show} more (--show {len(sentences)} prints all)")
@@ -101,7 +101,7 @@ def problems_of(found: list[Found]) -> dict[str, list[str]]:
             wrong.update(re.findall(r"the (?:value|colour) (\d+|\(.*?\))", item.problem)[:1])
     values = "values or colours that are no class"
     if wrong:
-        often = ", ".join(f"{value} ({count} files)" for value, count in wrong.most_common())
+        often = ", ".join(f"{value} (x{count})" for value, count in wrong.most_common())
         groups[f"{values}: {often}"] = groups.pop(values)
     return dict(groups)
 
@@ -117,6 +117,8 @@ def doubts_of(found: list[Found], source: Source) -> dict[str, list[str]]:
         present[item.split] += item.counts
         if not item.counts[:VOID].any():
             groups["masks of nothing but void"].append(f"{item.split} {item.name}")
+        elif source.classes[0] == "background" and not item.counts[1:VOID].any():
+            groups["masks of nothing but background"].append(f"{item.split} {item.name}")
     for same in places.values():
         if len(same) > 1:
             kind = "images in two splits" if len({item.split for item in same}) > 1 else "images that come twice"

@@ -81,7 +81,7 @@ def main(
     size = None if own_size else pair(image_size) if image_size else tuple(about["image_size"])
 
     seen = "their own size" if own_size else "x".join(map(str, size))
-    print(f"{run.name}: {run.where()}, {len(items)} images, seen at {seen}{', flipped and scaled' * tta}")
+    print(f"{run.name}: {run.where()}; images: {len(items)}, seen at {seen}{', flipped and scaled' * tta}")
     warn_of_training_images(items, run, split, bool(score))
     coding = Coding(**about["coding"]) if about.get("coding") else Coding.plain(about["palette"])
     matrix, total, interrupted = ConfusionMatrix(len(about["classes"])), Shares(about["classes"]), False
@@ -123,8 +123,8 @@ def main(
     if score and total.images:
         print("\n" + matrix.table(f"{total.images} images at their own size", about["classes"]))
         write_json(folder / "score.json", {"images": total.images, **matrix.report(about["classes"])})
-    done = f"{total.images} images in {seconds:.1f} s, {total.images / seconds:.1f} images/s"
-    print(f"{f'interrupted: {len(items)} were asked for, ' * interrupted}{done}; see {folder}")
+    done = f"{total.images} of {len(items)} images in {seconds:.1f} s, {total.images / seconds:.1f} images/s"
+    print(f"{'interrupted: ' * interrupted}{done}; see {folder}")
     if interrupted:
         raise KeyboardInterrupt
     return folder

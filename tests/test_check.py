@@ -48,8 +48,8 @@ def test_all_problems_are_told_at_once_by_kind_with_their_number(data, capsys):
     (data / "images/22.png").write_bytes(b"")
     status, out = run(data, capsys)
     assert status == 2 and "30 samples, 3 problems" in out
-    assert "problems: 2 files that cannot be read" in out and "images/03.png" in out and "images/22.png" in out
-    assert "problems: 1 masks of another size than their image" in out and "masks/11.png is 30x21" in out
+    assert "problems (2): files that cannot be read" in out and "images/03.png" in out and "images/22.png" in out
+    assert "problems (1): masks of another size than their image" in out and "masks/11.png is 30x21" in out
 
 
 def test_values_that_are_no_class_are_counted_by_value(tmp_path, capsys):
@@ -58,7 +58,7 @@ def test_values_that_are_no_class_are_counted_by_value(tmp_path, capsys):
     for path, value in zip(masks, (77, 77, 99), strict=False):
         Image.new("L", (64, 64), value).save(path)
     status, out = run("voc2007", capsys, "--data-root", str(root), "--show", "1")
-    assert status == 2 and "77 (2 files), 99 (1 files)" in out
+    assert status == 2 and "77 (x2), 99 (x1)" in out
     assert "and 2 more (--show 3 prints all)" in out
 
 
@@ -69,10 +69,11 @@ def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys
         Image.new("L", (30, 20), 255 if i == 25 else 0).save(data / f"masks/{i}.png")
     status, out = run(data, capsys)
     assert status == 1
-    assert "1 images in two splits\n  train 00 = val 10" in out
-    assert "1 images that come twice\n  train 01 = train 02" in out
-    assert "1 masks of nothing but void\n  test 25" in out
-    assert "1 classes that a split lacks\n  test has no pixel of tree" in out
+    assert "(1): images in two splits\n  train 00 = val 10" in out
+    assert "(1): images that come twice\n  train 01 = train 02" in out
+    assert "(1): masks of nothing but void\n  test 25" in out
+    assert "(9): masks of nothing but background\n  test 20" in out
+    assert "(1): classes that a split lacks\n  test has no pixel of tree" in out
 
 
 def test_data_that_cannot_be_listed_has_status_2(tmp_path, capsys):
