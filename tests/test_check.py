@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, needs_shared, write_voc
+from conftest import SHARED, needs_shared, write_palette_mask, write_voc
 from PIL import Image
 
 import check
@@ -72,8 +72,14 @@ def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys
     assert "(1): images in two splits\n  train 00 = val 10" in out
     assert "(1): images that come twice\n  train 01 = train 02" in out
     assert "(1): masks of nothing but void\n  test 25" in out
-    assert "(9): masks of nothing but background\n  test 20" in out
     assert "(1): classes that a split lacks\n  test has no pixel of tree" in out
+
+
+def test_masks_without_anything_but_background_are_named(tmp_path, capsys):
+    mask = sorted(write_voc(tmp_path, {"train": 6, "val": 3, "test": 3}).glob("SegmentationClass/*.png"))[2]
+    write_palette_mask(mask, np.zeros((64, 64), dtype=np.uint8))
+    status, out = run("voc2007", capsys, "--data-root", str(tmp_path))
+    assert status == 1 and "to think about (1): masks of nothing but background\n  train 000002\n" in out
 
 
 def test_data_that_cannot_be_listed_has_status_2(tmp_path, capsys):
@@ -82,6 +88,7 @@ def test_data_that_cannot_be_listed_has_status_2(tmp_path, capsys):
 
 
 @needs_shared
-def test_the_real_drinks_are_sound(capsys):
+def test_the_real_drinks_can_be_used(capsys):
     status, out = run("drinks", capsys, "--data-root", str(SHARED / "data"))
-    assert status == 0 and "240 samples" in out
+    assert status == 1 and "240 samples, 0 problems, 3 to think about" in out
+    assert "(3): masks of nothing but background\n  train 0000352.jpg\n  train 0000552.jpg" in out
