@@ -152,7 +152,7 @@ def test_the_colours_of_rgb_masks_are_classes(photos):
     masks_of(photos, [RED, BLACK, GREEN], "RGB")
     train_set, column = stripes(photos)
     assert column == [2, 0, 1] and train_set.palette == (BLACK, GREEN, RED)
-    assert train_set.classes == ("#000000", "#00c800", "#ff0000")
+    assert train_set.classes == ("background", "#00c800", "#ff0000")
     classes(photos, "car 255 0 0", "tree #00C800", "ignore #000000")
     train_set, column = stripes(photos)
     assert column == [0, VOID, 1] and train_set.classes == ("car", "tree")
@@ -166,7 +166,7 @@ def test_a_picture_without_objects_that_was_saved_as_grey_fits_among_colours(pho
             classes(photos, *lines)
         sets = load(str(photos), 48, started())
         (mask,) = (part.masks[i] for part in sets for i, name in enumerate(part.names) if name == "0")
-        assert sets[0].classes[mask.unique().item()] in ("#000000", "sky")
+        assert sets[0].classes[mask.unique().item()] in ("background", "sky")
 
 
 def test_a_palette_mask_gives_numbers_and_colours(photos):
@@ -182,7 +182,7 @@ def test_palettes_that_differ_from_file_to_file_are_read_by_their_colours(photos
     for name in load(str(photos), 48, started())[0].names[:1]:
         picture.save(photos / "masks" / f"{name}.png")
     train_set, _ = stripes(photos)
-    assert train_set.masks[0].unique().tolist() == [1] and train_set.classes == ("#000000", "#ff0000")
+    assert train_set.masks[0].unique().tolist() == [1] and train_set.classes == ("background", "#ff0000")
 
 
 def test_classes_are_the_lines_of_classes_txt_whatever_the_masks_hold(photos):

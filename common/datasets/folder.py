@@ -10,9 +10,9 @@ A line of classes.txt is a name, `name red green blue` or `name #rrggbb`. The li
 the masks, or for their colours. A line `ignore 255`, or with a colour, names pixels that are neither trained on nor
 scored; where there is none, that is 255.
 
-Without classes.txt every value that occurs in the masks is a class, in order, and so is every colour if they are RGB.
-255 is a class beside grey levels such as 0 and 128, but ignored beside numbers such as 0, 1, 2. Masks of 0 and 255
-alone tell background from foreground, with and without classes.txt.
+Without classes.txt every value that occurs in the masks is a class, in order, and so is every colour if they are RGB,
+black as the background. 255 is a class beside grey levels such as 0 and 128, but ignored beside numbers such as 0, 1.
+Masks of 0 and 255 alone tell background from foreground, with and without classes.txt.
 
 A list that is missing is drawn, by a hash of each name, so that an image stays where it is when others are added:
 15 % of the images to validate on, 15 % as test. With two lists, val.txt or test.txt is the test, and what to validate

@@ -208,7 +208,7 @@ def _as_found(numbers: dict, colors: dict, indexed: dict[int, list[int]], path: 
         raise UserError(f"{masks} holds a single one of all {what}; there must be two classes to tell apart")
     known = {value: index for index, value in enumerate(values)}
     if colors:
-        names = [f"#{color:06x}" for color in values]
+        names = [f"#{color:06x}" if color else "background" for color in values]  # black by custom
         return names, [rgb(color) for color in values], {grey: known[grey * 0x010101] for grey in greys}, known
     names = ["background", "foreground"] if values == [0, 255] else [f"class {value}" for value in values]
     own = [indexed.get(value, [0])[0] for value in values]  # the palette's colours, if they tell the classes apart
