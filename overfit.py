@@ -41,7 +41,7 @@ def main(
     if image >= len(train_set):
         raise UserError(f"--image {image}: {dataset} has the training images 0 to {len(train_set) - 1}")
     learnt, unseen = train_set.select([image]), train_set.select([(image + 1) % len(train_set)])
-    learnt_loader, unseen_loader = Loader(learnt, 1, run), Loader(unseen, 1, run)
+    learnt_loader, unseen_loader = Loader(learnt, batch_size, run), Loader(unseen, batch_size, run)
     train_loader = Loader(learnt, batch_size, run, copies=batch_size * STEPS_PER_EPOCH)
 
     network = build(model, train_set.num_classes, encoder=encoder, pretrained=False, freeze_encoder=False)

@@ -11,6 +11,8 @@ import typing
 from collections.abc import Callable
 from pathlib import Path
 
+import torch.distributed as dist
+
 from common.datasets import Size
 from common.errors import UserError
 from common.run import Run
@@ -51,6 +53,10 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
         sys.exit(f"{parser.prog.split()[-1]}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except RuntimeError as error:
+        if not dist.is_initialized() or not re.search("connection (closed|reset)|nccl", str(error), re.IGNORECASE):
+            raise
+        sys.exit(f"{parser.prog.split()[-1]}: another process has ended; what was said of it tells why")
     except BrokenPipeError:  # `python train.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -39,6 +39,7 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
         raise UserError("--dry-run shows a single training; leave out the comparison")
     parameters = {key: value for key, value in parameters.items() if key != "run"}
     whole = replace(run, resume=False).start(main, parameters)
+    whole.record()
     results, histories, names, failures = {}, {}, {}, []
     for number, (variant, changes) in enumerate(variants.items(), start=1):
         ours = parameters | changes
@@ -57,6 +58,8 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
                 results[variant] = main(**ours, run=replace(one, resume=one.last_checkpoint.exists()))
             histories[variant] = list(csv.DictReader(io.StringIO(history.read_text())))
         except UserError as error:
+            if whole.world_size > 1:  # the other processes may not have failed, and would wait for this one
+                raise
             failures.append(variant)
             whole.print(f"{variant} failed: {error}")
     splits = {variant: (Path("runs") / names[variant] / "splits.json").read_bytes() for variant in results}

@@ -56,7 +56,7 @@ def dry_run(
         "optimizer": state,
         "kept for the backward pass": sum(size for address, size in kept.items() if address not in weights),
     }
-    height, width = train_loader.data.image_size
+    height, width = images.shape[-2:]
     print(f"a step of {len(images)} images of {height}x{width}: loss {loss:.3f}, {seconds:.2f} s as the first one")
     print(f"  {forward / len(images) / 1e9:.2f} GFLOPs an image forward, {flops.get_total_flops() / 1e9:.1f} backward")
     parts = ", ".join(f"{size / 2**20:.0f} MiB {name}" for name, size in memory.items())

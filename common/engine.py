@@ -34,7 +34,7 @@ def train_one_epoch(
     run: Run,
     bar: tqdm,
     part: dict | None = None,
-    look_up: Callable = lambda sums, matrix: None,
+    look_up: Callable = lambda sums, matrix: False,
 ) -> tuple[float, ConfusionMatrix]:
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
@@ -43,7 +43,8 @@ def train_one_epoch(
 
     Args:
         part: what the first batches came to, if they are done.
-        look_up: called about every minute with the loss and weight of each batch so far, and the matrix.
+        look_up: called about every minute with the loss and weight of each batch so far, and the matrix; returns
+            whether there is a checkpoint to go on from.
 
     Raises:
         UserError: a loss that is not finite.
@@ -56,7 +57,7 @@ def train_one_epoch(
         sums = list(part["sums"].to(run.device) * (run.rank == 0))
     shown = torch.zeros((), pin_memory=run.device.type == "cuda")
     seed, first, start = loader.seed_of(loader.epoch), len(sums), time.perf_counter()
-    next_look = first + FIRST_LOOK
+    next_look, kept, rates = first + 1, loader.epoch > 1 or bool(part), [math.nan] * first
     for images, masks in loader:
         torch.manual_seed(seed + len(sums) * run.world_size + run.rank)  # dropout, if any, needs no state to resume
         with run.autocast():
@@ -65,6 +66,7 @@ def train_one_epoch(
         # Over several processes, gradients are averaged: dividing by the mean weight makes that the mean over pixels.
         mean_weight = run.sum(weight) / run.world_size
         loss = total / mean_weight.clamp(min=1e-12)
+        rates.append(optimizer.param_groups[-1]["lr"])
         optimizer.zero_grad()
         loss.backward()
         if run.clip_norm:
@@ -79,11 +81,11 @@ def train_one_epoch(
         bar.set_postfix_str(f"loss {shown.item():.3f}", refresh=False)
         bar.update(len(images) * run.world_size)
         if len(sums) == next_look < len(loader):
-            check_finite(sums, loader, optimizer, run)
-            look_up(sums, matrix)
+            check_finite(sums, rates, loader, kept, run)
+            kept = look_up(sums, matrix)
             seconds = run.gather((time.perf_counter() - start) / (len(sums) - first))[0]  # a batch takes them
             next_look += max(1, int(min(60, 60 * run.checkpoint_minutes) / seconds))
-    check_finite(sums, loader, optimizer, run)
+    check_finite(sums, rates, loader, kept, run)
     return mean_of(sums, run), matrix.gathered(run)
 
 
@@ -101,7 +103,7 @@ def evaluate(model: nn.Module, loader: Loader, criterion: nn.Module, run: Run) -
     return mean_of(sums, run), matrix.gathered(run)
 
 
-def check_finite(sums: list[torch.Tensor], loader: Loader, optimizer: torch.optim.Optimizer, run: Run) -> None:
+def check_finite(sums: list[torch.Tensor], rates: list[float], loader: Loader, kept: bool, run: Run) -> None:
     """Raise UserError if the loss of a batch in `sums`, the epoch's so far, is not finite; it names the images."""
     losses = run.sum(torch.stack(sums))[:, 0].cpu()
     bad = (~losses.isfinite()).nonzero().flatten().tolist()
@@ -109,20 +111,18 @@ def check_finite(sums: list[torch.Tensor], loader: Loader, optimizer: torch.opti
         names = [loader.data.names[i] for i in loader.batches()[bad[0]].tolist()]
         images = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
         where = f"in batch {bad[0] + 1} of {len(loader)} of epoch {loader.epoch} ({images})"
-        raise UserError(not_finite(losses[bad[0]].item(), where, optimizer, loader.epoch > 1, run))
+        raise UserError(not_finite(losses[bad[0]].item(), where, rates[bad[0]], kept, run))
 
 
-def not_finite(loss: float, where: str, optimizer: torch.optim.Optimizer, kept: bool, run: Run) -> str:
+def not_finite(loss: float, where: str, rate: float, kept: bool, run: Run) -> str:
     """Say that the loss is not finite, and what to do."""
     goes_on = f"; {run.last_checkpoint} holds what came before" if kept else ""
-    rate = optimizer.param_groups[-1]["lr"]
     return f"the loss is {loss} {where}, at learning rate {rate:.2g}; try a smaller one, or --clip-norm 1{goes_on}"
 
 
 @contextlib.contextmanager
 def explained(loader: Loader) -> Iterator[None]:
     """Turn what batches that are too large or too small make torch say into a sentence."""
-    height, width = loader.data.image_size
     try:
         yield
     except ValueError as error:
@@ -134,14 +134,12 @@ def explained(loader: Loader) -> Iterator[None]:
         ) from None
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
         # The last is what oneDNN, with which torch convolves on processors, says of it.
-        words = "out of memory|can't allocate memory|could not create a (primitive|memory)"
+        words = "out of memory|(can't allocate|not enough) memory|ALLOC_FAILED|could not create a (primitive|memory)"
         if not isinstance(error, MemoryError) and not re.search(words, str(error)):
             raise
         size = loader.batch_size
         smaller = f"--batch-size {size // 2}" if size > 1 else "a smaller --image-size"
-        raise UserError(
-            f"the memory does not suffice for batches of {size} images of {height}x{width}; try {smaller}"
-        ) from None
+        raise UserError(f"the memory does not suffice for batches of {size} images; try {smaller}") from None
 
 
 def mean_of(sums: list[torch.Tensor], run: Run) -> float:
@@ -152,7 +150,6 @@ def mean_of(sums: list[torch.Tensor], run: Run) -> float:
 
 
 FIGURE_EPOCHS = 5  # after which TensorBoard gets a picture of predictions
-FIRST_LOOK = 10  # batches after which the time that one takes is known
 
 
 def fit(
@@ -210,6 +207,8 @@ def fit(
         with explained(train_loader):
             dry_run(model, train_loader, criterion, optimizer, run)
         sys.exit()
+    if not before:
+        run.record()
     if train_loader.augment and run.rank == 0 and not before:
         plotting.plot_augmentation(train_loader, run)
     epochs += len(before)
@@ -218,17 +217,19 @@ def fit(
     network = torch.compile(model) if run.compile else model
     trained = DistributedDataParallel(network) if run.world_size > 1 else network
     training = model, optimizer, scheduler, stage
-    kept, saved = bool(history), time.perf_counter()  # whether there is a checkpoint to go on from, since when
+    kept, saved = bool(history or part), time.perf_counter()  # whether there is a checkpoint to go on from, since when
 
-    def look_up(sums: list[torch.Tensor], matrix: ConfusionMatrix) -> None:
-        """Write a checkpoint in the middle of an epoch if the last one is long ago."""
+    def look_up(sums: list[torch.Tensor], matrix: ConfusionMatrix) -> bool:
+        """Write a checkpoint in the middle of an epoch if the last one is long ago; return whether there is one."""
         nonlocal kept, saved
-        if run.gather(time.perf_counter() - saved >= 60 * run.checkpoint_minutes)[0]:
+        due = run.gather(time.perf_counter() - saved >= 60 * run.checkpoint_minutes)[0]
+        if due and all(value.isfinite().all() for value in model.state_dict().values()):  # else the next loss tells
             part = {"sums": run.sum(torch.stack(sums)).cpu(), "counts": run.sum(matrix.counts).cpu(), "lr": row["lr"]}
             with uninterrupted():
                 if run.rank == 0:
                     keep(*training, history, val_loader.data, run, part)
             kept, saved = True, time.perf_counter()
+        return kept
 
     images, matrix = train_loader.num_images, None
     done = len(history) * images + (sum(map(len, train_loader.batches()[: len(part["sums"])])) if part else 0)
@@ -253,7 +254,7 @@ def fit(
                 loss, matrix = evaluate(network, val_loader, criterion, run)
                 row |= {"val_loss": loss, "val_miou": matrix.mean_iou(), "val_pixel_accuracy": matrix.pixel_accuracy()}
                 if not math.isfinite(loss):
-                    raise UserError(not_finite(loss, f"in validation in epoch {epoch}", optimizer, kept, run))
+                    raise UserError(not_finite(loss, f"in validation in epoch {epoch}", row["lr"], kept, run))
                 if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(row["val_miou"])
                 row |= {"train_images_per_second": rate, "seconds": time.perf_counter() - start}

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import ctypes
 import inspect
+import json
 import math
 import os
 import platform
@@ -45,7 +46,9 @@ class Run:
     dry_run: bool = False  # show the data, the model, what a step costs and a batch, then stop
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/
 
+    script: str = field(default="", init=False)  # stem of the file that main is in
     parameters: dict = field(default_factory=dict, init=False)  # main's arguments
+    splits: dict = field(default_factory=dict, init=False)  # names of the images in each, when they are loaded
     rank: int = field(default=0, init=False)  # which of `world_size` processes this is; torchrun decides
     world_size: int = field(default=1, init=False)
 
@@ -70,7 +73,7 @@ class Run:
                 raise UserError(f"--{key.replace('_', '-')} is {value}; it must be below {2**31}")
 
         run = copy.copy(self)
-        run.parameters = parameters
+        run.script, run.parameters = Path(inspect.getfile(main)).stem, parameters
         run.name = self.name or default_name(main, parameters, self.seed)
         if not run.name.isprintable() or set(run.name) & set(NOT_IN_NAMES) or run.name.startswith("."):
             raise UserError(
@@ -105,14 +108,42 @@ class Run:
                 )
             for path in (run.best_checkpoint, run.last_checkpoint, *plots, *records):
                 sweep(path)
-        if run.rank == 0 and not run.resume and not run.dry_run:
-            (run.folder / "test.json").unlink(missing_ok=True)  # of an earlier run
-            record = {"name": run.name, "script": Path(inspect.getfile(main)).stem, "parameters": parameters}
-            record |= {"run": asdict(run), "command": sys.argv}
-            record["versions"] = {"python": platform.python_version(), "torch": torch.__version__}
-            write_json(run.folder / "config.json", record)
+            if "TORCHELASTIC_RUN_ID" in os.environ and not run.resume:
+                (run.folder / ".lock").write_text(os.environ["TORCHELASTIC_RUN_ID"])
         run.print(f"{run.name}: {run.where()}")
         return run
+
+    def record(self) -> None:
+        """Write what is run, and on what, to config.json and splits.json; compare them with that if the run goes on.
+
+        Raises:
+            UserError: this run would replace one on other data, or go on with other settings or other data.
+        """
+        if self.rank > 0:
+            return
+        config, splits, theirs = self.folder / "config.json", self.folder / "splits.json", {}
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it is damaged
+            theirs = json.loads(config.read_text(encoding="utf-8"))
+        ours = {"name": self.name, "script": self.script, "parameters": self.parameters}
+        ours["run"] = {key: value for key, value in asdict(self).items() if key not in ("parameters", "splits")}
+        if self.resume:
+            for key in {"precision", "clip_norm"} & theirs.get("run", {}).keys():
+                if theirs["run"][key] != ours["run"][key]:
+                    flag = f"--{key.replace('_', '-')} {theirs['run'][key]}"
+                    raise UserError(f"{self.name} began with {flag}, not {ours['run'][key]}; give the same flags")
+            if splits.exists() and json.loads(splits.read_text(encoding="utf-8")) != self.splits:
+                raise UserError(
+                    f"the images or their splits are not those in {splits}, with which {self.name} began; "
+                    "bring them back, or start over without --resume"
+                )
+            return
+        was, now = (about.get("parameters", {}).get("dataset") for about in (theirs, ours))
+        if was and now and Path(was) != Path(now):
+            raise UserError(f"{self.folder} is of a run of that name on {was}, not {now}; give this one another --name")
+        (self.folder / "test.json").unlink(missing_ok=True)
+        ours |= {"command": sys.argv, "versions": {"python": platform.python_version(), "torch": torch.__version__}}
+        write_json(config, ours)
+        write_json(splits, self.splits)
 
     @property
     def folder(self) -> Path:
@@ -188,9 +219,11 @@ class Run:
         return any(self.gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
 
     def _has_checkpoint(self) -> bool:
-        """Return whether last_<name>.pt is of this run: written after it began, not of an earlier one of its name."""
-        last, begun = self.last_checkpoint, self.folder / "config.json"
-        return last.exists() and begun.exists() and last.stat().st_mtime_ns >= begun.stat().st_mtime_ns
+        """Return whether last_<name>.pt is of this job of torchrun, and not of an earlier one of the run's name."""
+        last, begun = self.last_checkpoint, self.folder / ".lock"
+        if not last.exists() or not begun.exists() or begun.read_text() != os.environ.get("TORCHELASTIC_RUN_ID"):
+            return False
+        return last.stat().st_mtime_ns >= begun.stat().st_mtime_ns
 
     def _join_processes(self) -> None:
         """Set rank, world_size and device from torchrun's environment, or for a single process."""

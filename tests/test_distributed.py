@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, count, write_voc
+from conftest import REPOSITORY, count, started, write_voc
 from test_engine import comparable, comparable_weights, same
 from test_scripts import TRAININGS
 
 from common import checkpoint
+from common.datasets import load
+from common.engine import evaluate
+from common.loader import Loader
+from common.losses import CrossEntropy, class_weights
 
 SEVERAL = REPOSITORY / "tests" / "several.py"
 FLAGS = ["--device", "cpu", "--precision", "fp32", "--name", "test"]
@@ -93,7 +97,7 @@ def test_a_process_without_a_share_of_the_last_batch_waits_for_the_others(flags,
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_another_number_of_processes_goes_on_within_an_epoch(flags, before, after):
-    more = ["--copies", 5, "--checkpoint-minutes", 0]  # twelve batches an epoch, of which the first look is after ten
+    more = ["--copies", 5, "--checkpoint-minutes", 0]  # twelve batches an epoch, a checkpoint after each
     expected, _ = run(flags, 1, *more)
     for moment in ("2 1", "2 12"):  # at the start of the second epoch, and within it
         Path("last_test.pt").unlink()
@@ -133,6 +137,35 @@ def test_without_restarts_a_killed_process_ends_the_job(flags):
     done = start(2, SEVERAL, *flags, KILL="1 1 2")
     assert done.returncode != 0 and "SIGKILL" in done.stderr
     assert signal.SIGKILL == 9 and not Path("best_test.pt").exists()
+
+
+@pytest.mark.slow
+def test_what_is_validated_is_what_is_kept_though_each_process_has_batch_statistics_of_its_own(flags):
+    script = REPOSITORY / "train_5_a.py"
+    done = start(2, script, *flags, "--image-size", 32, "--epochs", 1, "--batch-size", 4, "--copies", 1)
+    assert done.returncode == 0, done.stderr
+    (row,) = checkpoint.load(Path("last_test.pt"))["history"]
+    model, _ = checkpoint.load_model(Path("best_test.pt"))
+    ready = started(name="check", data_root=flags[flags.index("--data-root") + 1])
+    loader = Loader(load("voc2007", 32, ready)[1], 4, ready)
+    loss, matrix = evaluate(model, loader, CrossEntropy(class_weights(load("voc2007", 32, ready)[0])), ready)
+    assert loss == pytest.approx(row["val_loss"], rel=1e-5) and matrix.mean_iou() == row["val_miou"]
+
+
+@pytest.mark.slow
+def test_one_image_is_learnt_in_two_processes():
+    done = start(2, REPOSITORY / "overfit.py", "--dataset", "shapes", "--image-size", 32, "--steps", 25, *FLAGS)
+    assert "which it has never seen" in done.stdout, done.stderr  # 25 steps are not enough, as it then says
+
+
+@pytest.mark.slow
+def test_a_variant_that_fails_in_the_first_process_ends_the_comparison_in_all(flags):
+    held = started(name="test-rmsprop")  # so this variant is running already, says the process that looks
+    flags = [*flags, "--dataset", "voc2007", "--image-size", 32, "--no-pretrained", "--epochs", 1, "--batch-size", 4]
+    done = start(2, REPOSITORY / "train_ade20k.py", "--compare-optimizers", *flags)
+    assert held.rank == 0 and done.returncode != 0 and "test-rmsprop is running already" in done.stderr
+    assert "common/compare.py" not in done.stderr  # a sentence from each process, no traceback
+    assert "another process has ended" in done.stderr
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import subprocess
@@ -30,9 +31,44 @@ def test_starting_leaves_the_settings_as_they_were():
 
 def test_the_parameters_are_recorded():
     run = experiment("shapes", 5)
+    run.record()
     record = json.loads((run.folder / "config.json").read_text())
     assert record["parameters"] == {"dataset": "shapes", "epochs": 5, "pretrained": True}
     assert record["versions"]["torch"] == torch.__version__
+
+
+def test_a_run_that_does_not_get_to_train_costs_an_earlier_one_nothing():
+    (run := experiment("shapes")).record()
+    result = run.folder / "test.json"
+    result.write_text("scores")
+    config = (run.folder / "config.json").read_bytes()
+    experiment("shapes")  # whose data then cannot be read, say
+    assert result.read_text() == "scores" and (run.folder / "config.json").read_bytes() == config
+    experiment("shapes").record()
+    assert not result.exists()
+
+
+def test_a_run_on_other_data_does_not_take_the_place_of_one_of_the_same_name():
+    experiment("a/photos").record()
+    experiment("a/photos/").record()
+    with pytest.raises(UserError, match=r"photos is of a run of that name on a/photos/, not b/photos; .* --name"):
+        experiment("b/photos").record()
+
+
+def test_a_run_goes_on_with_its_own_settings_and_data_only():
+    run = experiment("shapes", run=Run(clip_norm=1.0))
+    run.splits = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+    run.record()
+    run.resume = True
+    run.record()
+    for changes, message in (
+        ({"clip_norm": 0.0}, r"began with --clip-norm 1\.0, not 0\.0; give the same flags"),
+        ({"splits": run.splits | {"val": ["d"], "test": ["c"]}}, r"the images or their splits are not those in"),
+    ):
+        other = copy.copy(run)
+        vars(other).update(changes)
+        with pytest.raises(UserError, match=message):
+            other.record()
 
 
 def test_the_seed_decides_the_initial_weights():

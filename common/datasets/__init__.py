@@ -13,7 +13,6 @@ from common.datasets.segmentation_set import VOID, SegmentationSet, Source
 from common.datasets.shapes import shapes
 from common.datasets.voc import voc2007, voc2012
 from common.errors import UserError
-from common.files import write_json
 from common.run import Run, short_name
 
 # Each takes the data root and returns a Source: what the set consists of, and how one sample is read.
@@ -68,8 +67,7 @@ def load(
             )
             for split, size in sizes.items()
         ]
-    if run.rank == 0:
-        write_json(run.folder / "splits.json", {part.split: part.names for part in sets})
+    run.splits = {part.split: part.names for part in sets}
     counts = ", ".join(f"{len(s)} {s.split}" for s in sets)
     run.print(f"{dataset}: {counts} images at {'x'.join(map(str, sizes['val']))}, {len(source.classes)} classes")
     return tuple(sets)
