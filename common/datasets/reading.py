@@ -224,8 +224,8 @@ def check_size(image: Image.Image, mask: np.ndarray, image_path: Path, mask_path
 
 def _turned(image: Image.Image, mask: np.ndarray, image_path: Path) -> str:
     """Say that the photograph's EXIF orientation makes the difference, if it does: it swaps width and height."""
-    with Image.open(image_path, formats=FORMATS) as stored:
-        turned = stored.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    with reading(image_path), Image.open(image_path, formats=FORMATS) as stored:
+        turned = stored.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     if turned and image.size == mask.shape:
         return ", and the photograph is turned by its EXIF orientation: turn the mask, too"
     return ""
