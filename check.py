@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,26 @@ import numpy as np
 from tqdm import tqdm
 
 from common.cli import cli
-from common.datasets import source_of
+from common.datasets import SOURCES, source_of
+from common.datasets.folder import folder
+from common.datasets.reading import Unusable, WrongValues
 from common.datasets.segmentation_set import VOID, Source
 from common.errors import UserError
 from common.run import Run
 
+VALUES = "values or colours that are no class"
+MOST_VALUES = 20  # that are named with their frequency
+
 # What a reader's sentence is about, by words in it.
 KINDS = {
+    "images without a mask": r" has no mask",
+    "masks without an image": r" has no image",
+    "files of the same name": r"have the same name",
+    "lines of lists that name no image": r"\.txt names '.*, not in ",
+    "images in two lists": r" both name ",
     "files that are missing": r" is missing",
     "files that cannot be read": r" cannot be read",
-    "values or colours that are no class": r"holds the value|has the colour|is a mask in",
+    VALUES: r"holds the value|has the colour|is a mask in",
     "masks of another size than their image": r"the size of its image",
 }
 
@@ -41,7 +52,7 @@ class Found:
 
     split: str
     name: str
-    problem: str = ""  # why it cannot be used
+    problems: Sequence[UserError] = ()  # why it cannot be used
     counts: np.ndarray | None = None  # pixels (256,) of each mask value
     digest: str = ""  # of the decoded image
 
@@ -53,14 +64,21 @@ def main(
     show: int = 5,  # sentences of each kind that are printed
 ):
     """Read everything, print what was found, exit with the status that the docstring tells."""
+    unlisted, path = [], Path(dataset).expanduser()
     try:
-        source = source_of(dataset, Run(data_root=data_root, cache_dir=cache_dir))
+        if dataset in SOURCES or not path.is_dir():
+            source = source_of(dataset, Run(data_root=data_root, cache_dir=cache_dir))
+        else:
+            source = folder(path, cache_dir, problems=unlisted)
+        found = read_all(source, dataset)
+        doubts = doubts_of(found, source)
+        if source.classes:  # it is known what the masks mean
+            print(table(found, source))
     except UserError as error:
-        print(f"the files cannot even be listed: {error}")
-        sys.exit(2)
-    found = read_all(source, dataset)
-    problems, doubts = problems_of(found), doubts_of(found, source)
-    print(table(found, source))
+        print("the files cannot even be listed")
+        found, doubts = [], {}
+        unlisted.append(error)
+    problems = problems_of([*unlisted, *(problem for item in found for problem in item.problems)])
     for title, groups in (("problems", problems), ("to think about", doubts)):
         for kind, sentences in groups.items():
             print(f"\n{title} ({len(sentences)}): {kind}")
@@ -80,7 +98,7 @@ def read_all(source: Source, dataset: str) -> list[Found]:
         try:
             image, mask = source.read(sample)
         except UserError as error:
-            return Found(split, sample[0], problem=str(error))
+            return Found(split, sample[0], problems=error.problems if isinstance(error, Unusable) else [error])
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         return Found(split, sample[0], counts=np.bincount(mask.ravel(), minlength=256), digest=digest)
 
@@ -91,18 +109,23 @@ def read_all(source: Source, dataset: str) -> list[Found]:
         )
 
 
-def problems_of(found: list[Found]) -> dict[str, list[str]]:
-    """Return the sentences of samples that cannot be used, by kind; those of values with their frequency first."""
-    groups, wrong = defaultdict(list), Counter()
-    for item in found:
-        if item.problem:
-            kind = next((kind for kind, words in KINDS.items() if re.search(words, item.problem)), "other problems")
-            groups[kind].append(item.problem)
-            wrong.update(re.findall(r"the (?:value|colour) (\d+|\(.*?\))", item.problem)[:1])
-    values = "values or colours that are no class"
-    if wrong:
-        often = ", ".join(f"{value} (x{count})" for value, count in wrong.most_common())
-        groups[f"{values}: {often}"] = groups.pop(values)
+def problems_of(problems: list[UserError]) -> dict[str, list[str]]:
+    """Return the sentences of `problems` by kind; those of values that are no class with their frequency first."""
+    groups, pixels, files = defaultdict(list), Counter(), Counter()
+    for problem in problems:
+        sentence = str(problem)
+        kind = next((kind for kind, words in KINDS.items() if re.search(words, sentence)), "other problems")
+        groups[kind].append(sentence)
+        if isinstance(problem, WrongValues):
+            pixels.update(problem.pixels)
+            files.update(problem.pixels.keys())
+    if pixels:
+        often = ", ".join(
+            f"{value} ({count} pixel{'s' * (count > 1)} in {files[value]} file{'s' * (files[value] > 1)})"
+            for value, count in pixels.most_common(MOST_VALUES)
+        )
+        rest = len(pixels) - MOST_VALUES
+        groups[f"{VALUES}: {often}{f' and {rest} more' if rest > 0 else ''}"] = groups.pop(VALUES)
     return dict(groups)
 
 
@@ -115,6 +138,8 @@ def doubts_of(found: list[Found], source: Source) -> dict[str, list[str]]:
             continue
         places[item.digest].append(item)
         present[item.split] += item.counts
+        if not source.classes:
+            continue
         if not item.counts[:VOID].any():
             groups["masks of nothing but void"].append(f"{item.split} {item.name}")
         elif source.classes[0] == "background" and not item.counts[1:VOID].any():

@@ -57,9 +57,63 @@ def test_values_that_are_no_class_are_counted_by_value(tmp_path, capsys):
     masks = sorted(write_voc(root, {"train": 6, "val": 3, "test": 3}).glob("SegmentationClass/*.png"))
     for path, value in zip(masks, (77, 77, 99), strict=False):
         Image.new("L", (64, 64), value).save(path)
+    mask = np.full((64, 64), 77, np.uint8)
+    mask[0, :5] = 78
+    Image.fromarray(mask).save(masks[0])
     status, out = run("voc2007", capsys, "--data-root", str(root), "--show", "1")
-    assert status == 2 and "77 (x2), 99 (x1)" in out
-    assert "and 2 more (--show 3 prints all)" in out
+    assert status == 2 and "no class: 77 (8187 pixels in 2 files), 99 (4096 pixels in 1 file), 78 (5 pixels in 1" in out
+    assert "holds the value 77 (and 78); expected" in out and "and 2 more (--show 3 prints all)" in out
+
+
+def test_both_problems_of_one_image_are_told(tmp_path, capsys):
+    folder = write_voc(tmp_path, {"train": 6, "val": 3, "test": 3})
+    Image.new("L", (60, 64), 77).save(folder / "SegmentationClass/000001.png")
+    for broken in ("JPEGImages/000002.jpg", "SegmentationClass/000002.png"):
+        (folder / broken).write_bytes(b"hello")
+    status, out = run("voc2007", capsys, "--data-root", str(tmp_path))
+    assert status == 2 and "12 samples, 4 problems" in out
+    assert "(2): files that cannot be read" in out and "77 (3840 pixels in 1 file)" in out
+    assert "000001.png is 60x64 pixels" in out
+
+
+def test_all_problems_of_a_folder_are_told_at_once_beside_what_is_sound(data, capsys):
+    (data / "masks/00.png").write_bytes(b"hello")
+    (data / "masks/01.png").unlink()
+    (data / "masks/02.png").unlink()
+    Image.new("L", (30, 20), 7).save(data / "masks/12.png")
+    Image.new("RGB", (30, 20), (7, 8, 9)).save(data / "masks/13.png")
+    shutil.copy(data / "images/20.png", data / "images/20.jpg")
+    (data / "test.txt").write_text((data / "test.txt").read_text() + "03\nnowhere\n.\n")
+    status, out = run(data, capsys)
+    assert status == 2 and "28 samples, 9 problems, 0 to think about" in out
+    for kind in (
+        "(1): files of the same name",
+        "(2): lines of lists that name no image",
+        "(1): images in two lists",
+        "(2): images without a mask",
+        "(1): files that cannot be read",
+        "(2): values or colours that are no class: 7 (600 pixels in 1 file), (7, 8, 9) (600 pixels in 1 file)",
+    ):
+        assert f"problems {kind}\n" in out
+    assert next(line for line in out.splitlines() if line.startswith("tree")).split()[2::2] == ["7", "8", "10"]
+
+
+def test_masks_without_image_are_told_where_no_list_says_what_counts(data, capsys):
+    for name in ("train.txt", "val.txt", "test.txt", "images/04.png", "images/05.png"):
+        (data / name).unlink()
+    status, out = run(data, capsys)
+    assert status == 2 and "problems (2): masks without an image" in out and "28 samples, 2 problems" in out
+
+
+def test_where_no_classes_can_be_told_images_and_sizes_are_looked_at_all_the_same(data, capsys):
+    (data / "classes.txt").write_text("sky\nsky\n")
+    Image.fromarray(np.arange(600).reshape(20, 30).astype(np.uint8)).save(data / "masks/07.png")
+    Image.new("L", (30, 21)).save(data / "masks/11.png")
+    (data / "images/22.png").write_bytes(b"")
+    shutil.copy(data / "images/00.png", data / "images/10.png")
+    status, out = run(data, capsys)
+    assert status == 2 and "30 samples, 4 problems, 1 to think about" in out
+    assert "line 2, 'sky', has the name" in out and "holds 255 different values" in out
 
 
 def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys):

@@ -155,6 +155,50 @@ def test_a_rotated_photograph_is_turned_upright_as_its_mask_is(voc_root):
     load_voc(voc_root)
 
 
+def test_a_mask_is_turned_as_its_exif_orientation_says(voc_root):
+    mask = np.zeros((64, 64), dtype=np.uint8)
+    mask[:, :32] = 7
+    picture = Image.fromarray(mask)
+    exif = picture.getexif()
+    exif[0x0112] = 6  # what is left goes to the top
+    picture.save(paths(voc_root)[1], exif=exif)
+    read = load_voc(voc_root, size=64)[0].masks[3]
+    assert (read[:32] == 7).all() and not read[32:].any()
+
+
+def test_a_mask_that_is_not_turned_as_its_photograph_is_named_with_the_reason(voc_root):
+    image_path, mask_path = paths(voc_root)
+    picture = Image.fromarray(np.zeros((30, 50, 3), dtype=np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    write_palette_mask(mask_path, np.zeros((30, 50), dtype=np.uint8))
+    picture.save(image_path, exif=exif)
+    with pytest.raises(UserError, match=r"is 50x30 pixels but .* is 30x50; .*turned by its EXIF orientation"):
+        load_voc(voc_root)
+    Image.fromarray(np.zeros((50, 30, 3), dtype=np.uint8)).save(image_path)
+    with pytest.raises(UserError, match=r"is 50x30 pixels but .* is 30x50; a mask must have the size of its image$"):
+        load_voc(voc_root)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_of_grey_levels_with_many_bits_the_upper_8_are_taken(voc_root, bits):
+    grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) // 16
+    Image.fromarray(grey << bits - 8).save(paths(voc_root)[0], format="PNG")
+    image = load_voc(voc_root, size=64)[0].images[3]
+    assert torch.equal(image, torch.from_numpy(grey.astype(np.uint8)).expand(3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [np.linspace(0, 1, 4096, dtype=np.float32), np.arange(4096, dtype=np.int32) << 8, np.arange(-1, 4095, dtype="i4")],
+    ids=["floats", "above 65535", "below 0"],
+)
+def test_grey_levels_that_would_become_black_are_refused(voc_root, levels):
+    Image.fromarray(levels.reshape(64, 64)).save(paths(voc_root)[0], format="TIFF")
+    with pytest.raises(UserError, match=r"000003\.jpg has grey levels .*; save it with 8 or 16 bits"):
+        load_voc(voc_root)
+
+
 def bad(image=None, mask=None):
     """Return a function that damages image or mask."""
     return lambda root: (image or mask)(paths(root)[0 if image else 1])
@@ -182,6 +226,10 @@ PROBLEMS = {
     "unknown colour": (
         bad(mask=lambda p: rgb_mask(p, (1, 2, 3))),
         r"000003\.png has the colour \(1, 2, 3\) at x=9, y=5",
+    ),
+    "list in Latin-1": (
+        lambda root: (root / "VOCdevkit/VOC2007/ImageSets/Segmentation/val.txt").write_bytes(b"\xe4"),
+        r"val\.txt is no text in UTF-8",
     ),
     "empty split": (
         lambda root: (root / "VOCdevkit/VOC2007/ImageSets/Segmentation/val.txt").write_text("\n"),

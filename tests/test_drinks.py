@@ -147,6 +147,7 @@ BAD_FILES = {
     "an image twice": ({"_via_img_metadata": {"a": ENTRY, "b": ENTRY}}, "lists 0000000.jpg twice"),
     "an entry twice": (f'{{"_via_img_metadata": {{"a1": {json.dumps(ENTRY)}, "a1": 3}}}}', "lists 'a1' twice"),
     "no image": ({"_via_img_metadata": {}}, "segmentation_test.json lists no image"),
+    "a name without end": ({"_via_img_metadata": {"a": ENTRY | {"filename": 300 * "é"}}}, "entry 1 names no image"),
     "a missing image": ({"_via_img_metadata": {"a": ENTRY | {"filename": "gone.jpg"}}}, "gone.jpg, which is not in"),
 }  # fmt: skip
 

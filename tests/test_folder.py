@@ -127,6 +127,14 @@ def test_masks_of_0_and_255_are_a_binary_task_and_that_is_said(photos, capsys):
     assert "0 is 'street' and 255 'car'" in capsys.readouterr().out
 
 
+def test_three_classes_beside_0_and_255_need_to_be_told_what_255_is(photos):
+    masks_of(photos, [255, 0])
+    classes(photos, "street", "car", "dog", "ignore 255")
+    assert stripes(photos)[1] == [VOID, 0]
+    classes(photos, "dog 9 9 9", "car 255 255 255", "street 0 0 0")
+    assert stripes(photos)[1] == [1, 2]
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1"])
 def test_black_and_white_masks_of_any_kind_are_a_binary_task(photos, mode):
     masks_of(photos, [255, 0], mode)
@@ -229,6 +237,12 @@ def test_lists_decide_and_what_they_leave_out_is_said(photos, capsys):
     assert "2 images are in none of the lists and left out" in capsys.readouterr().out
 
 
+def test_of_a_train_list_alone_the_rest_is_drawn_from_it_and_that_is_said(photos, capsys):
+    (photos / "train.txt").write_text("0\n1\n2\n3\n")
+    assert sorted(name for part in names_in(photos) for name in part) == ["0", "1", "2", "3"]
+    assert "train.txt is the only list" in (out := capsys.readouterr().out) and "no list says" not in out
+
+
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_of_two_lists_one_is_the_test(photos, split, capsys):
     (photos / f"{split}.txt").write_text("0\n1\n")
@@ -291,6 +305,27 @@ PROBLEMS = {
     "no colour": (lambda p: classes(p, "a 1 2 300", "b"), r"line 1, .* has a colour that is none"),
     "half a colour": (lambda p: classes(p, "a #12", "b"), r"line 1, .* has a colour that is none"),
     "colour alone": (lambda p: classes(p, "0 0 0", "b"), r"line 1, .* has no name"),
+    "a number without end": (lambda p: classes(p, f"a 1 2 {'9' * 5000}", "b"), r"line 1, .* has a colour that is none"),
+    "classes in Latin-1": (
+        lambda p: (p / "classes.txt").write_bytes("Bäume\nHäuser".encode("latin-1")),
+        r"classes\.txt is no text in UTF-8; save it in that encoding",
+    ),
+    "list in Latin-1": (
+        lambda p: (p / "val.txt").write_bytes("Bäume\n1".encode("latin-1")),
+        r"val\.txt is no text in UTF-8",
+    ),
+    "a name in Latin-1": (
+        lambda p: shutil.copy(p / "images/0.jpg", os.fsencode(p) + b"/images/\xff.jpg"),
+        r"images/.*\\udcff\.jpg' has a name that is not in UTF-8; rename it",
+    ),
+    "the root as image": (lists(val="1\n/"), r"val\.txt names '/', not in .*images;"),
+    "the folder as image": (lists(val="1\n."), r"val\.txt names '\.', not in .*images;"),
+    "the folder as image, again": (lists(val="1\n./"), r"val\.txt names '\.', not in .*images;"),
+    "a backslash as image": (lists(val="1\n\\"), r"val\.txt names '/', not in .*images;"),
+    "two values and three classes": (
+        lambda p: (masks_of(p, [0, 255]), classes(p, "a", "b", "c")),
+        r"masks of 0 and 255 alone have two classes, but .*classes\.txt has 3: list two, or add the line `ignore 255`",
+    ),
     "ignore what": (lambda p: classes(p, "a", "b", "ignore"), r"line 3, .* does not say what to ignore"),
 }
 

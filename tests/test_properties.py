@@ -14,12 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import box, count, python, write_drinks, write_palette_mask, write_pets, write_project, write_voc
+from conftest import (
+    box,
+    count,
+    python,
+    write_drinks,
+    write_folder,
+    write_palette_mask,
+    write_pets,
+    write_project,
+    write_voc,
+)
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from common.datasets import SOURCES, VOID
+from common.datasets.folder import folder
 from common.datasets.reading import open_image, read_image, read_mask
 from common.datasets.segmentation_set import Coding
 from common.datasets.shapes import draw_scene
@@ -228,6 +239,53 @@ def test_any_list_of_pets_is_a_list_of_images_or_a_sentence(tries, tmp_path):
         read_all("pets", tmp_path)
 
     holds(check, tries, listings | st.binary(max_size=60), examples=[b"Abyssinian_0 1 1 1\r\n", b"# a comment\n"])
+
+
+# Folders of one's own
+
+listed = st.lists(
+    st.sampled_from(["0", "1.jpg", "trip/2", "./3.x", "..", "/", "\\", ""]) | st.text(max_size=9), max_size=5
+)
+lines = st.lists(
+    st.sampled_from(
+        ["sky", "tree #00ff00", "car 255,0,0", "cat 9 9 9", "ignore 255", "ignore 0", "ignore 1 2 3", "# 1 2"]
+    )
+    | st.text(max_size=12)
+    | st.from_regex(r"\w{0,2} ?(#[\da-f]{5,7}|(\d{1,4} ?){0,4})", fullmatch=True),
+    max_size=6,
+)
+
+
+@tries
+@pytest.mark.parametrize("collect", [False, True], ids=["to train on", "to check"])
+def test_any_lists_and_classes_are_a_data_set_or_a_sentence(tries, collect, tmp_path):
+    photos = write_folder(tmp_path / "photos", 5, side=12)
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        (photos / kind / "trip").mkdir()
+        (photos / kind / f"2.{suffix}").rename(photos / kind / f"trip/2.{suffix}")
+
+    def check(files):
+        for name, body in files.items():
+            (photos / name).unlink(missing_ok=True)
+            if body is not None:
+                text = body if isinstance(body, bytes) else "\n".join(body).encode(errors="replace")
+                (photos / name).write_bytes(text)
+        problems = [] if collect else None
+        source = result_or_sentence(lambda: folder(photos, tmp_path, progress=False, problems=problems))
+        for problem in problems or []:
+            assert "\n" not in str(problem) and len(str(problem)) < 1000, str(problem)
+        if source is None or problems:
+            return
+        samples = [sample for split in source.splits.values() for sample in split]
+        names = {sample[0] for sample in samples}
+        assert len(samples) == len(names) and names <= {"0", "1", "trip/2", "3", "4"} and all(source.splits.values())
+        assert 2 <= len(set(source.classes)) == len(source.classes) == len(source.palette)
+        for sample in samples:
+            result_or_sentence(lambda sample=sample: source.read(sample))
+
+    body = st.binary(max_size=20)
+    drawn = {f"{split}.txt": st.none() | listed | body for split in ("train", "val", "test")}
+    holds(check, tries, st.fixed_dictionaries({"classes.txt": st.none() | lines | body, **drawn}))
 
 
 # VIA projects

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.datasets.reading import check_size, read_image, read_mask
+from common.datasets.reading import read_pair
 from common.datasets.segmentation_set import VOID, Coding, Source, split_off
 from common.datasets.voc import voc_palette
 from common.errors import UserError, more
@@ -89,6 +89,4 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
 
 def _read(sample: tuple[str, Path, Path], coding: Coding) -> tuple[Image.Image, np.ndarray]:
     _, image_path, mask_path = sample
-    image, mask = read_image(image_path), read_mask(mask_path, coding)
-    check_size(image, mask, image_path, mask_path)
-    return image, mask
+    return read_pair(image_path, mask_path, coding)

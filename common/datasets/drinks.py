@@ -65,7 +65,7 @@ def _samples(folder: Path, listing: str) -> list[tuple[str, Path, tuple[Region, 
     samples = {}
     for number, entry in enumerate(_entries(path), start=1):
         name, regions = (entry.get("filename"), entry.get("regions")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(name, str) or not name or not name.isprintable():
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) < 256:
             raise UserError(f"{path}: entry {number} names no image; is this a project of VIA 2?")
         name = Path(name).as_posix()
         if name in samples:

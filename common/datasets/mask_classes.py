@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.datasets.cache import fingerprint
-from common.datasets.reading import distinct, open_image, ranges, read_codes, rgb
+from common.datasets.reading import distinct, noted, open_image, ranges, read_codes, read_text, rgb
 from common.datasets.segmentation_set import VOID, Coding, color_number
 from common.datasets.voc import voc_palette
 from common.errors import UserError
@@ -43,18 +43,18 @@ def read_classes(file: Path) -> Classes | None:
     """Return what `file` says, if it is there.
 
     Raises:
-        UserError: a line that cannot be understood, or repeats one before; less than two classes.
+        UserError: a line that cannot be understood, or repeats one before; less than two classes; no UTF-8.
     """
     if not file.is_file():
         return None
     classes = Classes()
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         line = re.sub(r"[\s,]+", " ", line).strip()
         if not line:
             continue
         place = f"{file}, line {number}, {line!r:.60},"
         name, code, *parts = re.fullmatch(r"(.*?) ?(?:#([\da-fA-F]{6})|(?<!\S)(\d+) (\d+) (\d+))?", line).groups()
-        if "#" in name or any(int(part or 0) > 255 for part in parts):
+        if "#" in name or any(len(part) > 9 or int(part) > 255 for part in parts if part):
             raise UserError(f"{place} has a colour that is none; write `name 0 128 255` or `name #0080ff`")
         if not name or not name.isprintable():
             raise UserError(f"{place} has no name; write `name`, `name 0 128 255` or `name #0080ff`")
@@ -77,8 +77,14 @@ def read_classes(file: Path) -> Classes | None:
     return classes
 
 
-def scan(masks: list[tuple[str, Path]], cache_dir: Path, progress: bool) -> Found:
-    """Return what occurs in the masks, given by name and path; look through them once, and keep that in `cache_dir`."""
+def scan(
+    masks: list[tuple[str, Path]], cache_dir: Path, progress: bool, problems: list[UserError] | None = None
+) -> Found:
+    """Return what occurs in the masks, given by name and path; look through them once, and keep that in `cache_dir`.
+
+    Raises:
+        UserError: a mask that cannot be read; where there are `problems`, it is added to them and passed over.
+    """
     record = cache_dir / f"masks-{fingerprint(masks, (0, 0))}.json"
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
@@ -86,14 +92,21 @@ def scan(masks: list[tuple[str, Path]], cache_dir: Path, progress: bool) -> Foun
     except (OSError, ValueError, AttributeError, KeyError):
         pass  # it is not there, or damaged
     found = {kind: {} for kind in KINDS}
+
+    def look(mask: tuple[str, Path]) -> dict[str, list[int]]:
+        with noted(problems):
+            return _look(mask[1])
+        return {}
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = pool.map(lambda mask: _look(mask[1]), masks)
+        looks = pool.map(look, masks)
         bar = tqdm(looks, "looking through the masks", len(masks), unit="mask", leave=False, disable=None)
         for (_, path), look in zip(masks, bar if progress else looks, strict=True):
             for kind, codes in look.items():
                 for code in codes:
                     found[kind].setdefault(code, str(path))
-    write_json(record, found)
+    if not problems:
+        write_json(record, found)
     return found
 
 
@@ -112,8 +125,13 @@ def _look(path: Path) -> dict[str, list[int]]:
     return {"palette": values, "palette colors": [(value << 24) + colors[value] for value in values]}
 
 
-def interpret(found: Found, listed: Classes | None, path: Path) -> tuple[tuple, tuple, Coding, list[str]]:
+def interpret(
+    found: Found, listed: Classes | None, path: Path, strict: bool = True
+) -> tuple[tuple, tuple, Coding, list[str]]:
     """Return classes, palette and coding of the masks in the folder `path`, and what to say about them.
+
+    Args:
+        strict: do not take values or colours that classes.txt lacks; otherwise it is for `read_mask` to refuse them.
 
     Raises:
         UserError: values or colours that classes.txt lacks or, if there is none, that cannot be classes.
@@ -130,14 +148,14 @@ def interpret(found: Found, listed: Classes | None, path: Path) -> tuple[tuple, 
         numbers |= {color & 255: file for color, file in colors.items()}
         colors = {}
     if listed:
-        names, palette, known, known_colors = _as_listed(numbers, colors, listed, path / "classes.txt")
+        names, palette, known, known_colors = _as_listed(numbers, colors, listed, path / "classes.txt", strict)
         notes = []
     else:
         names, palette, known, known_colors = _as_found(numbers, colors, indexed, path)
         ignored = f"; {VOID} is ignored" if VOID in known.values() else ""
         shown = f"{', '.join(names[:12])}{', ...' * (len(names) > 12)}"
         notes = [f"the masks hold {len(names)} classes: {shown}{ignored} (classes.txt can name them)"]
-    if set(numbers) == {0, 255} and known[255] == 1:
+    if set(numbers) == {0, 255} and known.get(255) == 1:
         notes = [f"masks of 0 and 255 alone: a binary task, in which 0 is {names[0]!r} and 255 {names[1]!r}"]
     greys = {value * 0x010101: index for value, index in known.items() if value < 256}
     return tuple(names), tuple(palette), Coding(known, greys | known_colors, by_color), notes
@@ -153,27 +171,32 @@ def _palettes_are_colors(indexed: dict[int, list[int]], colors: Iterable[int], l
     return any(len(several) > 1 for several in indexed.values()) or not all(map(_is_grey, colors))
 
 
-def _as_listed(numbers: dict, colors: dict, listed: Classes, file: Path) -> tuple[list, list, dict, dict]:
+def _as_listed(numbers: dict, colors: dict, listed: Classes, file: Path, strict: bool) -> tuple[list, list, dict, dict]:
     """Return names, palette, and what numbers and colours mean, according to classes.txt."""
     size = len(listed.names)
     known_colors = dict.fromkeys(listed.ignored_colors, VOID)
     known_colors |= {color: index for index, color in enumerate(listed.colors)}
     for color, mask in colors.items():
-        if color not in known_colors and listed.colors:
+        if color not in known_colors and listed.colors and strict:
             raise UserError(f"{mask} has the colour {_say(color)}, which is not in {file}; add it; {_hint([mask])}")
-        if color not in known_colors:
+        if color not in known_colors and not listed.colors and (strict or not numbers):
             shown = "; ".join(_say(color) for color in sorted(colors)[:8])
             raise UserError(f"{mask} is in colours, but {file} has none; write `name red green blue` (found: {shown})")
     ignored = listed.ignored or ([] if listed.ignored_colors else [VOID])
     values = islice((value for value in count() if value not in ignored), size)
     known = {value: index for index, value in enumerate(values)} | dict.fromkeys(ignored, VOID)
     greys = {color & 255: index for color, index in known_colors.items() if _is_grey(color)}
-    if set(numbers) == {0, 255} and size == 2 and not listed.ignored:
-        known = {0: 0, 255: 1}
-    elif set(numbers) <= set(greys) and (colors or not set(numbers) <= set(known)):
+    binary = set(numbers) == {0, 255}
+    if set(numbers) <= set(greys) and (colors or binary or not set(numbers) <= set(known)):
         known = greys
+    elif binary and size == 2 and not listed.ignored:
+        known = {0: 0, 255: 1}
+    elif binary and not colors and not listed.ignored:  # 255 as void would leave nothing but the background
+        raise UserError(
+            f"masks of 0 and 255 alone have two classes, but {file} has {size}: list two, or add the line `ignore 255`"
+        )
     for value, mask in sorted(numbers.items()):
-        if value not in known:
+        if value not in known and strict:
             raise UserError(
                 f"{mask} holds the value {value}; {file} has {size} classes, for the values {ranges(known)}: add a "
                 f"class, or the line `ignore {value}`; {_hint([mask])}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.datasets.reading import check_size, read_image, read_mask
+from common.datasets.reading import read_pair
 from common.datasets.segmentation_set import Coding, Source, split_off
 from common.errors import UserError
 
@@ -46,6 +46,4 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
 
 def _read(sample: tuple[str, Path, Path]) -> tuple[Image.Image, np.ndarray]:
     _, image_path, trimap_path = sample
-    image, trimap = read_image(image_path), read_mask(trimap_path, CODING)
-    check_size(image, trimap, image_path, trimap_path)
-    return image, trimap
+    return read_pair(image_path, trimap_path, CODING)

@@ -6,10 +6,38 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from common.datasets.segmentation_set import Coding
 from common.errors import UserError
+
+
+class WrongValues(UserError):
+    """A mask holds what is no class; `pixels` says how many it has of each such value or colour."""
+
+    def __init__(self, sentence: str, pixels: dict[int | tuple, int]):
+        super().__init__(sentence)
+        self.pixels = pixels
+
+
+class Unusable(UserError):
+    """All that is wrong with an image and its mask; the message is the first of the `problems`."""
+
+    def __init__(self, problems: list[UserError]):
+        super().__init__(str(problems[0]))
+        self.problems = problems
+
+
+@contextlib.contextmanager
+def noted(problems: list[UserError] | None) -> Iterator[None]:
+    """Add a UserError to `problems` and go on; where that is None, let it pass."""
+    try:
+        yield
+    except UserError as error:
+        if problems is None:
+            raise
+        problems.append(error)
+
 
 # Of files that are taken for images when a folder is searched; what they hold is seen when they are read.
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif"}
@@ -27,6 +55,18 @@ def find_files(folder: Path) -> tuple[list[Path], list[Path]]:
 def name_below(folder: Path, file: Path) -> str:
     """Return a file's path below `folder` without suffix, its accents written as one letter each; Macs take two."""
     return unicodedata.normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
+
+
+def read_text(path: Path) -> str:
+    """Return the text in the file at `path`.
+
+    Raises:
+        UserError: it is not in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text in UTF-8; save it in that encoding") from None
 
 
 # Pillow knows forty more, whose readers are less well tested; for EPS it runs Ghostscript on what is in the file.
@@ -59,33 +99,77 @@ def open_image(path: Path) -> Image.Image:
         return image
 
 
+def open_upright(path: Path) -> Image.Image:
+    """Return the decoded image at `path`, turned as its EXIF orientation says; errors as of `open_image`."""
+    with reading(path):
+        return ImageOps.exif_transpose(open_image(path))
+
+
 def read_image(path: Path) -> Image.Image:
     """Return the image at `path` in RGB, upright; grey, palette, CMYK, 16-bit and transparent ones are converted.
 
+    Of grey levels of more than 8 bits the upper 8 are taken. Files do not say how many bits a camera has used: 8, 12
+    or 16, whatever the largest level needs.
+
     Raises:
-        UserError: as `open_image`.
+        UserError: as `open_image`; grey levels in floats, below 0 or above 65535, whose white nobody knows.
     """
+    image = open_upright(path)
+    if image.mode == "F":
+        raise UserError(f"{path} has grey levels in floats; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        levels = np.asarray(image)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise UserError(f"{path} has grey levels from {levels.min()} to {levels.max()}; save it with 8 or 16 bits")
+        bits = next(bits for bits in (8, 12, 16) if levels.max() < 2**bits)
+        image = Image.fromarray((levels >> bits - 8).astype(np.uint8))
     with reading(path):
-        image = ImageOps.exif_transpose(open_image(path))
-        if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip at 255 where we want the upper 8 bits
-            image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
         return image.convert("RGB")
 
 
 def read_mask(path: Path, coding: Coding) -> np.ndarray:
-    """Return the mask at `path` as class numbers and VOID, (H, W) uint8.
+    """Return the mask at `path` as class numbers and VOID, (H, W) uint8, turned like a photograph.
 
     Raises:
         UserError: as `open_image`; a colour or a value that `coding` does not know, named with the file.
     """
-    codes, are_colors = read_codes(open_image(path), path, coding.palettes_are_colors)
+    return _decode(*read_codes(open_upright(path), path, coding.palettes_are_colors), path, coding)
+
+
+def read_pair(image_path: Path, mask_path: Path, coding: Coding) -> tuple[Image.Image, np.ndarray]:
+    """Return what `read_image` and `read_mask` do.
+
+    Raises:
+        Unusable: as these two and `check_size`; it knows of all problems.
+    """
+    image = codes = mask = None
+    problems = []
+    with noted(problems):
+        image = read_image(image_path)
+    with noted(problems):
+        codes, are_colors = read_codes(open_upright(mask_path), mask_path, coding.palettes_are_colors)
+        mask = _decode(codes, are_colors, mask_path, coding)
+    if image is not None and codes is not None:
+        with noted(problems):
+            check_size(image, codes, image_path, mask_path)
+    if problems:
+        raise Unusable(problems)
+    return image, mask
+
+
+def _decode(codes: np.ndarray, are_colors: bool, path: Path, coding: Coding) -> np.ndarray:
+    """Return the classes (H, W) uint8 of what `read_codes` returns."""
     known = coding.colors if are_colors else coding.numbers
-    for code in distinct(codes):
-        if code not in known:
-            y, x = np.argwhere(codes == code)[0]
-            if are_colors:
-                raise UserError(f"{path} has the colour {rgb(code)} at x={x}, y={y}, which is no class's colour")
-            raise UserError(f"{path} holds the value {code}; expected {ranges(known)}")
+    if wrong := [code for code in distinct(codes) if code not in known]:
+        pixels = dict(zip(*np.unique(codes[np.isin(codes, wrong)], return_counts=True), strict=True))
+        pixels = {rgb(int(code)) if are_colors else int(code): int(count) for code, count in pixels.items()}
+        others = ", ".join(map(str, list(pixels)[1:8])) + ", ..." * (len(pixels) > 8)
+        others = f" (and {others})" if others else ""
+        if are_colors:
+            y, x = np.argwhere(codes == wrong[0])[0]
+            place = f"{rgb(wrong[0])} at x={x}, y={y}{others}"
+            raise WrongValues(f"{path} has the colour {place}, which is no class's colour", pixels)
+        raise WrongValues(f"{path} holds the value {wrong[0]}{others}; expected {ranges(known)}", pixels)
     if codes.dtype == np.uint8:
         table = np.zeros(256, dtype=np.uint8)
         table[list(known)] = list(known.values())
@@ -134,8 +218,17 @@ def check_size(image: Image.Image, mask: np.ndarray, image_path: Path, mask_path
         (width, height), (mask_height, mask_width) = image.size, mask.shape
         raise UserError(
             f"{mask_path} is {mask_width}x{mask_height} pixels but its image {image_path} is {width}x{height}; "
-            "a mask must have the size of its image"
+            f"a mask must have the size of its image{_turned(image, mask, image_path)}"
         )
+
+
+def _turned(image: Image.Image, mask: np.ndarray, image_path: Path) -> str:
+    """Say that the photograph's EXIF orientation makes the difference, if it does: it swaps width and height."""
+    with reading(image_path), Image.open(image_path, formats=FORMATS) as stored:
+        turned = stored.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    if turned and image.size == mask.shape:
+        return ", and the photograph is turned by its EXIF orientation: turn the mask, too"
+    return ""
 
 
 def ranges(values: Iterable[int]) -> str:

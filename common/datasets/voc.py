@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.datasets.reading import check_size, read_image, read_mask
+from common.datasets.reading import read_pair, read_text
 from common.datasets.segmentation_set import Coding, Source, split_off
 from common.errors import UserError
 
@@ -57,7 +57,7 @@ def _samples(folder: Path, split: str, dataset: str) -> list[tuple[str, Path, Pa
             f"{listing} is missing; get the data with `python download.py {dataset}`, point --data-root at the folder "
             "that holds VOCdevkit, or try --dataset shapes, which needs no download"
         )
-    names = listing.read_text(encoding="utf-8-sig", errors="replace").split()
+    names = read_text(listing).split()
     if not names:
         raise UserError(f"{listing} is empty; it should list one image name a line")
     if not "".join(names).isprintable():
@@ -68,6 +68,4 @@ def _samples(folder: Path, split: str, dataset: str) -> list[tuple[str, Path, Pa
 
 def _read(sample: tuple[str, Path, Path]) -> tuple[Image.Image, np.ndarray]:
     _, image_path, mask_path = sample
-    image, mask = read_image(image_path), read_mask(mask_path, CODING)
-    check_size(image, mask, image_path, mask_path)
-    return image, mask
+    return read_pair(image_path, mask_path, CODING)
