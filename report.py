@@ -12,7 +12,6 @@ import base64
 import html
 import io
 import json
-import statistics
 import string
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,19 +61,30 @@ class Record:
         return self.config["script"]
 
     @property
+    def dataset(self) -> str:
+        """What was given as --dataset."""
+        return self.test["dataset"]
+
+    @property
     def key(self) -> tuple[str, str, str]:
         """The run's key in PUBLISHED."""
-        return self.script, self.test["dataset"], self.config["parameters"].get("model", "")
+        return self.script, self.dataset, self.config["parameters"].get("model", "")
+
+    @property
+    def seed(self) -> int:
+        """The seed that the run was started with."""
+        return self.config["run"]["seed"]
 
     @property
     def experiment(self) -> str:
-        """The run's name without its seed: what runs that differ in nothing else have in common."""
-        return self.name.removesuffix(f"-s{self.config['run']['seed']}")
+        """All that can change a score but the seed, as text: the same in runs that differ in their seed alone."""
+        settings = [self.config["run"][key] for key in ("precision", "clip_norm", "encoder_weights")]
+        return json.dumps([self.script, self.config["parameters"], *settings, self.dataset], sort_keys=True)
 
     @property
     def data(self) -> str:
         """Data set and size, in words."""
-        return f"{self.test['dataset']} {'x'.join(map(str, self.test['image_size']))}"
+        return f"{self.dataset} {'x'.join(map(str, self.test['image_size']))}"
 
 
 def main(
@@ -92,18 +102,14 @@ def main(
             f"{Path('runs').absolute()} holds no finished run; train one, such as python train.py --dataset shapes, "
             "and start the report in the same folder"
         )
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.experiment, []).append(record)
-    rows = [row_of(name, group) for name, group in groups.items()]
+    groups = group_by("experiment", records)
+    rows = [row_of(group) for group in groups]
     markdown = "\n".join(f"| {' | '.join(line)} |" for line in [COLUMNS, ["---"] * len(COLUMNS), *map(texts, rows)])
     run.print(f"\n{markdown}\n")
 
-    by_data: dict[str, list[Record]] = {}
-    for record in records:
-        by_data.setdefault(record.test["dataset"], []).append(record)
     sections = []
-    for dataset, members in by_data.items():
+    for members in group_by("dataset", records):
+        dataset = members[0].dataset
         curves = f"<div class=curves>{svg(curves_of(members))}</div>"
         sections.append(
             f"<h2>{html.escape(dataset)}</h2><h3>Curves</h3>{curves}<h3>IoU of each class</h3>{heat(members)}"
@@ -128,26 +134,40 @@ def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
             lines = (path.parent / "history.csv").read_text().splitlines()
             keys, *values = (line.split(",") for line in lines)
             history = [dict(zip(keys, map(float, row), strict=True)) for row in values]
-            row_of("", [record := Record(path.parent.name, config, history, test)])  # has all that is asked of it
+            row_of([record := Record(path.parent.name, config, history, test)])  # has all that is asked of it
             records.append(record)
         except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
             problems.append(f"{path.parent} cannot be read ({type(error).__name__}: {error})")
     return records, problems
 
 
-def row_of(name: str, group: list[Record]) -> list[tuple[str, float | str]]:
-    """Return the table's row of an experiment, each cell as text and as what it is sorted by; means over its seeds."""
-    first = group[0]
+def group_by(key: str, records: list[Record]) -> list[list[Record]]:
+    """Return the records that have the property `key` in common together, in the order in which each first occurs."""
+    groups = {}
+    for record in records:
+        groups.setdefault(getattr(record, key), []).append(record)
+    return list(groups.values())
+
+
+def title(group: list[Record]) -> str:
+    """Return what an experiment is called: the name of its only run, or that of its first without the seed."""
+    return group[0].name.removesuffix(f"-s{group[0].seed}") if len(group) > 1 else group[0].name
+
+
+def row_of(group: list[Record]) -> list[tuple[str, float | str]]:
+    """Return the table's row of an experiment, each cell as text and as what it is sorted by; means over its runs."""
+    first, name = group[0], title(group)
     scores, accuracies = ([r.test["scores"][key] for r in group] for key in (MIOU, PIXEL_ACCURACY))
-    miou, floor = statistics.mean(scores), first.test["floor"][MIOU]
-    spread = f" ± {statistics.stdev(scores):.3f} ({len(group)} seeds)" if len(group) > 1 else ""
-    minutes = statistics.mean(sum(row["seconds"] for row in r.history) / 60 for r in group)
+    miou, accuracy, floor = np.mean(scores), np.mean(accuracies), first.test["floor"][MIOU]
+    runs = "seeds" if len({r.seed for r in group}) == len(group) else "runs"
+    spread = f" ± {np.std(scores, ddof=1):.3f} ({len(group)} {runs})" if len(group) > 1 else ""
+    minutes = np.mean([sum(row["seconds"] for row in r.history) / 60 for r in group])
     parameters = first.test["parameters"]
     return [
         (name, name),
         (f"{miou:.3f}{spread}", miou),
         (f"{floor:.3f}", floor),
-        (f"{statistics.mean(accuracies):.3f}", statistics.mean(accuracies)),
+        (f"{accuracy:.3f}", accuracy),
         (f"{first.data}, {first.test['images']} test images", first.data),
         (f"{parameters / 1e6:.2f} M", parameters),
         (f"{minutes:.1f}", minutes),
@@ -179,16 +199,17 @@ def table(rows: list) -> str:
 
 
 def curves_of(records: list[Record]) -> Figure:
-    """Return a figure of every run's validation mIoU and loss; seeds of an experiment share its colour."""
-    experiments = list(dict.fromkeys(record.experiment for record in records))
-    figure = Figure(figsize=(10, 4.2 + 0.22 * len(experiments)), layout="constrained")
+    """Return a figure of every run's validation mIoU and loss; the runs of an experiment share its colour."""
+    groups = group_by("experiment", records)
+    figure = Figure(figsize=(10, 4.2 + 0.22 * len(groups)), layout="constrained")
     panels = figure.subplots(1, 2)
-    for record in records:
-        number = experiments.index(record.experiment)
+    for number, group in enumerate(groups):
         style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": 1.5}
-        style["label"] = record.experiment if record.name == record.experiment else None
-        for axes, key in zip(panels, ("val_miou", "val_loss"), strict=True):
-            axes.plot([row["epoch"] for row in record.history], [row[key] for row in record.history], **style)
+        for record in group:
+            label = title(group) if record is group[0] else None
+            for axes, key in zip(panels, ("val_miou", "val_loss"), strict=True):
+                values = [row[key] for row in record.history]
+                axes.plot([row["epoch"] for row in record.history], values, label=label, **style)
     for axes, label in zip(panels, ("mIoU", "loss"), strict=True):
         axes.set(xlabel="epoch", ylabel=f"{label} (validation)")
         axes.grid(alpha=0.3)

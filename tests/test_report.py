@@ -18,6 +18,8 @@ needs_browser = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs chromium and chromedriver"
 )
 
+FIRST = "train-shapes-image_size32-epochs2"  # a run's name
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
@@ -28,30 +30,69 @@ def trained(tmp_path_factory) -> Path:
         for split, count in {"train": 24, "val": 8, "test": 8}.items():
             patch.setitem(COUNTS, split, count)
         for seed, lr in ((0, 1e-3), (1, 1e-3), (0, 1e-4)):
-            train.main("shapes", image_size=32, epochs=2, lr=lr, run=Run(device="cpu", seed=seed))
+            train.main("shapes", image_size=32, epochs=2, lr=lr, run=Run(device="cpu", precision="fp32", seed=seed))
     return folder
 
 
 @pytest.fixture
 def runs(trained, few_shapes) -> None:
-    """What `trained` holds, in the current folder."""
-    shutil.copytree(trained, ".", dirs_exist_ok=True)
+    """The records of `trained` in the current folder, and links to its models."""
+    shutil.copytree(trained / "runs", "runs")
+    for path in trained.glob("best_*.pt"):
+        Path(path.name).symlink_to(path)
 
 
 def test_seeds_of_an_experiment_share_a_row_of_the_table(runs, capsys):
     capsys.readouterr()
     report.main(images=0, run=Run(device="cpu"))
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| train")]
-    assert [row[0] for row in rows] == [
-        "| train-shapes-image_size32-epochs2",
-        "| train-shapes-image_size32-epochs2-lr0.0001",
-    ]
+    assert [row[0] for row in rows] == [f"| {FIRST}", f"| {FIRST}-lr0.0001"]
     scores = [
         json.loads(path.read_text())["scores"]["mIoU"] for path in sorted(Path("runs").glob("*epochs2*/test.json"))
     ]
     first, _, second = scores
     assert rows[0][1] == f"{(first + second) / 2:.3f} ± {abs(first - second) / 2**0.5:.3f} (2 seeds)"
     assert rows[0][7] == train.__doc__.splitlines()[0]
+
+
+def rows_of_table(capsys) -> list[list[str]]:
+    """Return name and mIoU of each row of the report's table."""
+    capsys.readouterr()
+    report.main(images=0, run=Run(device="cpu"))
+    lines = capsys.readouterr().out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| ---"))
+    return [line.strip("| ").split(" | ")[:2] for line in lines[start + 1 :] if line.startswith("|")]
+
+
+def change(name: str, file: str, **changes: object) -> None:
+    """Replace values in a file of the run's record; of values that are dicts, some of their items."""
+    path = Path("runs", name, file)
+    record = json.loads(path.read_text())
+    for key, value in changes.items():
+        record[key] = {**record[key], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"script": "train_4_a"}),
+        ("config.json", {"parameters": {"augment": True}}),
+        ("config.json", {"run": {"clip_norm": 1.0}}),
+        ("config.json", {"run": {"precision": "bf16"}}),
+        ("config.json", {"run": {"encoder_weights": "mine.pt"}}),
+        ("test.json", {"dataset": "photos"}),
+    ],
+)
+def test_runs_that_differ_in_more_than_their_seed_have_a_row_each_whatever_their_names(runs, capsys, file, changes):
+    change(f"{FIRST}-s1", file, **changes)
+    assert [name for name, _ in rows_of_table(capsys)] == [FIRST, f"{FIRST}-lr0.0001", f"{FIRST}-s1"]
+
+
+def test_runs_of_one_experiment_share_a_row_whatever_their_names(runs, capsys):
+    shutil.copytree(f"runs/{FIRST}", "runs/again")
+    (name, score), _ = rows_of_table(capsys)
+    assert name == "again" and score.endswith("(3 runs)")  # two of them have the same seed
 
 
 def test_the_worst_and_the_best_image_of_each_model_are_shown_with_their_scores(runs):
@@ -66,9 +107,9 @@ def test_the_worst_and_the_best_image_of_each_model_are_shown_with_their_scores(
 
 
 def test_a_run_that_cannot_be_read_is_left_out_and_said(runs, capsys):
-    Path("runs/train-shapes-image_size32-epochs2-lr0.0001/history.csv").write_text("epoch,val_miou\n1\n")
+    Path(f"runs/{FIRST}-lr0.0001/history.csv").write_text("epoch,val_miou\n1\n")
     report.main(images=0, run=Run(device="cpu"))
-    assert "left out: runs/train-shapes-image_size32-epochs2-lr0.0001 cannot be read" in capsys.readouterr().out
+    assert f"left out: runs/{FIRST}-lr0.0001 cannot be read" in capsys.readouterr().out
     assert "lr0.0001 cannot be read" in Path("report.html").read_text()
 
 
