@@ -21,11 +21,13 @@ import html
 import io
 import json
 import string
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from common import checkpoint
@@ -194,13 +196,13 @@ def row_of(group: list[Record]) -> list[tuple[str, float | str]]:
     runs = "seeds" if len({r.seed for r in group}) == len(group) else "runs"
     spread = f" ± {np.std(scores, ddof=1):.3f} ({len(group)} {runs})" if len(group) > 1 else ""
     minutes = np.mean([sum(row["seconds"] for row in r.history) / 60 for r in group])
-    parameters = first.test["parameters"]
+    parameters, count = first.test["parameters"], first.test["images"]
     return [
         (name, name),
         (f"{miou:.3f}{spread}", miou),
         (f"{floor:.3f}", floor),
         (f"{accuracy:.3f}", accuracy),
-        (f"{first.data}, {first.test['images']} test images", first.data),
+        (f"{first.data}, {count} test image{'s' * (count != 1)}", first.data),
         (f"{parameters / 1e6:.2f} M", parameters),
         (f"{minutes:.1f}", minutes),
         (question(first.script), first.script),
@@ -238,12 +240,15 @@ def curves_of(records: list[Record]) -> Figure:
     for number, group in enumerate(groups):
         style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": 1.5}
         for record in group:
-            label = title(group) if record is group[0] else None
+            label = textwrap.fill(title(group), 130) if record is group[0] else None
+            epochs = [row["epoch"] for row in record.history]
+            marker = "o" if len(epochs) < 30 else None  # a single epoch is no line
             for axes, key in zip(panels, ("val_miou", "val_loss"), strict=True):
                 values = [row[key] for row in record.history]
-                axes.plot([row["epoch"] for row in record.history], values, label=label, **style)
+                axes.plot(epochs, values, label=label, marker=marker, markersize=3, **style)
     for axes, label in zip(panels, ("mIoU", "loss"), strict=True):
         axes.set(xlabel="epoch", ylabel=f"{label} (validation)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     lines, labels = panels[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower left", fontsize=8, frameon=False)

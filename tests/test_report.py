@@ -194,6 +194,8 @@ def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs
     from selenium import webdriver
     from selenium.webdriver.common.by import By
 
+    copy_run(long := "train-voc2012-" + "photographs_of_the_forest" * 4)
+    change(long, "test.json", dataset=long, iou={f"{i} kinds of things": i / 150 for i in range(150)})
     report.main(images=2, cases=1, device="cpu")
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
@@ -216,7 +218,7 @@ def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs
         browser.find_element(By.CSS_SELECTOR, "#results th:nth-child(2)").click()
         cells = browser.find_elements(By.CSS_SELECTOR, "#results td:nth-child(2)")
         scores = [float(cell.get_attribute("data-value")) for cell in cells]
-        assert scores == sorted(scores) and len(scores) == 2
+        assert scores == sorted(scores) and len(scores) == 3
 
         mask = browser.find_element(By.CSS_SELECTOR, "img.mask")
         assert mask.value_of_css_property("opacity") == "0.6"
@@ -231,4 +233,7 @@ def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs
             "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 700, "deviceScaleFactor": 2, "mobile": True}
         )
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+        widths = [name.rect["width"] for name in browser.find_elements(By.CSS_SELECTOR, ".heat tbody th")]
+        assert len(widths) == 4 and min(widths) > 120  # not two letters a line
+        assert all(curves.rect["width"] > 600 for curves in browser.find_elements(By.CSS_SELECTOR, ".curves svg"))
         assert browser.get_log("browser") == []
