@@ -248,7 +248,7 @@ def curves_of(records: list[Record]) -> Figure:
                 axes.plot(epochs, values, label=label, marker=marker, markersize=3, **style)
     for axes, label in zip(panels, ("mIoU", "loss"), strict=True):
         axes.set(xlabel="epoch", ylabel=f"{label} (validation)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     lines, labels = panels[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower left", fontsize=8, frameon=False)

@@ -54,7 +54,7 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
             axis.axvline(first[stage] - 0.5, color=STAGE, linestyle=":", linewidth=1.5, label=label)
         axis.axvline(best["epoch"], color=BEST, linestyle="--", linewidth=1, label=f"best epoch ({best['epoch']})")
         axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
     axes[1].plot(best["epoch"], best["val_miou"], "*", color=VAL, markersize=11)
     axes[0].legend()
@@ -84,7 +84,7 @@ def plot_comparison(
         axes[3].plot(rates[name], result["scores"][MIOU], "o", color=color, markersize=9)
     for axis, label in zip(axes, panels.values(), strict=False):
         axis.set(xlabel="epoch", ylabel=f"{label} (validation; dotted: training)")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
     axes[3].set(xlabel="images/s in training", ylabel="mIoU (test)")
     axes[3].margins(0.15)

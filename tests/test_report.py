@@ -189,6 +189,14 @@ def test_without_runs_or_models_a_sentence_says_so(trained, few_shapes):
     assert "No pictures of shapes: none of its best_*.pt is here" in Path("report.html").read_text()
 
 
+def test_a_run_of_one_epoch_is_a_point_over_a_whole_number(runs):
+    for path in Path("runs").glob("*/history.csv"):
+        path.write_text("\n".join(path.read_text().splitlines()[:2]))
+    for axes in report.curves_of(report.read_runs(Path("runs"))[0]).axes:
+        assert [line.get_marker() for line in axes.lines] == ["o"] * 3
+        assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 @needs_browser
 def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs):
     from selenium import webdriver
