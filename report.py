@@ -1,10 +1,18 @@
 """One page with everything that was trained here: scores, curves, and the same test images through every model.
 
-Run       python report.py                      # reads runs/ and best_*.pt, writes report.html
-          python report.py --images 12 --cases 3 --data-root ../data
-          python report.py --images 0           # no pictures: needs neither data nor models, and takes seconds
+    python report.py                          # all finished runs in runs/, and their best_*.pt
+    python report.py --images 12 --cases 3    # more pictures
+    python report.py --images 0               # no pictures: needs neither data nor models, and takes seconds
 
-The page is a single file that a browser opens from the disk. Its table is printed as Markdown, too.
+Writes one file, report.html, which a browser opens from the disk by a double click; it can be sent as it is. In it are:
+
+- a table of all experiments, sorted by a click on a column's head: mIoU, as the mean over runs that differ in nothing
+  but their seed, beside the floor, which is the score of the most frequent class everywhere
+- for each data set the curves of validation, and the IoU of each class in each run
+- some test images, drawn by --seed, as each model sees them, and the worst and best ones of each model
+
+The table is printed as Markdown, too. Start it where the trainings were started. What cannot be read or shown is named,
+on the screen and in the page.
 """
 
 import ast
@@ -12,13 +20,14 @@ import base64
 import html
 import io
 import json
-import statistics
 import string
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from common import checkpoint
@@ -26,11 +35,11 @@ from common.cli import cli
 from common.datasets import SegmentationSet, load
 from common.datasets.segmentation_set import VOID_COLOR
 from common.errors import UserError
-from common.files import write_text
+from common.files import check_writable, write_text
 from common.inference import predict
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.plotting import colorize, draw
-from common.run import Run
+from common.run import Run, choose_device, choose_precision
 
 # What the original projects report, by script, data set and --model: the score, and what it is of.
 PUBLISHED = {
@@ -62,48 +71,70 @@ class Record:
         return self.config["script"]
 
     @property
+    def dataset(self) -> str:
+        """What was given as --dataset."""
+        return self.test["dataset"]
+
+    @property
     def key(self) -> tuple[str, str, str]:
         """The run's key in PUBLISHED."""
-        return self.script, self.test["dataset"], self.config["parameters"].get("model", "")
+        return self.script, self.dataset, self.config["parameters"].get("model", "")
+
+    @property
+    def seed(self) -> int:
+        """The seed that the run was started with."""
+        return self.config["run"]["seed"]
 
     @property
     def experiment(self) -> str:
-        """The run's name without its seed: what runs that differ in nothing else have in common."""
-        return self.name.removesuffix(f"-s{self.config['run']['seed']}")
+        """All that can change a score but the seed, as text: the same in runs that differ in their seed alone."""
+        settings = [self.config["run"][key] for key in ("precision", "clip_norm", "encoder_weights")]
+        return json.dumps([self.script, self.config["parameters"], *settings, self.dataset], sort_keys=True)
+
+    @property
+    def image_miou(self) -> dict[str, float]:
+        """The mean IoU of each test image that is not void throughout, by name."""
+        return {name: miou for name, miou in self.test["image_miou"].items() if miou is not None}
 
     @property
     def data(self) -> str:
         """Data set and size, in words."""
-        return f"{self.test['dataset']} {'x'.join(map(str, self.test['image_size']))}"
+        return f"{self.dataset} {'x'.join(map(str, self.test['image_size']))}"
 
 
 def main(
     out: Path = Path("report.html"),  # file to write
     images: int = 4,  # test images of each data set that every model is shown; 0 leaves out all pictures
     cases: int = 2,  # best and worst test images of each model
-    run: Run = Run(),
+    device: str = "auto",  # auto, cpu, cuda, cuda:1, mps
+    data_root: Path = Path("data"),  # folder that download.py filled
+    cache_dir: Path = Path(".cache"),  # folder for decoded images
+    seed: int = 0,  # draws the test images that every model is shown
 ):
-    run = run.start(main, locals(), alone=False)
+    for flag, number in {"--images": images, "--cases": cases}.items():
+        if number < 0:
+            raise UserError(f"{flag} {number} is not possible; give a number from 0 upwards")
+    if out.suffix != ".html":
+        raise UserError(f"--out {out} is no page; give it a name that ends in .html")
+    check_writable(out)
+    run = Run(name="report", device=choose_device(device), data_root=data_root, cache_dir=cache_dir, seed=seed)
+    run.precision = choose_precision("auto", run.device)
     records, problems = read_runs(Path("runs"))
     for problem in problems:
-        run.print(f"left out: {problem}")
+        print(f"left out: {problem}")
     if not records:
         raise UserError(
             f"{Path('runs').absolute()} holds no finished run; train one, such as python train.py --dataset shapes, "
             "and start the report in the same folder"
         )
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.experiment, []).append(record)
-    rows = [row_of(name, group) for name, group in groups.items()]
+    groups = group_by("experiment", records)
+    rows = [row_of(group) for group in groups]
     markdown = "\n".join(f"| {' | '.join(line)} |" for line in [COLUMNS, ["---"] * len(COLUMNS), *map(texts, rows)])
-    run.print(f"\n{markdown}\n")
+    print(f"\n{markdown}\n")
 
-    by_data: dict[str, list[Record]] = {}
-    for record in records:
-        by_data.setdefault(record.test["dataset"], []).append(record)
     sections = []
-    for dataset, members in by_data.items():
+    for members in group_by("dataset", records):
+        dataset = members[0].dataset
         curves = f"<div class=curves>{svg(curves_of(members))}</div>"
         sections.append(
             f"<h2>{html.escape(dataset)}</h2><h3>Curves</h3>{curves}<h3>IoU of each class</h3>{heat(members)}"
@@ -116,7 +147,7 @@ def main(
         table=table(rows), sections="".join(sections), markdown=html.escape(markdown), notes=notes, runs=len(records)
     )
     write_text(out, text)
-    run.print(f"see {out} ({len(text) / 2**20:.1f} MiB), {len(records)} runs of {len(groups)} experiments")
+    print(f"see {out} ({len(text) / 2**20:.1f} MiB), {len(records)} runs of {len(groups)} experiments")
 
 
 def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
@@ -124,31 +155,54 @@ def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
     records, problems = [], []
     for path in sorted(folder.glob("*/test.json")):
         try:
-            config, test = (json.loads((path.parent / name).read_text()) for name in ("config.json", "test.json"))
-            lines = (path.parent / "history.csv").read_text().splitlines()
-            keys, *values = (line.split(",") for line in lines)
+            config, history, test = (
+                (path.parent / name).read_text(encoding="utf-8") for name in ("config.json", "history.csv", "test.json")
+            )
+            keys, *values = (line.split(",") for line in history.splitlines())
             history = [dict(zip(keys, map(float, row), strict=True)) for row in values]
-            row_of("", [record := Record(path.parent.name, config, history, test)])  # has all that is asked of it
+            record = Record(path.parent.name, json.loads(config), history, json.loads(test))
+            check(record)
             records.append(record)
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError) as error:
             problems.append(f"{path.parent} cannot be read ({type(error).__name__}: {error})")
     return records, problems
 
 
-def row_of(name: str, group: list[Record]) -> list[tuple[str, float | str]]:
-    """Return the table's row of an experiment, each cell as text and as what it is sorted by; means over its seeds."""
-    first = group[0]
+def check(record: Record) -> None:
+    """Make what the page shows of a run, in small; whatever that raises, the record is not whole."""
+    row_of([record]), heat([record]), html.escape(record.dataset), record.experiment
+    [(row["epoch"], row["val_miou"], row["val_loss"]) for row in record.history]
+    [f"{miou:.2f}" for miou in record.image_miou.values()]
+
+
+def group_by(key: str, records: list[Record]) -> list[list[Record]]:
+    """Return the records that have the property `key` in common together, in the order in which each first occurs."""
+    groups = {}
+    for record in records:
+        groups.setdefault(getattr(record, key), []).append(record)
+    return list(groups.values())
+
+
+def title(group: list[Record]) -> str:
+    """Return what an experiment is called: the name of its only run, or that of its first without the seed."""
+    return group[0].name.removesuffix(f"-s{group[0].seed}") if len(group) > 1 else group[0].name
+
+
+def row_of(group: list[Record]) -> list[tuple[str, float | str]]:
+    """Return the table's row of an experiment, each cell as text and as what it is sorted by; means over its runs."""
+    first, name = group[0], title(group)
     scores, accuracies = ([r.test["scores"][key] for r in group] for key in (MIOU, PIXEL_ACCURACY))
-    miou, floor = statistics.mean(scores), first.test["floor"][MIOU]
-    spread = f" ± {statistics.stdev(scores):.3f} ({len(group)} seeds)" if len(group) > 1 else ""
-    minutes = statistics.mean(sum(row["seconds"] for row in r.history) / 60 for r in group)
-    parameters = first.test["parameters"]
+    miou, accuracy, floor = np.mean(scores), np.mean(accuracies), first.test["floor"][MIOU]
+    runs = "seeds" if len({r.seed for r in group}) == len(group) else "runs"
+    spread = f" ± {np.std(scores, ddof=1):.3f} ({len(group)} {runs})" if len(group) > 1 else ""
+    minutes = np.mean([sum(row["seconds"] for row in r.history) / 60 for r in group])
+    parameters, count = first.test["parameters"], first.test["images"]
     return [
         (name, name),
         (f"{miou:.3f}{spread}", miou),
         (f"{floor:.3f}", floor),
-        (f"{statistics.mean(accuracies):.3f}", statistics.mean(accuracies)),
-        (f"{first.data}, {first.test['images']} test images", first.data),
+        (f"{accuracy:.3f}", accuracy),
+        (f"{first.data}, {count} test image{'s' * (count != 1)}", first.data),
         (f"{parameters / 1e6:.2f} M", parameters),
         (f"{minutes:.1f}", minutes),
         (question(first.script), first.script),
@@ -159,7 +213,7 @@ def row_of(name: str, group: list[Record]) -> list[tuple[str, float | str]]:
 def question(script: str) -> str:
     """Return the question that a script of this repository asks: the first line of its docstring."""
     path = Path(__file__).with_name(f"{script}.py")
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"), path.name)) if path.is_file() else None
     return text.splitlines()[0] if text else ""
 
 
@@ -179,18 +233,22 @@ def table(rows: list) -> str:
 
 
 def curves_of(records: list[Record]) -> Figure:
-    """Return a figure of every run's validation mIoU and loss; seeds of an experiment share its colour."""
-    experiments = list(dict.fromkeys(record.experiment for record in records))
-    figure = Figure(figsize=(10, 4.2 + 0.22 * len(experiments)), layout="constrained")
+    """Return a figure of every run's validation mIoU and loss; the runs of an experiment share its colour."""
+    groups = group_by("experiment", records)
+    figure = Figure(figsize=(10, 4.2 + 0.22 * len(groups)), layout="constrained")
     panels = figure.subplots(1, 2)
-    for record in records:
-        number = experiments.index(record.experiment)
+    for number, group in enumerate(groups):
         style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": 1.5}
-        style["label"] = record.experiment if record.name == record.experiment else None
-        for axes, key in zip(panels, ("val_miou", "val_loss"), strict=True):
-            axes.plot([row["epoch"] for row in record.history], [row[key] for row in record.history], **style)
+        for record in group:
+            label = textwrap.fill(title(group), 130) if record is group[0] else None
+            epochs = [row["epoch"] for row in record.history]
+            marker = "o" if len(epochs) < 30 else None  # a single epoch is no line
+            for axes, key in zip(panels, ("val_miou", "val_loss"), strict=True):
+                values = [row[key] for row in record.history]
+                axes.plot(epochs, values, label=label, marker=marker, markersize=3, **style)
     for axes, label in zip(panels, ("mIoU", "loss"), strict=True):
         axes.set(xlabel="epoch", ylabel=f"{label} (validation)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     lines, labels = panels[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower left", fontsize=8, frameon=False)
@@ -215,33 +273,23 @@ def heat(records: list[Record]) -> str:
 
 def gallery(dataset: str, records: list[Record], images: int, cases: int, run: Run) -> str:
     """Return the same test images as every model of `dataset` sees them, and each model's best and worst."""
-    models = {}
-    try:
-        for record in records:
-            path = Path(f"best_{record.name}.pt")
-            if path.exists():
-                models[record.name] = checkpoint.load_model(path)
-        sets = {size: load(dataset, size, run)[2] for size in {tuple(c["image_size"]) for _, c in models.values()}}
-    except UserError as error:
-        return f"<p class=note>No pictures of {html.escape(dataset)}: {html.escape(str(error))}</p>"
-    if not models:
-        return f"<p class=note>No pictures of {html.escape(dataset)}: none of its best_*.pt is here.</p>"
-    largest = sets[max(sets, key=lambda size: size[0] * size[1])]
-    parts = [f"<h3>The same test images</h3>{legend(largest)}"]
+    shown, problems = models_of(dataset, records, run)
+    parts = [f"<p class=note>No pictures {html.escape(problem)}</p>" for problem in problems]
+    for problem in problems:
+        print(f"no pictures {problem}")
+    if not shown:
+        return "".join(parts)
+    largest = max((data for _, _, data in shown), key=lambda data: data.image_size[0] * data.image_size[1])
+    parts.append(f"<h3>The same test images</h3>{legend(largest)}")
     for index in draw(largest, run.seed, images):
         cells = [picture(largest, index, largest.masks[index].numpy(), "truth")]
-        for name, (model, about) in models.items():
-            data = sets[tuple(about["image_size"])]
+        for record, model, data in shown:
             prediction = predict(model, data.sample(index)[1], data.image_size, run)
-            cells.append(picture(largest, index, prediction, name))
+            cells.append(picture(largest, index, prediction, record.name))
         parts.append(f"<div class=pictures>{''.join(cells)}</div>")
-    for record in records if cases else ():
-        if record.name not in models:
-            continue
-        model, about = models[record.name]
-        data = sets[tuple(about["image_size"])]
-        mious = {name: miou for name, miou in record.test["image_miou"].items() if miou is not None}
-        order = sorted(mious.keys() & set(data.names), key=mious.get)
+    for record, model, data in shown if cases else ():
+        mious = record.image_miou
+        order = sorted(mious, key=mious.get)
         parts.append(f"<h3>Worst and best of {html.escape(record.name)}</h3><div class=pictures>")
         for name in [*order[:cases], *order[-cases:]] if len(order) > 2 * cases else order:
             index = data.names.index(name)
@@ -249,6 +297,36 @@ def gallery(dataset: str, records: list[Record], images: int, cases: int, run: R
             parts.append(picture(data, index, prediction, f"{name}: {mious[name]:.2f}"))
         parts.append("</div>")
     return "".join(parts)
+
+
+def models_of(dataset: str, records: list[Record], run: Run) -> tuple[list[tuple], list[str]]:
+    """Return record, model and test set of each run whose model can be shown, and what keeps others from it."""
+    found, sets, problems = [], {}, []
+    for record in records:
+        path = Path(f"best_{record.name}.pt")
+        if not path.exists():
+            continue
+        try:
+            model, about = checkpoint.load_model(path)
+        except UserError as error:
+            problems.append(f"by {record.name}: {error}")
+            continue
+        size = tuple(about["image_size"])
+        try:
+            if size not in sets:
+                sets[size] = load(dataset, size, run)[2]
+        except UserError as error:
+            return [], [f"of {dataset}: {error}"]
+        now = {"classes": list(sets[size].classes), "test images": sorted(sets[size].names)}
+        then = {"classes": about["classes"], "test images": sorted(record.test["image_miou"])}
+        if changed := [what for what in now if now[what] != then[what]]:
+            what = " and ".join(changed)
+            problems.append(f"by {record.name}: the {what} of {dataset} are others now than it had; train it again")
+        else:
+            found.append((record, model, sets[size]))
+    if not found and not problems:
+        problems = [f"of {dataset}: none of its best_*.pt is here"]
+    return found, problems
 
 
 def picture(data: SegmentationSet, index: int, mask: np.ndarray, caption: str) -> str:

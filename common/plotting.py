@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import colormaps
+from matplotlib import colormaps, rcParams
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -20,6 +20,8 @@ from common.inference import predict
 from common.loader import Loader
 from common.metrics import MIOU, ConfusionMatrix
 from common.run import Run
+
+rcParams["text.parse_math"] = False  # names of runs, images and classes may hold two $, and are no formulas
 
 TRAIN, VAL, BEST, STAGE = "#1f77b4", "#d95f02", "#555555", "#7b3294"
 
@@ -52,7 +54,7 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
             axis.axvline(first[stage] - 0.5, color=STAGE, linestyle=":", linewidth=1.5, label=label)
         axis.axvline(best["epoch"], color=BEST, linestyle="--", linewidth=1, label=f"best epoch ({best['epoch']})")
         axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
     axes[1].plot(best["epoch"], best["val_miou"], "*", color=VAL, markersize=11)
     axes[0].legend()
@@ -82,7 +84,7 @@ def plot_comparison(
         axes[3].plot(rates[name], result["scores"][MIOU], "o", color=color, markersize=9)
     for axis, label in zip(axes, panels.values(), strict=False):
         axis.set(xlabel="epoch", ylabel=f"{label} (validation; dotted: training)")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
     axes[3].set(xlabel="images/s in training", ylabel="mIoU (test)")
     axes[3].margins(0.15)
@@ -117,7 +119,7 @@ def compare(
     values = set()
     for axes, (name, image, mask) in zip(rows, samples, strict=True):
         axes[0].imshow(np.asarray(image))
-        axes[0].set_ylabel(name, fontsize=8, parse_math=False)
+        axes[0].set_ylabel(name, fontsize=8)
         if mask is None:
             axes[1].text(0.5, 0.5, "not known", ha="center", transform=axes[1].transAxes, color="#888888")
         else:
@@ -200,8 +202,8 @@ def grid_of_pictures(rows: int, titles: list[str], title: str, aspect: float) ->
         axis.set(xticks=[], yticks=[])
     for axis, text in zip(axes[0], titles, strict=True):
         # A run's name may be long; it is broken at its hyphens.
-        axis.set_title(textwrap.fill(text, 34), fontsize=10 if len(text) <= 28 else 8, parse_math=False)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+        axis.set_title(textwrap.fill(text, 34), fontsize=10 if len(text) <= 28 else 8)
+    figure.suptitle(title, fontsize=10)
     return figure, axes
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,14 @@ def test_predictions_are_drawn_for_any_number_of_images(voc_root, count):
     plot_predictions(BasicFCN(21), test_set, run, draw(test_set, 0, count))
     with Image.open(run.plot("predictions")) as picture:
         assert picture.height > 200 * min(count, 7)
+
+
+def test_names_with_two_dollars_are_drawn_as_they_are(voc_root):
+    run = started(data_root=voc_root)
+    test_set = replace(load("voc2007", 32, run)[2], classes=tuple(f"net $_price_{i}$" for i in range(21)))
+    plot_predictions(BasicFCN(21), test_set, run, [0])
+    plot_curves(history(3), history(3)[0], Path("curves.png"), "a $_title_$")
+    assert run.plot("predictions").exists() and Path("curves.png").exists()
 
 
 def test_a_picture_of_oblong_images_has_no_empty_rows(voc_root):

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import write_folder
 
 import report
 import train
@@ -18,34 +19,52 @@ needs_browser = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs chromium and chromedriver"
 )
 
+FIRST = "train-shapes-image_size32-epochs2"  # a run's name
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A folder with two seeds of an experiment and one seed of another."""
+    """A folder with two seeds of an experiment."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for split, count in {"train": 24, "val": 8, "test": 8}.items():
             patch.setitem(COUNTS, split, count)
-        for seed, lr in ((0, 1e-3), (1, 1e-3), (0, 1e-4)):
-            train.main("shapes", image_size=32, epochs=2, lr=lr, run=Run(device="cpu", seed=seed))
+        for seed in (0, 1):
+            train.main("shapes", image_size=32, epochs=2, run=Run(device="cpu", precision="fp32", seed=seed))
     return folder
 
 
 @pytest.fixture
 def runs(trained, few_shapes) -> None:
-    """What `trained` holds, in the current folder."""
-    shutil.copytree(trained, ".", dirs_exist_ok=True)
+    """The records of `trained` in the current folder, links to its models, and a run of another --lr."""
+    shutil.copytree(trained / "runs", "runs")
+    for path in trained.glob("best_*.pt"):
+        Path(path.name).symlink_to(path)
+    copy_run(f"{FIRST}-lr0.0001")
+    change(f"{FIRST}-lr0.0001", "config.json", parameters={"lr": 1e-4})
+
+
+def copy_run(name: str) -> None:
+    """Copy the first run's record and model."""
+    shutil.copytree(f"runs/{FIRST}", f"runs/{name}")
+    Path(f"best_{name}.pt").symlink_to(f"best_{FIRST}.pt")
+
+
+def change(name: str, file: str, **changes: object) -> None:
+    """Replace values in a file of the run's record; of values that are dicts, some of their items."""
+    path = Path("runs", name, file)
+    record = json.loads(path.read_text())
+    for key, value in changes.items():
+        record[key] = {**record[key], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(record))
 
 
 def test_seeds_of_an_experiment_share_a_row_of_the_table(runs, capsys):
     capsys.readouterr()
-    report.main(images=0, run=Run(device="cpu"))
+    report.main(images=0, device="cpu")
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| train")]
-    assert [row[0] for row in rows] == [
-        "| train-shapes-image_size32-epochs2",
-        "| train-shapes-image_size32-epochs2-lr0.0001",
-    ]
+    assert [row[0] for row in rows] == [f"| {FIRST}", f"| {FIRST}-lr0.0001"]
     scores = [
         json.loads(path.read_text())["scores"]["mIoU"] for path in sorted(Path("runs").glob("*epochs2*/test.json"))
     ]
@@ -54,8 +73,39 @@ def test_seeds_of_an_experiment_share_a_row_of_the_table(runs, capsys):
     assert rows[0][7] == train.__doc__.splitlines()[0]
 
 
+def rows_of_table(capsys) -> list[list[str]]:
+    """Return name and mIoU of each row of the report's table."""
+    capsys.readouterr()
+    report.main(images=0, device="cpu")
+    lines = capsys.readouterr().out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| ---"))
+    return [line.strip("| ").split(" | ")[:2] for line in lines[start + 1 :] if line.startswith("|")]
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"script": "train_4_a"}),
+        ("config.json", {"parameters": {"augment": True}}),
+        ("config.json", {"run": {"clip_norm": 1.0}}),
+        ("config.json", {"run": {"precision": "bf16"}}),
+        ("config.json", {"run": {"encoder_weights": "mine.pt"}}),
+        ("test.json", {"dataset": "photos"}),
+    ],
+)
+def test_runs_that_differ_in_more_than_their_seed_have_a_row_each_whatever_their_names(runs, capsys, file, changes):
+    change(f"{FIRST}-s1", file, **changes)
+    assert [name for name, _ in rows_of_table(capsys)] == [FIRST, f"{FIRST}-lr0.0001", f"{FIRST}-s1"]
+
+
+def test_runs_of_one_experiment_share_a_row_whatever_their_names(runs, capsys):
+    copy_run("again")
+    (name, score), _ = rows_of_table(capsys)
+    assert name == "again" and score.endswith("(3 runs)")  # two of them have the same seed
+
+
 def test_the_worst_and_the_best_image_of_each_model_are_shown_with_their_scores(runs):
-    report.main(images=1, cases=1, run=Run(device="cpu"))
+    report.main(images=1, cases=1, device="cpu")
     page = Path("report.html").read_text()
     for path in Path("runs").glob("*epochs2*/test.json"):
         mious = json.loads(path.read_text())["image_miou"]
@@ -65,23 +115,86 @@ def test_the_worst_and_the_best_image_of_each_model_are_shown_with_their_scores(
         assert [miou for _, miou in captions[:2]] == [f"{mious[name]:.2f}" for name, _ in captions[:2]]
 
 
-def test_a_run_that_cannot_be_read_is_left_out_and_said(runs, capsys):
-    Path("runs/train-shapes-image_size32-epochs2-lr0.0001/history.csv").write_text("epoch,val_miou\n1\n")
-    report.main(images=0, run=Run(device="cpu"))
-    assert "left out: runs/train-shapes-image_size32-epochs2-lr0.0001 cannot be read" in capsys.readouterr().out
-    assert "lr0.0001 cannot be read" in Path("report.html").read_text()
+@pytest.mark.parametrize(
+    ("file", "pattern", "text"),
+    [
+        ("history.csv", r".*", "epoch,val_miou\n1\n"),
+        ("history.csv", "val_miou", "another"),
+        ("test.json", '"iou"', '"another"'),
+        ("test.json", '"shapes"', "null"),
+        ("test.json", r'("image_miou": {\s*"\w+"): [\d.]+', r'\1: "high"'),
+        ("test.json", r".*", "[]"),
+        ("config.json", r'"parameters": {.*?}', '"parameters": []'),
+        ("config.json", '"run"', '"another"'),
+        ("config.json", "}", ""),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_left_out_and_said(runs, capsys, file, pattern, text):
+    path = Path(f"runs/{FIRST}-lr0.0001", file)
+    path.write_text(re.sub(pattern, text, path.read_text(), count=1, flags=re.DOTALL))
+    assert [name for name, _ in rows_of_table(capsys)] == [FIRST]
+    assert re.search(rf"Left out: {path.parent} cannot be read \(\w+: .+\)<", Path("report.html").read_text())
 
 
-def test_without_runs_or_data_or_models_a_sentence_says_so(few_shapes):
+def test_models_of_other_classes_or_test_images_than_the_data_now_has_are_not_shown(runs, capsys):
+    write_folder(Path("photos"), 8, side=32)
+    change(FIRST, "test.json", dataset="photos")
+    change(f"{FIRST}-s1", "test.json", image_miou={"another": 0.5})
+    report.main(images=1, cases=1, device="cpu")
+    out, page = capsys.readouterr().out, Path("report.html").read_text()
+    for problem in (
+        f"by {FIRST}: the classes and test images of photos are others now than it had; train it again",
+        f"by {FIRST}-s1: the test images of shapes are others now than it had; train it again",
+    ):
+        assert f"no pictures {problem}\n" in out and f"No pictures {problem}<" in page
+    assert re.findall("Worst and best of ([^<]+)<", page) == [f"{FIRST}-lr0.0001"]
+
+
+def test_one_damaged_model_does_not_keep_others_from_being_shown(runs):
+    Path(f"best_{FIRST}.pt").unlink()
+    Path(f"best_{FIRST}.pt").write_text("no model")
+    report.main(images=1, cases=1, device="cpu")
+    page = Path("report.html").read_text()
+    assert f"No pictures by {FIRST}: best_{FIRST}.pt" in page and f"Worst and best of {FIRST}-s1<" in page
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--out", "best_mine.pt"], "--out best_mine.pt is no page; give it a name that ends in .html"),
+        (["--images", "-1"], "--images -1 is not possible"),
+        (["--device", "none"], "--device none is no device"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(runs, flags, sentence):
+    with pytest.raises(SystemExit, match=sentence):
+        cli(report.main, flags)
+    assert not Path("report.html").exists() and not Path("best_mine.pt").exists()
+
+
+def test_the_report_leaves_nothing_but_its_page(runs):
+    before = set(Path().rglob("*"))
+    report.main(images=0, device="cpu")
+    assert set(Path().rglob("*")) - before == {Path("report.html")}
+
+
+def test_without_runs_or_models_a_sentence_says_so(trained, few_shapes):
     with pytest.raises(SystemExit, match="holds no finished run; train one"):
         cli(report.main, [])
     with pytest.raises(UserError, match="holds no finished run"):
-        report.main(run=Run(device="cpu"))
+        report.main(device="cpu")
     assert not Path("report.html").exists()
-    train.main("shapes", image_size=32, epochs=1, run=Run(device="cpu", name="b"))
-    Path("best_b.pt").unlink()
-    report.main(run=Run(device="cpu"))
+    shutil.copytree(trained / "runs", "runs")
+    report.main(device="cpu")
     assert "No pictures of shapes: none of its best_*.pt is here" in Path("report.html").read_text()
+
+
+def test_a_run_of_one_epoch_is_a_point_over_a_whole_number(runs):
+    for path in Path("runs").glob("*/history.csv"):
+        path.write_text("\n".join(path.read_text().splitlines()[:2]))
+    for axes in report.curves_of(report.read_runs(Path("runs"))[0]).axes:
+        assert [line.get_marker() for line in axes.lines] == ["o"] * 3
+        assert all(tick == round(tick) for tick in axes.get_xticks())
 
 
 @needs_browser
@@ -89,7 +202,9 @@ def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs
     from selenium import webdriver
     from selenium.webdriver.common.by import By
 
-    report.main(images=2, cases=1, run=Run(device="cpu"))
+    copy_run(long := "train-voc2012-" + "photographs_of_the_forest" * 4)
+    change(long, "test.json", dataset=long, iou={f"{i} kinds of things": i / 150 for i in range(150)})
+    report.main(images=2, cases=1, device="cpu")
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"):
@@ -111,7 +226,7 @@ def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs
         browser.find_element(By.CSS_SELECTOR, "#results th:nth-child(2)").click()
         cells = browser.find_elements(By.CSS_SELECTOR, "#results td:nth-child(2)")
         scores = [float(cell.get_attribute("data-value")) for cell in cells]
-        assert scores == sorted(scores) and len(scores) == 2
+        assert scores == sorted(scores) and len(scores) == 3
 
         mask = browser.find_element(By.CSS_SELECTOR, "img.mask")
         assert mask.value_of_css_property("opacity") == "0.6"
@@ -126,4 +241,7 @@ def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs
             "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 700, "deviceScaleFactor": 2, "mobile": True}
         )
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+        widths = [name.rect["width"] for name in browser.find_elements(By.CSS_SELECTOR, ".heat tbody th")]
+        assert len(widths) == 4 and min(widths) > 120  # not two letters a line
+        assert all(curves.rect["width"] > 600 for curves in browser.find_elements(By.CSS_SELECTOR, ".curves svg"))
         assert browser.get_log("browser") == []
