@@ -25,7 +25,7 @@ import torch.distributed as dist
 from common.errors import UserError
 from common.files import check_writable, hold, sweep, write_json
 
-NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read as a formula by matplotlib
+NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 
 
 @dataclass

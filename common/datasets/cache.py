@@ -19,7 +19,7 @@ from common.datasets.segmentation_set import Source
 from common.errors import UserError
 from common.files import locked, sweep, write_json
 
-FORMAT = 1  # raise it when what is written below changes
+FORMAT = 2  # raise it when what is written below changes
 CHUNK = 256  # samples that are decoded but not yet safe from a kill are at most this many,
 CHUNK_BYTES = 64 << 20  # and take at most this much memory
 RECORD = "progress.json"
