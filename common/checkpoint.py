@@ -182,8 +182,11 @@ def _is_coding(coding: dict, classes: int) -> bool:
 
 def is_dense(weight: torch.Tensor) -> bool:
     """Return whether `weight` is a tensor whose numbers are all there, as numbers."""
-    plain = weight.layout is torch.strided and weight.device.type == "cpu"
-    return plain and not (weight.is_quantized or weight.is_nested or weight.is_complex())
+    if weight.layout is not torch.strided or weight.device.type != "cpu":
+        return False
+    stored = weight.untyped_storage().nbytes() // weight.element_size()
+    whole = weight.storage_offset() + weight.numel() <= stored  # one number may stand for many
+    return whole and not (weight.is_quantized or weight.is_nested or weight.is_complex())
 
 
 def _shapes(weights: dict) -> dict[str, str]:

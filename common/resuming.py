@@ -120,7 +120,7 @@ def fits(theirs: object, ours: object, key: str = "") -> bool:
             type(theirs) is type(ours) and len(theirs) == len(ours) and all(map(fits, theirs, ours, [key] * len(ours)))
         )
     if key in MOVES:
-        return type(theirs) in (int, float) and 0 <= theirs < MOVES[key]
+        return type(theirs) in (int, float) and -1 < theirs < MOVES[key]
     if key == "best":  # of ReduceLROnPlateau, infinite at first
         return type(theirs) is float
     numbers = {type(theirs), type(ours)} <= {int, float}
@@ -128,38 +128,38 @@ def fits(theirs: object, ours: object, key: str = "") -> bool:
 
 
 def fits_optimizer(theirs: dict, optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether `theirs`, from a file, is a state that `optimizer` can be in; torch does not ask, and may crash."""
+    """Return whether `theirs`, from a file, is a state that `optimizer` can be in; torch would crash at others."""
     ours = optimizer.state_dict()
     if not isinstance(theirs, dict) or not fits(theirs.get("param_groups"), ours["param_groups"]):
         return False
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    # A copy that has single numbers in place of the parameters takes a step: that shows what a state consists of.
-    single = {id(p): nn.Parameter(p.new_zeros(1)) for p in parameters}
-    trial = copy.deepcopy(optimizer, single)
-    for p in single.values():
+    # A copy takes a step with parameters of two numbers along each dimension: that shows what a state consists of.
+    small = {id(p): nn.Parameter(p.new_zeros([2] * p.ndim)) for p in parameters}
+    trial = copy.deepcopy(optimizer, dict(small))
+    for p in small.values():
         p.grad = torch.zeros_like(p)
     trial.step()
+    likes = [trial.state[small[id(p)]] for p in parameters]
     states = theirs.get("state")
     return isinstance(states, dict) and all(
-        type(i) is int
-        and 0 <= i < len(parameters)
-        and fits_state(state, trial.state[single[id(parameters[i])]], parameters[i])
+        type(i) is int and 0 <= i < len(likes) and fits_state(state, likes[i], parameters[i].shape)
         for i, state in states.items()
     )
 
 
-def fits_state(theirs: dict, trial: dict, parameter: nn.Parameter) -> bool:
-    """Return whether `theirs` is what an optimizer notes of `parameter`; `trial` is the same of a single number."""
-    if not isinstance(theirs, dict) or theirs.keys() != trial.keys():
+def fits_state(theirs: dict, like: dict, shape: torch.Size) -> bool:
+    """Return whether `theirs` is what an optimizer notes of a parameter; `like` is the same of the small one."""
+    if not isinstance(theirs, dict) or theirs.keys() != like.keys():
         return False
-    for key, like in trial.items():
-        value = theirs[key]
-        if type(value) is not type(like):
+    for key, value in theirs.items():
+        if type(value) is not type(like[key]):
             return False
-        if isinstance(like, torch.Tensor):
-            shape = parameter.shape if like.shape == (1,) else like.shape
-            plain = checkpoint.is_dense(value) and value.dtype == like.dtype
-            if not plain or value.shape != shape or (value.ndim == 0 and not 0 <= value < math.inf):
+        if isinstance(value, torch.Tensor):
+            small = like[key].shape
+            of_shape = [n if two == 2 else two for n, two in zip(shape, small, strict=True)] if small else []
+            if not checkpoint.is_dense(value) or value.dtype != like[key].dtype or list(value.shape) != of_shape:
+                return False
+            if key == "step" and not 0 <= value < math.inf:
                 return False
     return True
 
