@@ -184,8 +184,9 @@ def test_a_server_that_drips_counts_as_dead(voc, server, monkeypatch, where):
 
     def drip(self):
         self.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if where == "body" else b""))
-        while not over.wait(0.05):
-            self.wfile.write(b"x")
+        for _ in range(100):
+            if not over.wait(0.05):
+                self.wfile.write(b"x")
 
     monkeypatch.setattr(download, "TIMEOUT", 0.3)
     monkeypatch.setattr(Handler, "do_GET", drip)
@@ -199,12 +200,14 @@ def test_of_two_downloads_at_a_time_the_second_waits_and_finds_the_set(voc, serv
     server.files["/a/voc.tar"] = server.files["/b/voc.tar"]
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(get, "voc2007", Path("data"), []) for _ in range(2)]
-        while "waiting for another process" not in capsys.readouterr().err:
-            time.sleep(0.02)
+        for _ in range(100):
+            if waited := "waiting for another process" in capsys.readouterr().err:
+                break
+            time.sleep(0.05)
         server.stalls.set()
         for one in both:
             one.result()
-    assert len(list(Path("data/VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
+    assert waited and len(list(Path("data/VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
     assert [path for path, _ in server.requests] == ["/a/voc.tar", "/b/voc.tar"]  # the first went on at the other host
 
 
