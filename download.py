@@ -12,21 +12,32 @@ import errno
 import hashlib
 import http.client
 import os
+import queue
 import shutil
 import sys
 import tarfile
+import threading
+import time
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.files import locked
 
 TIMEOUT = 30  # seconds without a byte before an address counts as dead
+SLOWEST = 1000  # bytes a second on the average of so long a time, below which it does, too
+LARGEST = 4 << 30  # bytes; twice the largest archive
 BLOCK = 1 << 20  # bytes read at once
+
+
+class NoRoomError(OSError):
+    """An address announces more than the disk has room for; that may be true."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +190,7 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
         if path.name not in [archive.name for archive in data.archives]:
             known = " or ".join(archive.name for archive in data.archives)
             raise UserError(f"--from-archive {path}: {name} consists of {known}; keep the official file name")
-    with writing(root):
+    with writing(root), alone(root, name):
         for archive in data.archives:
             place = root / archive.into
             place.mkdir(parents=True, exist_ok=True)
@@ -224,7 +235,7 @@ def take(name: str, root: Path, local: list[Path]) -> None:
         )
     if not local[0].exists():
         raise UserError(f"{local[0]} is missing; give --from-archive what you fetched")
-    with writing(root):
+    with writing(root), alone(root, name):
         shutil.rmtree(staging, ignore_errors=True)
         try:
             if not (given := local[0]).is_dir():
@@ -249,7 +260,7 @@ def fetch(archive: Archive, root: Path, mirror: str = "") -> Path:
     Raises:
         UserError: none works. The message says what to fetch by hand, and how to go on.
     """
-    path, reasons = root / archive.name, []
+    path, reasons, full = root / archive.name, [], []
     partial = path.with_name(f"{path.name}.part")
     if path.exists() and not flaw(path, archive):
         return path
@@ -271,6 +282,9 @@ def fetch(archive: Archive, root: Path, mirror: str = "") -> Path:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise  # no other address will help
             reasons.append(f"  {url}: {getattr(error, 'reason', None) or error}")
+            full += [error] * isinstance(error, NoRoomError)
+    if reasons and len(full) == len(reasons):
+        raise UserError(f"{archive.name} {full[-1]}")
     checksum = f" (md5 {archive.md5})" if archive.md5 else ""
     raise UserError(
         f"no address of {archive.name} works:\n" + "\n".join(reasons) + "\n"
@@ -289,31 +303,68 @@ def download(url: str, partial: Path) -> None:
     whole = urllib.request.Request(url, headers={"User-Agent": "download.py"})
     rest = urllib.request.Request(url, headers={"User-Agent": "download.py", "Range": f"bytes={have}-"})
     try:
-        response = urllib.request.urlopen(rest if have else whole, timeout=TIMEOUT)
+        response = answer(rest if have else whole)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and have:  # nothing after the last byte: the partial file is whole, or of another file
             return
         if not have:
             raise
-        response = urllib.request.urlopen(whole, timeout=TIMEOUT)  # some servers have an error for every Range
+        response = answer(whole)  # some servers have an error for every Range
     with response:
         if response.status != 206:  # the server starts from the beginning, so do we
             have = 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        free = shutil.disk_usage(partial.parent).free
-        if total and total - have > free:
-            raise UserError(f"{url} needs {total - have >> 20} MiB more, but {partial.parent} has {free >> 20} MiB")
+        room = have + shutil.disk_usage(partial.parent).free
+        if total and total > LARGEST:
+            raise OSError(f"announces {total >> 20} MiB, which no data set has")
+        if total and total > room:
+            raise NoRoomError(f"needs {total - have >> 20} MiB more, but {partial.parent} has {room - have >> 20} MiB")
         with (
             open(partial, "ab" if have else "wb") as file,
             tqdm(total=total, initial=have, desc=partial.stem, unit="B", unit_scale=True, unit_divisor=1024) as bar,
         ):
+            since, came = time.monotonic(), 0
             while block := response.read1(BLOCK):  # what has come, so that a stall costs nothing
+                if file.tell() + len(block) > (total or min(LARGEST, room)):
+                    break
                 file.write(block)
                 bar.update(len(block))
+                came += len(block)
+                if (seconds := time.monotonic() - since) > TIMEOUT:
+                    if came < SLOWEST * seconds:
+                        raise OSError(f"timed out: it sends less than {SLOWEST} bytes a second")
+                    since, came = time.monotonic(), 0
+        if block:
+            partial.unlink()
+            raise OSError("sends more than any data set has, or than the disk can take")
         if total and partial.stat().st_size < total:
             raise OSError(f"broke off after {partial.stat().st_size} of {total} bytes; run the command again to go on")
+
+
+def answer(request: urllib.request.Request) -> http.client.HTTPResponse:
+    """Return the answer to `request` once its headers are complete.
+
+    Raises:
+        OSError: the address does not answer, or its headers do not end.
+    """
+    answers = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(urllib.request.urlopen(request, timeout=TIMEOUT))  # may wait so long for each single byte
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        response = answers.get(timeout=3 * TIMEOUT)
+    except queue.Empty:
+        raise OSError("timed out: its headers do not end") from None
+    if isinstance(response, Exception):
+        raise response
+    return response
 
 
 def extract(archive: Path, root: Path, holds: str = ".") -> None:
@@ -401,6 +452,18 @@ def digest(path: Path, state: "hashlib._Hash") -> str:
         while block := file.read(BLOCK):
             state.update(block)
     return state.hexdigest()
+
+
+@contextlib.contextmanager
+def alone(root: Path, name: str) -> Iterator[None]:
+    """Let one process at a time bring the data set `name` below `root`; the others wait, and then find it there."""
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(lock := root / f".{name}.lock"):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps a file that is open
+                lock.unlink()
 
 
 @contextlib.contextmanager

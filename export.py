@@ -12,11 +12,11 @@ and colours of the classes are in the file, as JSON. This is all that is needed 
 
     import numpy as np
     import onnxruntime
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     session = onnxruntime.InferenceSession("best_train_5_b.onnx")
     height, width = session.get_inputs()[0].shape[2:]
-    photo = Image.open("holiday.jpg").convert("RGB")
+    photo = ImageOps.exif_transpose(Image.open("holiday.jpg")).convert("RGB")
     pixels = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32) / 255
     (logits,) = session.run(["logits"], {"images": pixels.transpose(2, 0, 1)[None]})
     mask = Image.fromarray(logits[0].argmax(0).astype(np.uint8)).resize(photo.size, Image.Resampling.NEAREST)

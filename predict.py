@@ -6,6 +6,7 @@
 
 Writes, at each image's own size, a palette PNG of class numbers to masks/; the image tinted by class, with a legend, to
 overlays/; and the share of every class in every image to shares.csv, all below predictions/<run>/<image or folder>/.
+The class numbers are 0, 1, 2, ... in the order of the columns of shares.csv, whatever values your own masks have.
 Photographs are turned upright as their camera says, and so are their masks.
 
 The network sees each image stretched to the size at which it was validated; its logits are enlarged to the image's own
@@ -15,11 +16,15 @@ into tiles that overlap by a quarter; a network that looks at an image as a whol
 --score reads true masks as the training did: files of the same names as the images, or one file for one image.
 """
 
+import contextlib
 import csv
 import json
 import os
+import re
 import time
+import warnings
 from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -36,14 +41,14 @@ from common.datasets import Size, pair
 from common.datasets.reading import find_files, name_below
 from common.datasets.segmentation_set import Coding
 from common.errors import UserError, more
-from common.files import atomic, uninterrupted, write_json
+from common.files import atomic, sweep, uninterrupted, write_json
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
 from common.overlay import overlay
 from common.run import Run, choose_device, choose_precision, short_name
-from common.stream import AHEAD, Item, ahead, predicted, read
+from common.stream import AHEAD, Item, ahead, is_large, predicted, read
 
-HUGE = 1 << 29  # pixels; twice as many are refused, and by Pillow itself 179 million
+HUGE = 1 << 28  # pixels of an image; those with more are refused
 
 
 def main(
@@ -66,6 +71,7 @@ def main(
     if max_pixels < STRIDE**2:
         raise UserError(f"--max-pixels {max_pixels} must be at least {STRIDE**2}")
     Image.MAX_IMAGE_PIXELS = HUGE
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # else it refuses twice as many
     model, about = load_model(find_checkpoint(checkpoint))
     run = Run(name=about["run"], device=choose_device(device))
     run.precision = choose_precision(precision, run.device)
@@ -84,9 +90,10 @@ def main(
     print(f"{run.name}: {run.where()}; images: {len(items)}, seen at {seen}{', flipped and scaled' * tta}")
     warn_of_training_images(items, run, split, bool(score))
     coding = Coding(**about["coding"]) if about.get("coding") else Coding.plain(about["palette"])
-    matrix, total, interrupted = ConfusionMatrix(len(about["classes"])), Shares(about["classes"]), False
+    matrix, total, stopped = ConfusionMatrix(len(about["classes"])), Shares(about["classes"]), None
     ready = partial(read, size=size, coding=coding, skip=images.is_dir())
-    table = folder / "shares.csv"
+    table, scores = folder / "shares.csv", folder / "score.json"
+    sweep(table)
     with (
         atomic(table) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -96,38 +103,57 @@ def main(
         rows, writing, start = csv.writer(file), deque(), time.perf_counter()
         rows.writerow(["image", "width", "height", *about["classes"], *([MIOU, PIXEL_ACCURACY] if score else [])])
         try:
-            for item, classes in predicted(model, ahead(pool, ready, items), max_pixels, tta, run):
-                bar.update()
-                if item.problem:
-                    others.append(item.problem)
-                    continue
-                with uninterrupted():  # counted, in the table and on disk, or neither
-                    row = [item.path.name if images.is_file() else item.path.relative_to(images).as_posix()]
-                    row += [*item.image.size, *(f"{share:.6f}" for share in total.add(classes))]
-                    row += compare(classes, item.target, matrix) if score else []
-                    rows.writerow(row)
-                    writing.append(pool.submit(write, folder, item, classes, about))
-                if len(writing) > AHEAD:
-                    writing.popleft().result()
-        except KeyboardInterrupt:
-            interrupted = True
-        while writing:
-            writing.popleft().result()
-        if not total.images and not interrupted:
-            raise UserError(f"none of the images could be read: {others[-1]}")
+            with enough_memory(max_pixels):
+                for item, classes in predicted(model, ahead(pool, ready, items), max_pixels, tta, run):
+                    bar.update()
+                    if item.problem:
+                        others.append(item.problem)
+                        continue
+                    with uninterrupted():  # counted, in the table and on disk, or neither
+                        row = [item.path.name if images.is_file() else item.path.relative_to(images).as_posix()]
+                        row += [*item.image.size, *(f"{share:.6f}" for share in total.add(classes))]
+                        row += compare(classes, item.target, matrix) if score else []
+                        rows.writerow(row)
+                        writing.append(pool.submit(write, folder, item, classes, about))
+                    while len(writing) > (0 if is_large(item.image) else AHEAD):
+                        writing[0].result()
+                        writing.popleft()
+        except (KeyboardInterrupt, UserError) as error:  # what was done is kept
+            stopped = error
+        with enough_memory(max_pixels):
+            while writing:
+                writing.popleft().result()
+        if not total.images and not isinstance(stopped, KeyboardInterrupt):
+            raise stopped or UserError(f"none of the images could be read: {others[-1]}")
+        scores.unlink(missing_ok=True)  # an earlier one is of other predictions
     seconds = time.perf_counter() - start
     print(total.table())
     if others:
         shown = "; ".join(others[:5]) + f"; and {len(others) - 5} others" * (len(others) > 5)
         print(f"skipped {len(others)} files that are no images: {shown}")
-    if score and total.images:
+    if score and not stopped:
         print("\n" + matrix.table(f"{total.images} images at their own size", about["classes"]))
-        write_json(folder / "score.json", {"images": total.images, **matrix.report(about["classes"])})
+        write_json(scores, {"images": total.images, **matrix.report(about["classes"])})
     done = f"{total.images} of {len(items)} images in {seconds:.1f} s, {total.images / seconds:.1f} images/s"
-    print(f"{'interrupted: ' * interrupted}{done}; see {folder}")
-    if interrupted:
-        raise KeyboardInterrupt
+    print(f"{'interrupted: ' if stopped else ''}{done}; see {folder}")
+    if stopped:
+        raise stopped
     return folder
+
+
+@contextlib.contextmanager
+def enough_memory(max_pixels: int) -> Iterator[None]:
+    """Turn what is said of memory that does not suffice into a sentence."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
+        words = "out of memory|can't allocate memory|could not create a (primitive|memory)"  # see common/engine.py
+        if not isinstance(error, MemoryError) and not re.search(words, str(error)):
+            raise
+        raise UserError(
+            f"the memory does not suffice for {max_pixels} pixels at a time; "
+            f"try --max-pixels {max(STRIDE**2, max_pixels // 4)}, or a smaller --image-size"
+        ) from None
 
 
 def find_checkpoint(given: str) -> Path:
@@ -143,22 +169,29 @@ def find_checkpoint(given: str) -> Path:
 
 
 def find_items(images: Path, out: Path) -> tuple[list[Item], list[str]]:
-    """Return the images to look at, and the names of files that are none; `out` is passed over."""
+    """Return the images to look at, and the names of files that are none; what was written to `out` is passed over."""
     if images.is_file():
         return [Item(images.stem, images, written=images.stem)], []
     if not images.is_dir():
         raise UserError(f"{images} is missing; name an image, or a folder with images")
     found, others = find_files(images)
-    found = [path for path in found if out.resolve() not in path.resolve().parents]
+    found = [path for path in found if not is_output(path, images, out)]
     if not found:
         raise UserError(f"{images} holds no image")
-    names = [name_below(images, path) for path in found]
-    count = Counter(names)  # a.jpg and a.png cannot both be written to a.png
-    items = [
-        Item(name, path, written=name if count[name] == 1 else path.relative_to(images).as_posix())
-        for name, path in zip(names, found, strict=True)
-    ]
+    names, files = [name_below(images, path) for path in found], [path.relative_to(images).as_posix() for path in found]
+    written = names
+    while len(set(written)) < len(written):  # a.jpg, a.png and a.jpg.png cannot be written to a.png and a.jpg.png alone
+        count = Counter(written)
+        written = [name if count[name] == 1 else file for name, file in zip(written, files, strict=True)]
+    items = [Item(name, path, written=to) for name, path, to in zip(names, found, written, strict=True)]
     return items, [str(path.relative_to(images)) for path in others]
+
+
+def is_output(path: Path, images: Path, out: Path) -> bool:
+    """Return whether the file `path` below `images` lies in masks/ or overlays/ of `out`, or of an earlier output."""
+    folders = [folder for folder in path.parents if images in folder.parents and folder.name in ("masks", "overlays")]
+    beside = [folder.parent for folder in folders]
+    return any((folder / "shares.csv").is_file() or folder.resolve() == out.resolve() for folder in beside)
 
 
 def recorded_split(run: Run, split: str) -> list[str] | None:
@@ -203,7 +236,11 @@ def find_truths(items: list[Item], masks: Path, images: Path) -> None:
 
 def check_absent(items: list[Item], folder: Path, overwrite: bool) -> None:
     """Raise UserError if something would be overwritten that was not meant to be."""
-    targets = [folder / "shares.csv", *(path for item in items for path in targets_of(folder, item))]
+    targets = [
+        folder / "shares.csv",
+        folder / "score.json",
+        *(path for item in items for path in targets_of(folder, item)),
+    ]
     if not overwrite and (there := [path for path in targets if path.exists()]):
         raise UserError(f"{there[0]}{more(there)} is there already; add --overwrite, or name an --out")
 
@@ -240,7 +277,7 @@ class Shares:
 
     def add(self, classes: np.ndarray) -> np.ndarray:
         """Add an image's classes (H, W) uint8; return the part of it that each class covers."""
-        shares = np.bincount(classes.ravel(), minlength=len(self.classes)) / classes.size
+        shares = np.array(Image.fromarray(classes).histogram()[: len(self.classes)]) / classes.size  # copies no pixels
         self.images, self.sum, self.count = self.images + 1, self.sum + shares, self.count + (shares > 0)
         return shares
 

@@ -35,7 +35,7 @@ def overlay(
     tinted[_outlines(labels, thickness=max(1, round(max(size) / 600)))] = 255
     picture = Image.fromarray(tinted.astype(np.uint8))
 
-    shares = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
+    shares = np.array(Image.fromarray(classes).histogram()[: len(names)]) / classes.size
     shown = [index for index in np.argsort(-shares, kind="stable").tolist() if shares[index] >= LEAST]
     entries = [(f"{names[index]}  {shares[index]:.1%}", tuple(palette[index])) for index in shown]
     strip = _legend(entries, max(size[0], SMALLEST // 2), height=max(13, round(max(size) / 55)))
@@ -56,7 +56,7 @@ def _outlines(labels: np.ndarray, thickness: int) -> np.ndarray:
 def _legend(entries: list[tuple[str, tuple[int, int, int]]], width: int, height: int) -> Image.Image:
     """Return a white strip with a patch and a text for each entry, in as many lines as `width` needs.
 
-    `height` is that of the letters, in pixels; a black patch is left empty.
+    `height` is that of the letters, in pixels; the patch of black, with which nothing is tinted, is crossed out.
     """
     font, gap = ImageFont.truetype(str(FONT), height), height // 2
     places, x, y = [], gap, gap
@@ -70,5 +70,7 @@ def _legend(entries: list[tuple[str, tuple[int, int, int]]], width: int, height:
     draw = ImageDraw.Draw(strip)
     for (text, color), (x, y) in zip(entries, places, strict=True):
         draw.rectangle((x, y, x + height, y + height), fill=color if any(color) else "white", outline="#888888")
+        if not any(color):
+            draw.line((x, y + height, x + height, y), fill="#888888", width=max(1, height // 12))
         draw.text((x + height + gap, y + height // 2), text, fill="black", font=font, anchor="lm")
     return strip

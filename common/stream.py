@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.datasets.reading import check_size, read_image, read_mask
+from common.datasets.reading import FORMATS, check_size, read_image, read_mask, reading
 from common.datasets.segmentation_set import Coding
 from common.errors import UserError
 from common.inference import classes_at, classes_by_tiles, look, resized
 from common.run import Run
 
+LARGE = 1 << 25  # pixels of an image that is in memory alone
 AHEAD = 4  # images that are read before they are needed, looked at together, and written at the same time
 
 
@@ -53,13 +54,31 @@ def read(item: Item, size: tuple[int, int] | None, coding: Coding, skip: bool) -
     return replace(item, image=image, pixels=resized(image, size or image.size[::-1]), target=target)
 
 
-def ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable) -> Iterator:
-    """Yield what `function` returns for each of `items`, in order, with a few computed before they are asked for."""
+def is_large(image: Image.Image) -> bool:
+    """Return whether several of such images at a time may not fit into memory."""
+    return image.width * image.height > LARGE
+
+
+def claims_to_be_large(path: Path) -> bool:
+    """Return what `is_large` will say of the image at `path`, by its first bytes."""
+    try:
+        with reading(path), Image.open(path, formats=FORMATS) as image:
+            return is_large(image)
+    except UserError:
+        return False  # `read` will say what is wrong with it
+
+
+def ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable[Item]) -> Iterator:
+    """Yield what `function` returns for each of `items`, in order; a few that are not large before they are due."""
     waiting = deque()
     for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > AHEAD:
+        alone = any(claims_to_be_large(path) for path in (item.path, item.truth) if path)
+        while waiting and (alone or len(waiting) > AHEAD):
             yield waiting.popleft().result()
+        if alone:
+            yield function(item)
+        else:
+            waiting.append(pool.submit(function, item))
     while waiting:
         yield waiting.popleft().result()
 
@@ -81,6 +100,9 @@ def predicted(
             yield item, np.asarray(seen.resize(item.image.size, Image.Resampling.NEAREST))
         else:
             batch.append(item)
+            if is_large(item.image):
+                yield from of_one_size(model, batch, tta, run)
+                batch = []
     yield from of_one_size(model, batch, tta, run)
 
 

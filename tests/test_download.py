@@ -5,7 +5,9 @@ import io
 import shutil
 import tarfile
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,6 +142,73 @@ def test_a_server_that_is_wrong_about_the_length_is_no_harm(voc, server, length)
     else:
         assert length == "-1"
         assert len(list(Path("data/VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
+
+
+def test_an_address_that_announces_too_much_does_not_keep_the_others_from_being_asked(voc, server, monkeypatch):
+    official = Handler.send_header
+    server.files["/a/voc.tar"] = b"x"
+
+    def lie(self, key, value):
+        official(self, key, str(10**15) if key == "Content-Length" and self.path in lying else value)
+
+    monkeypatch.setattr(Handler, "send_header", lie)
+    lying = ["/a/voc.tar"]
+    get("voc2007", Path("data"), [])
+    lying.append("/b/voc.tar")
+    with pytest.raises(UserError, match="announces 953674316 MiB, which no data set has"):
+        get("voc2007", Path("other"), [])
+    monkeypatch.setattr(download, "LARGEST", 10**16)
+    with pytest.raises(UserError, match=r"^voc\.tar needs 953674316 MiB more, but other has \d+ MiB$"):
+        get("voc2007", Path("other"), [])
+    lying.remove("/b/voc.tar")
+    get("voc2007", Path("other"), [])
+
+
+def test_a_body_that_does_not_end_is_given_up_and_thrown_away(voc, server, monkeypatch):
+    def endless(self):
+        self.send_response(200)
+        self.end_headers()
+        while True:
+            self.wfile.write(bytes(1 << 20))
+
+    monkeypatch.setattr(download, "LARGEST", 1 << 24)
+    monkeypatch.setattr(Handler, "do_GET", endless)
+    with pytest.raises(UserError, match="sends more than any data set has"):
+        get("voc2007", Path("data"), [])
+    assert not list(Path("data").rglob("*"))
+
+
+@pytest.mark.parametrize("where", ["headers", "body"])
+def test_a_server_that_drips_counts_as_dead(voc, server, monkeypatch, where):
+    over = threading.Event()
+
+    def drip(self):
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if where == "body" else b""))
+        for _ in range(100):
+            if not over.wait(0.05):
+                self.wfile.write(b"x")
+
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    monkeypatch.setattr(Handler, "do_GET", drip)
+    with pytest.raises(UserError, match="timed out: it sends less than" if where == "body" else "headers do not end"):
+        get("voc2007", Path("data"), [])
+    over.set()
+
+
+def test_of_two_downloads_at_a_time_the_second_waits_and_finds_the_set(voc, server, capsys):
+    server.stalls, server.cut = threading.Event(), 1000  # the first gets no further, for now
+    server.files["/a/voc.tar"] = server.files["/b/voc.tar"]
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(get, "voc2007", Path("data"), []) for _ in range(2)]
+        for _ in range(100):
+            if waited := "waiting for another process" in capsys.readouterr().err:
+                break
+            time.sleep(0.05)
+        server.stalls.set()
+        for one in both:
+            one.result()
+    assert waited and len(list(Path("data/VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
+    assert [path for path, _ in server.requests] == ["/a/voc.tar", "/b/voc.tar"]  # the first went on at the other host
 
 
 def test_a_partial_file_of_something_else_is_thrown_away(voc, server):

@@ -9,6 +9,7 @@ from conftest import one_sentence, python, started, write_checkpoint
 from PIL import Image
 
 import export
+from common.datasets.reading import read_image
 from common.datasets.shapes import CLASSES, draw_scene
 from common.errors import UserError
 from common.inference import predict
@@ -23,7 +24,9 @@ needs_onnx = pytest.mark.skipif(
 @needs_onnx
 def test_an_exported_model_runs_without_this_repository_as_the_help_shows(tmp_path, monkeypatch):
     model = write_checkpoint(Path("best_train_5_b.pt"))
-    draw_scene(1, 90)[0].crop((0, 0, 90, 60)).save("holiday.jpg")
+    picture = draw_scene(1, 90)[0].crop((0, 0, 90, 60))
+    (exif := picture.getexif())[0x0112] = 6  # the camera was held upright
+    picture.save("holiday.jpg", exif=exif)
     result = python("export.py", "best_train_5_b.pt", "--image-size", "64x96")
     assert result.returncode == 0 and "logits differ from torch's by" in result.stdout, result.stderr
     assert not result.stderr
@@ -35,9 +38,9 @@ def test_an_exported_model_runs_without_this_repository_as_the_help_shows(tmp_pa
     for name in ("best_train_5_b.onnx", "holiday.jpg", "example.py"):
         shutil.copy(name, alone)
     subprocess.run([sys.executable, "example.py"], cwd=alone, check=True)
-    with Image.open(alone / "mask.png") as mask, Image.open("holiday.jpg") as photo:
-        assert mask.size == (90, 60) and mask.getpalette()[3:6] == [230, 75, 60]
-        ours = predict(model, photo, (64, 96), started())
+    with Image.open(alone / "mask.png") as mask:
+        assert mask.size == (60, 90) and mask.getpalette()[3:6] == [230, 75, 60]
+        ours = predict(model, read_image(Path("holiday.jpg")), (64, 96), started())
         assert (np.asarray(mask) == ours).mean() > 0.9  # logits are enlarged here, classes there
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from common import inference
+from common import inference, stream
 from common.checkpoint import load_model
 from common.datasets.reading import open_image
 from common.datasets.segmentation_set import VOID, Coding
@@ -126,6 +127,92 @@ def test_its_own_output_is_not_looked_at(model, photos):
     shutil.copytree(photos / "images", "images")
     on_cpu(".", out="result")
     assert len(rows_of(on_cpu(".", out="result", overwrite=True))) == 5
+
+
+def test_its_output_may_lie_in_the_folder_that_is_searched(model, photos):
+    for out in (".", "images"):  # whose masks/ and overlays/ are passed over, and nothing else
+        shutil.copytree(photos / "images", "images", dirs_exist_ok=True)
+        for _ in range(2):
+            assert len(rows_of(on_cpu("images" if out == "images" else ".", out=out, overwrite=True))) == 5
+        assert len(rows_of(on_cpu(".", out=f"other {out}"))) == 5
+        shutil.rmtree("images")
+    (photos / "images/masks").mkdir()
+    shutil.copy(photos / "images/0.jpg", photos / "images/masks")
+    assert len(rows_of(on_cpu(photos / "images", out="result"))) == 6  # with no shares.csv beside it, it is no output
+
+
+def test_no_two_images_are_written_to_one_file(model, photos):
+    for name in ("0.png", "0.jpg.png", "0.jpg.png.png"):
+        draw_scene(1, 48)[0].save(photos / "images" / name)
+    out = on_cpu(photos / "images")
+    assert len(rows_of(out)) == 8 == len(list((out / "masks").iterdir())) == len(list((out / "overlays").iterdir()))
+
+
+def test_a_bad_true_mask_half_way_keeps_what_was_done_before(model, photos):
+    for i in range(5, 20):
+        shutil.copy(photos / "images/0.jpg", photos / f"images/{i:02}.jpg")
+        shutil.copy(photos / "masks/0.png", photos / f"masks/{i:02}.png")
+    write_palette_mask(photos / "masks/3.png", np.zeros((9, 9), dtype=np.uint8))
+    with pytest.raises(UserError, match=r"masks/3\.png is 9x9 pixels but"):
+        on_cpu(photos / "images", score=str(photos / "masks"), out="x")
+    assert 1 <= len(rows_of(Path("x"))) == len(list(Path("x/masks").iterdir())) < 20
+    assert not Path("x/score.json").exists() and not list(Path().rglob("*.tmp"))
+
+
+def test_a_score_of_predictions_that_were_replaced_is_removed(model, photos):
+    out = on_cpu(photos / "images", score=str(photos / "masks"))
+    assert (out / "score.json").exists()
+    on_cpu(photos / "images", overwrite=True)
+    assert not (out / "score.json").exists()
+
+
+def test_what_a_killed_prediction_left_is_removed(model, photos):
+    Path("x").mkdir()
+    Path("x/.shares.csv.123.tmp").write_text("half")
+    on_cpu(photos / "images", out="x")
+    assert not list(Path().rglob("*.tmp"))
+
+
+def test_too_little_memory_is_explained(model):
+    draw_scene(1, 2000)[0].save("large.png")
+    Path("limited.py").write_text("""
+import resource
+from pathlib import Path
+
+import predict
+from common.cli import cli
+
+def limited(*args, whole=predict.predicted):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, -1))
+    return whole(*args)
+
+predict.predicted = limited
+cli(predict.main)
+""")
+    flags = ["large.png", "--device", "cpu", "--own-size", "--max-pixels", 5_000_000]
+    result = python(Path("limited.py").absolute(), *flags, PYTHONPATH=str(REPOSITORY))
+    assert "try --max-pixels 1250000, or a smaller --image-size" in one_sentence(result)
+    assert not [path for path in Path().rglob("predictions/**/*") if path.is_file()]
+
+
+def test_a_small_file_that_claims_to_be_a_huge_image_is_refused(model):
+    for name, side in (("bomb.png", 20_000), ("second.png", 32_000)):
+        Image.new("1", (side, side)).save(name)
+    with pytest.raises(UserError, match=r"bomb\.png cannot be read .*limit of 268435456 pixels"):
+        on_cpu("bomb.png")
+    with pytest.raises(UserError, match=r"none of the images could be read"):
+        on_cpu(".")
+
+
+def test_large_images_are_in_memory_one_at_a_time(photos, monkeypatch):
+    """However slowly they are used, none is read before the one before was asked for."""
+    monkeypatch.setattr(stream, "LARGE", 48 * 48 - 1)
+    read_so_far = []
+    items = [Item(str(i), photos / f"images/{i}.jpg", written=str(i)) for i in range(5)]
+    with ThreadPoolExecutor(2) as pool:
+        for number, _ in enumerate(stream.ahead(pool, lambda item: read_so_far.append(item.name), items), start=1):
+            assert len(read_so_far) == number
 
 
 # scores
@@ -319,6 +406,13 @@ def test_tta_changes_what_is_written(model):
 
 
 # overlays
+
+
+def test_in_the_legend_a_white_class_differs_from_one_that_is_not_tinted():
+    classes = np.zeros((400, 600), dtype=np.uint8)
+    for color in ((0, 0, 0), (255, 255, 255)):
+        inside = np.asarray(overlay(Image.new("RGB", (600, 400)), classes, ["one"], [color]))[407:418, 7:18]
+        assert (inside == 255).any() and (inside != 255).any() == (color == (0, 0, 0))
 
 
 def test_the_overlay_tints_all_but_black_classes_and_names_them_below():
