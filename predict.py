@@ -20,7 +20,6 @@ import contextlib
 import csv
 import json
 import os
-import re
 import time
 import warnings
 from collections import Counter, deque
@@ -40,7 +39,7 @@ from common.cli import cli
 from common.datasets import Size, pair
 from common.datasets.reading import find_files, name_below
 from common.datasets.segmentation_set import Coding
-from common.errors import UserError, more
+from common.errors import UserError, is_out_of_memory, more
 from common.files import atomic, sweep, uninterrupted, write_json
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
@@ -147,8 +146,7 @@ def enough_memory(max_pixels: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
-        words = "out of memory|can't allocate memory|could not create a (primitive|memory)"  # see common/engine.py
-        if not isinstance(error, MemoryError) and not re.search(words, str(error)):
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             f"the memory does not suffice for {max_pixels} pixels at a time; "

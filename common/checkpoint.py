@@ -11,16 +11,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.datasets.segmentation_set import VOID, SegmentationSet
+from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
 from common.files import atomic, load_tensors
 from common.models import MODELS, build, name_of
-from common.run import NOT_IN_NAMES, Run
+from common.plausible import is_whole, odd_field
+from common.run import Run
 
 FORMAT = 1  # raise it when an older program could not read what is written
-LARGEST = 1 << 14  # pixels of a side that a network is shown
-COLUMNS = ("epoch", "stage", "lr", "train_loss", "train_miou", "train_pixel_accuracy", "val_loss", "val_miou")
-COLUMNS += ("val_pixel_accuracy", "train_images_per_second", "seconds")  # of history.csv
 
 
 def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[dict]) -> dict:
@@ -69,7 +67,7 @@ def load(path: Path) -> dict:
         raise UserError(f"{path} is no checkpoint of this project; get another")
     if contents["format"] > FORMAT:
         raise UserError(f"{path} has format {contents['format']}, and this version reads up to {FORMAT}; update it")
-    if field := _odd_field(contents):
+    if field := odd_field(contents):
         raise UserError(
             f"{path} is no checkpoint of this project: in it, {field!r} is not what a training writes; get another"
         )
@@ -116,77 +114,6 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
         more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
         raise UserError(f"{path} does not fit {contents['model']}: {'; '.join(different[:3])}{more}")
     model.load_state_dict(dict(contents["weights"]))  # without what else an OrderedDict may carry
-
-
-def _odd_field(contents: dict) -> str:
-    """Return the first field of a checkpoint that is not as `describe` and `keep` in resuming.py write it, or ""."""
-    run, classes, coding, arguments = (contents.get(key) for key in ("run", "classes", "coding", "arguments"))
-    palette, size, rows = (contents.get(key) for key in ("palette", "image_size", "history"))
-    as_written = {
-        "run": lambda: is_text(run, 200) and not set(run) & set(NOT_IN_NAMES) and run[0] != ".",
-        "dataset": lambda: isinstance(contents["dataset"], str),
-        "classes": lambda: type(classes) is list and 2 <= len(classes) <= VOID and all(map(is_text, classes)),
-        "palette": lambda: len(palette) == len(classes) and all(_are_whole(color, 3, 0, 255) for color in palette),
-        "image_size": lambda: _are_whole(size, 2, 1, LARGEST),
-        "coding": lambda: coding is None or _is_coding(coding, len(classes)),
-        "scores": lambda: _is_row(contents["scores"]),
-        "model": lambda: is_text(contents["model"], 100),
-        "arguments": lambda: len(arguments) <= 16 and all(is_text(k) and _is_setting(v) for k, v in arguments.items()),
-        "weights": lambda: all(is_text(key) and is_dense(w) for key, w in contents["weights"].items()),
-        "stage": lambda: is_whole(contents.get("stage", 1), 1, 1 << 31),
-        "history": lambda: (
-            rows is None or (type(rows) is list and all(_is_row(row) and row.keys() == {*COLUMNS} for row in rows))
-        ),
-    }
-    for field, check in as_written.items():
-        try:
-            if not check():
-                return field
-        except (TypeError, AttributeError, KeyError):  # of another kind altogether, or missing
-            return field
-    return ""
-
-
-def is_whole(value: object, least: int, most: int) -> bool:
-    """Return whether `value` is an int from `least` to `most`; a bool is none."""
-    return type(value) is int and least <= value <= most
-
-
-def is_text(value: object, most: int = 1000) -> bool:
-    """Return whether `value` is a str of 1 to `most` letters, none of which would disturb a terminal."""
-    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
-
-
-def _are_whole(values: object, count: int, least: int, most: int) -> bool:
-    return type(values) is list and len(values) == count and all(is_whole(value, least, most) for value in values)
-
-
-def _is_setting(value: object) -> bool:
-    """Return whether `value` can be an argument of a model; none is so large that building it would take long."""
-    return is_text(value, 100) or value is None or type(value) in (bool, float) or is_whole(value, 0, 1024)
-
-
-def _is_row(row: dict) -> bool:
-    return all(
-        is_text(key, 100) and (type(value) is float or is_whole(value, 0, 1 << 53)) for key, value in row.items()
-    )
-
-
-def _is_coding(coding: dict, classes: int) -> bool:
-    """Return whether `coding` makes a `Coding` for so many classes."""
-    targets = {*range(classes), VOID}
-    tables = [*coding["numbers"].items(), *coding["colors"].items()]
-    codes = (is_whole(code, 0, 1 << 32) and type(to) is int and to in targets for code, to in tables)
-    return len(coding) == 3 and type(coding["palettes_are_colors"]) is bool and all(codes)
-
-
-def is_dense(weight: torch.Tensor) -> bool:
-    """Return whether `weight` is a tensor whose numbers are all there, as numbers."""
-    if weight.layout is not torch.strided or weight.device.type != "cpu":
-        return False
-    stored = weight.untyped_storage().nbytes() // weight.element_size()
-    whole = weight.storage_offset() + weight.numel() <= stored  # one number may stand for many
-    return whole and not (weight.is_quantized or weight.is_nested or weight.is_complex())
 
 
 def _shapes(weights: dict) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from common import checkpoint, plotting
 from common.dry_run import dry_run
-from common.errors import UserError
+from common.errors import UserError, is_out_of_memory
 from common.files import uninterrupted, write_json
 from common.hints import hints
 from common.loader import Loader
@@ -133,9 +132,7 @@ def explained(loader: Loader) -> Iterator[None]:
             "pools to one pixel; use a larger --batch-size or --image-size"
         ) from None
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
-        # The last is what oneDNN, with which torch convolves on processors, says of it.
-        words = "out of memory|(can't allocate|not enough) memory|ALLOC_FAILED|could not create a (primitive|memory)"
-        if not isinstance(error, MemoryError) and not re.search(words, str(error)):
+        if not is_out_of_memory(error):
             raise
         size = loader.batch_size
         smaller = f"--batch-size {size // 2}" if size > 1 else "a smaller --image-size"

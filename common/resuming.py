@@ -1,6 +1,5 @@
 """What a run leaves on the disk to go on from, and how it goes on."""
 
-import copy
 import csv
 import io
 import math
@@ -13,6 +12,7 @@ from common import checkpoint
 from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
 from common.files import write_text
+from common.plausible import fits, fits_optimizer, is_part, is_text
 from common.run import Run
 
 
@@ -70,7 +70,7 @@ def resume(
     path = run.last_checkpoint
     if not {"optimizer", "scheduler", "stage", "history", "part", "parameters", "seed"} <= contents.keys():
         raise UserError(f"{path} holds a model, but not the state of its training; it cannot be resumed")
-    if not isinstance(contents["parameters"], dict) or not all(map(checkpoint.is_text, contents["parameters"])):
+    if not isinstance(contents["parameters"], dict) or not all(map(is_text, contents["parameters"])):
         raise UserError(f"{path} is damaged: its parameters are no training's; it cannot be resumed")
     checkpoint.load_weights(model, contents, path)
     theirs, ours = contents["parameters"] | {"seed": contents["seed"]}, run.parameters | {"seed": run.seed}
@@ -102,77 +102,6 @@ def resume(
     batches = f" and {len(part['sums'])} batches" if part else ""
     run.print(f"resuming {path} after epoch {len(history)}{batches}")
     return history, part
-
-
-# What changes while an optimizer and a schedule are at work, and the number that it stays below; the rest is settings.
-MOVES = {"lr": math.inf, "_last_lr": math.inf, "momentum": 1, "betas": 1, "last_epoch": 1 << 31, "_step_count": 1 << 31}
-MOVES |= {"num_bad_epochs": 1 << 31, "cooldown_counter": 1 << 31, "T_cur": 1 << 31, "T_i": 1 << 31}
-
-
-def fits(theirs: object, ours: object, key: str = "") -> bool:
-    """Return whether `theirs`, from a file, can take the place of `ours`: the same, but for numbers that move on."""
-    if isinstance(ours, dict):
-        return (
-            isinstance(theirs, dict) and theirs.keys() == ours.keys() and all(fits(theirs[k], ours[k], k) for k in ours)
-        )
-    if isinstance(ours, list | tuple):
-        return (
-            type(theirs) is type(ours) and len(theirs) == len(ours) and all(map(fits, theirs, ours, [key] * len(ours)))
-        )
-    if key in MOVES:
-        return type(theirs) in (int, float) and -1 < theirs < MOVES[key]
-    if key == "best":  # of ReduceLROnPlateau, infinite at first
-        return type(theirs) is float
-    numbers = {type(theirs), type(ours)} <= {int, float}
-    return (numbers or type(theirs) is type(ours)) and theirs == ours
-
-
-def fits_optimizer(theirs: dict, optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether `theirs`, from a file, is a state that `optimizer` can be in; torch would crash at others."""
-    ours = optimizer.state_dict()
-    if not isinstance(theirs, dict) or not fits(theirs.get("param_groups"), ours["param_groups"]):
-        return False
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    # A copy takes a step with parameters of two numbers along each dimension: that shows what a state consists of.
-    small = {id(p): nn.Parameter(p.new_zeros([2] * p.ndim)) for p in parameters}
-    trial = copy.deepcopy(optimizer, dict(small))
-    for p in small.values():
-        p.grad = torch.zeros_like(p)
-    trial.step()
-    likes = [trial.state[small[id(p)]] for p in parameters]
-    states = theirs.get("state")
-    return isinstance(states, dict) and all(
-        type(i) is int and 0 <= i < len(likes) and fits_state(state, likes[i], parameters[i].shape)
-        for i, state in states.items()
-    )
-
-
-def fits_state(theirs: dict, like: dict, shape: torch.Size) -> bool:
-    """Return whether `theirs` is what an optimizer notes of a parameter; `like` is the same of the small one."""
-    if not isinstance(theirs, dict) or theirs.keys() != like.keys():
-        return False
-    for key, value in theirs.items():
-        if type(value) is not type(like[key]):
-            return False
-        if isinstance(value, torch.Tensor):
-            small = like[key].shape
-            of_shape = [n if two == 2 else two for n, two in zip(shape, small, strict=True)] if small else []
-            if not checkpoint.is_dense(value) or value.dtype != like[key].dtype or list(value.shape) != of_shape:
-                return False
-            if key == "step" and not 0 <= value < math.inf:
-                return False
-    return True
-
-
-def is_part(part: dict, classes: int) -> bool:
-    """Return whether `part` is as `keep` describes it."""
-    if not isinstance(part, dict) or part.keys() != {"sums", "counts", "lr"} or not fits(part["lr"], 0.0, "lr"):
-        return False
-    sums, counts = part["sums"], part["counts"]
-    tensors = all(isinstance(t, torch.Tensor) and checkpoint.is_dense(t) for t in (sums, counts))
-    if not tensors or sums.ndim != 2 or not len(sums) or sums.shape[1] != 2 or sums.dtype != torch.float32:
-        return False
-    return counts.shape == (classes + 1, classes) and counts.dtype == torch.int64 and bool(sums.isfinite().all())
 
 
 def best_row(history: list[dict]) -> dict:
