@@ -110,6 +110,7 @@ def test_metrics_come_to_the_same_score_by_every_way(capsys):
     assert all(score == pytest.approx(ours, abs=1e-6) for score in scores.values())
 
 
+@pytest.mark.slow
 def test_limit_finds_a_possible_part_of_the_ceiling_and_the_memory_of_a_model(capsys):
     ceilings, rows = limit.main(model="basic_fcn", image_size=32, batch_size=2, repeats=1, run=Run(device="cpu"))
     text = capsys.readouterr().out

@@ -84,6 +84,7 @@ def check(flags: list, *more: object) -> None:
         assert sorted(together) == pytest.approx(sorted(once), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_see_score_and_learn_what_one_does(flags):
     check(flags, "--batch-size", 4)
 

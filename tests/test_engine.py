@@ -91,7 +91,7 @@ def test_a_run_leaves_what_it_promises(voc_root):
         pytest.param(train, 1, marks=pytest.mark.slow),
         (train, 2),
         pytest.param(train, 3, marks=pytest.mark.slow),
-        (train_4_c, 2),
+        pytest.param(train_4_c, 2, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_stopped_after_any_epoch_and_resumed_equals_an_unbroken_one_bit_for_bit(
@@ -112,6 +112,7 @@ def test_a_run_stopped_after_any_epoch_and_resumed_equals_an_unbroken_one_bit_fo
     assert resumed == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "settings"),
     [(train_4_c, {}), (train_5_b, {"pretrained": False, "encoder": "mobilenet_v2"})],
@@ -174,7 +175,8 @@ def test_resuming_something_else_is_refused(voc_root):
         run_train(voc_root, 2, resume=True)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_ctrl_c_ends_cleanly_and_can_be_resumed(voc_root, name):
     flags = f"--data-root {voc_root} --image-size 32 --epochs 500 --batch-size 4 --name test --patience 0".split()
     command = [sys.executable, str(REPOSITORY / "train.py"), *flags]

@@ -45,9 +45,8 @@ def test_an_exported_model_runs_without_this_repository_as_the_help_shows(tmp_pa
 
 
 @needs_onnx
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "encoder_fcn" else pytest.mark.slow) for name in MODELS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_can_be_exported(name, capsys):
     model = build(name, num_classes=len(CLASSES), encoder="mobilenet_v2", pretrained=False)
     write_checkpoint(Path("best_x.pt"), model, size=(64, 96))

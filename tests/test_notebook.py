@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import pytest
 from conftest import REPOSITORY
 from nbclient import NotebookClient
 
@@ -17,6 +18,7 @@ def test_the_notebook_in_git_holds_no_outputs():
         assert cell.cell_type != "code" or (not cell.outputs and cell.execution_count is None)
 
 
+@pytest.mark.slow
 def test_it_shows_every_model_on_test_images_and_on_photographs(few_shapes, monkeypatch):
     for seed in (0, 1):
         train.main("shapes", image_size=32, epochs=1, run=Run(device="cpu", seed=seed))

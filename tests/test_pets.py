@@ -99,7 +99,7 @@ def test_first_the_decoder_learns_then_everything(pets_root, monkeypatch):
     assert [group["lr"] for group in last["optimizer"]["param_groups"]] == [1e-4, 3e-4]
 
 
-@pytest.mark.parametrize("stop", [2, 3])  # between the stages, and inside the second
+@pytest.mark.parametrize("stop", [2, pytest.param(3, marks=pytest.mark.slow)])  # after the first stage; in the second
 def test_both_stages_resume_bit_for_bit(pets_root, stop, monkeypatch):
     settings = SMALL | {"model": "fcn", "epochs": 2, "fine_tune_epochs": 2, "batch_size": 8}
 
@@ -133,8 +133,8 @@ def test_a_stage_ends_when_validation_stays_as_it_is_and_the_rate_falls_before(p
         (["--encoder", "alexnet"], "invalid choice: 'alexnet'"),
         (["--image-size", "16x40"], "--image-size 16x40 is not possible; a side has 32 to 16384 pixels"),
         (["--stored-size", "0"], "--stored-size 0 is not possible"),
-        (["--model", "pspnet", "--batch-size", "1"], "a batch has one image, which the network shrinks or pools"),
-        (["--model", "deeplabv3", "--batch-size", "1"], "a batch has one image, which the network shrinks or pools"),
+        pytest.param(["--model", "pspnet", "--batch-size", "1"], "a batch has one image", marks=pytest.mark.slow),
+        pytest.param(["--model", "deeplabv3", "--batch-size", "1"], "a batch has one image", marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_sentence(pets_root, arguments, message):
@@ -142,6 +142,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(pets_root, arguments, messa
     assert message in one_sentence(python("train_pets.py", *tiny, *arguments))
 
 
+@pytest.mark.slow
 def test_a_comparison_runs_what_is_missing_and_goes_on_where_it_was(pets_root, monkeypatch, capsys):
     parameters = {"dataset": "pets", "image_size": 32, "epochs": 3, "batch_size": 8}
     variants = {"slow": {"lr": 1e-4}, "fast": {"lr": 1e-2}}

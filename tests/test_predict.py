@@ -173,6 +173,7 @@ def test_what_a_killed_prediction_left_is_removed(model, photos):
     assert not list(Path().rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_explained(model):
     draw_scene(1, 2000)[0].save("large.png")
     Path("limited.py").write_text("""

@@ -47,6 +47,7 @@ def trained(voc_root, precision="fp32"):
     return train.main("voc2007", image_size=32, epochs=2, batch_size=4, run=run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_short_training_scores_the_same_without(name, voc_root, monkeypatch):
     owner, attribute, plain, loss_tolerance, miou_tolerance = PLAIN[name]

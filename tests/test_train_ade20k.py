@@ -55,6 +55,7 @@ def test_counting_other_where_there_is_none_is_refused(few_shapes):
         cli(train_ade20k.main, ["--dataset", "shapes", "--count-other"])
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_goes_on_and_all_its_runs_start_alike(few_shapes, light, monkeypatch):
     batches, weights = [], []
 
