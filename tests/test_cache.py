@@ -156,6 +156,7 @@ def test_what_was_written_after_the_last_record_is_written_again():
     assert is_right([tensor.clone() for tensor in decode()])
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_decodes_and_both_get_the_images():
     processes = [start(seconds=0.02) for _ in range(2)]
     errors = [process.communicate(timeout=60)[1] for process in processes]

@@ -66,6 +66,7 @@ def test_help_shows_the_docstring_the_comments_and_the_defaults(tmp_path):
     assert "[48x64]" in text
 
 
+@pytest.mark.slow
 def test_mistyped_flags_end_in_one_sentence_and_status_2(tmp_path):
     for flags in (["--epoch", "5"], ["--epochs", "many"], ["--model", "segnet"], ["--size", "12x"]):
         result = script(tmp_path, *flags)

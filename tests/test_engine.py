@@ -298,10 +298,12 @@ def test_weights_that_are_not_finite_are_not_kept(voc_root):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_block_that_may_not_be_interrupted_is_finished_first(number):
+    before = signal.signal(number, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
     done = []
     with pytest.raises(KeyboardInterrupt), uninterrupted():
         os.kill(os.getpid(), number)
         done.append("all of it")
+    signal.signal(number, before)
     assert done
 
 
@@ -328,6 +330,7 @@ def test_a_batch_that_is_void_everywhere_changes_the_loss_by_nothing(voc_root):
     assert history[0]["train_loss"] == 0 and 0 < history[0]["val_loss"] < 10
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory in this way")
 def test_too_little_memory_is_explained(voc_root):
     Path("limited.py").write_text("""

@@ -21,6 +21,7 @@ needs_onnx = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_an_exported_model_runs_without_this_repository_as_the_help_shows(tmp_path, monkeypatch):
     model = write_checkpoint(Path("best_train_5_b.pt"))

@@ -99,7 +99,8 @@ def test_first_the_decoder_learns_then_everything(pets_root, monkeypatch):
     assert [group["lr"] for group in last["optimizer"]["param_groups"]] == [1e-4, 3e-4]
 
 
-@pytest.mark.parametrize("stop", [2, pytest.param(3, marks=pytest.mark.slow)])  # after the first stage; in the second
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [2, 3])  # after the first stage; in the second
 def test_both_stages_resume_bit_for_bit(pets_root, stop, monkeypatch):
     settings = SMALL | {"model": "fcn", "epochs": 2, "fine_tune_epochs": 2, "batch_size": 8}
 
