@@ -18,7 +18,6 @@ into tiles that overlap by a quarter; a network that looks at an image as a whol
 
 import contextlib
 import csv
-import json
 import os
 import time
 import warnings
@@ -40,7 +39,7 @@ from common.datasets import Size, pair
 from common.datasets.reading import find_files, name_below
 from common.datasets.segmentation_set import Coding
 from common.errors import UserError, is_out_of_memory, more
-from common.files import atomic, sweep, uninterrupted, write_json
+from common.files import atomic, read_json, sweep, uninterrupted, write_json
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
 from common.overlay import overlay
@@ -194,10 +193,7 @@ def is_output(path: Path, images: Path, out: Path) -> bool:
 
 def recorded_split(run: Run, split: str) -> list[str] | None:
     """Return the names of the images that the training had in `split`, if its record is here."""
-    try:
-        return json.loads((run.folder / "splits.json").read_text(encoding="utf-8"))[split]
-    except (OSError, ValueError, KeyError):
-        return None
+    return read_json(run.folder / "splits.json").get(split)
 
 
 def in_split(items: list[Item], run: Run, split: str) -> list[Item]:

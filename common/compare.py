@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common import plotting
 from common.errors import UserError
-from common.files import write_text
+from common.files import read_json, write_text
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.run import Run, default_name
 
@@ -62,8 +62,8 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
                 raise
             failures.append(variant)
             whole.print(f"{variant} failed: {error}")
-    splits = {variant: (Path("runs") / names[variant] / "splits.json").read_bytes() for variant in results}
-    if len(set(splits.values())) > 1:
+    splits = [read_json(Path("runs") / names[variant] / "splits.json") for variant in results]
+    if any(other != splits[0] for other in splits):
         folders = " and ".join(f"runs/{names[variant]}" for variant in results)
         raise UserError(f"the data has changed between the variants; delete {folders}, and start again")
     if results and whole.rank == 0:
@@ -81,21 +81,18 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
 def begun(config: Path, parameters: dict, run: Run) -> bool:
     """Return whether `config` tells of a run with these parameters, and with the data, weights and seed of `run`."""
     try:
-        recorded = json.loads(config.read_text())
+        recorded = read_json(config)
         same = json.loads(json.dumps(parameters)).items() <= recorded["parameters"].items()
         settings = ("seed", "device", "precision", "data_root", "encoder_weights", "clip_norm")
         return same and all(str(recorded["run"][key]) == str(getattr(run, key)) for key in settings)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
+    except (KeyError, TypeError, AttributeError):  # not there, or damaged
         return False
 
 
 def read_result(test: Path) -> dict | None:
     """Return what a finished run has written to its test.json; None if it has not, or it is damaged."""
-    try:
-        result = json.loads(test.read_text())
-        return result if {"scores", "floor", "parameters", "loss"} <= result.keys() else None
-    except (OSError, ValueError, AttributeError):
-        return None
+    result = read_json(test)
+    return result if {"scores", "floor", "parameters", "loss"} <= result.keys() else None
 
 
 def training_rate(history: list[dict]) -> float:

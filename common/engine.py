@@ -38,7 +38,7 @@ def train_one_epoch(
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
     Both are of the network in training mode on augmented images, as it was at each batch. Nothing in the loop waits
-    for the device.
+    for the device but a look at the losses, after the first batch and then about every minute.
 
     Args:
         part: what the first batches came to, if they are done.

@@ -71,9 +71,8 @@ def classes_at(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
         place = places[start : start + band]
         above = place.long()
         part = torch.lerp(logits[:, above], logits[:, (above + 1).clamp(max=rows - 1)], (place - above)[:, None])
-        part = part[None].contiguous(
-            memory_format=torch.channels_last
-        )  # the best class is found in a fraction of the time
+        # Channels-last, the best class is found in a fraction of the time.
+        part = part[None].contiguous(memory_format=torch.channels_last)
         part = F.interpolate(part, (len(place), width), mode="bilinear", align_corners=False)
         classes[start : start + band] = part.max(1).indices[0].to("cpu", torch.uint8).numpy()
     return classes

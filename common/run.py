@@ -5,7 +5,6 @@ import contextlib
 import copy
 import ctypes
 import inspect
-import json
 import math
 import os
 import platform
@@ -23,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from common.errors import UserError
-from common.files import check_writable, hold, sweep, write_json
+from common.files import check_writable, hold, read_json, sweep, write_json
 
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 
@@ -121,24 +120,23 @@ class Run:
         """
         if self.rank > 0:
             return
-        config, splits, theirs = self.folder / "config.json", self.folder / "splits.json", {}
-        with contextlib.suppress(OSError, ValueError):  # there is none, or it is damaged
-            theirs = json.loads(config.read_text(encoding="utf-8"))
+        config, splits = self.folder / "config.json", self.folder / "splits.json"
+        theirs, their_splits = read_json(config), read_json(splits)
         ours = {"name": self.name, "script": self.script, "parameters": self.parameters}
         ours["run"] = {key: value for key, value in asdict(self).items() if key not in ("parameters", "splits")}
         if self.resume:
-            for key in {"precision", "clip_norm"} & theirs.get("run", {}).keys():
+            for key in sorted({"precision", "clip_norm"} & theirs.get("run", {}).keys()):
                 if theirs["run"][key] != ours["run"][key]:
                     flag = f"--{key.replace('_', '-')} {theirs['run'][key]}"
                     raise UserError(f"{self.name} began with {flag}, not {ours['run'][key]}; give the same flags")
-            if splits.exists() and json.loads(splits.read_text(encoding="utf-8")) != self.splits:
+            if their_splits and their_splits != self.splits:
                 raise UserError(
                     f"the images or their splits are not those in {splits}, with which {self.name} began; "
                     "bring them back, or start over without --resume"
                 )
             return
         was, now = (about.get("parameters", {}).get("dataset") for about in (theirs, ours))
-        if was and now and Path(was) != Path(now):
+        if was and now and Path(str(was)) != Path(now):
             raise UserError(f"{self.folder} is of a run of that name on {was}, not {now}; give this one another --name")
         (self.folder / "test.json").unlink(missing_ok=True)
         ours |= {"command": sys.argv, "versions": {"python": platform.python_version(), "torch": torch.__version__}}

@@ -61,6 +61,12 @@ def test_a_run_goes_on_with_its_own_settings_and_data_only():
     run.record()
     run.resume = True
     run.record()
+    for name in ("config.json", "splits.json"):  # damaged ones are nothing to compare with
+        whole = (run.folder / name).read_text()
+        for damaged in (whole[:20], "[]", ""):
+            (run.folder / name).write_text(damaged)
+            run.record()
+        (run.folder / name).write_text(whole)
     for changes, message in (
         ({"clip_norm": 0.0}, r"began with --clip-norm 1\.0, not 0\.0; give the same flags"),
         ({"splits": run.splits | {"val": ["d"], "test": ["c"]}}, r"the images or their splits are not those in"),

@@ -112,7 +112,8 @@ def test_a_comparison_takes_no_run_of_other_settings_or_data_and_none_that_is_da
     (adam / "test.json").write_text("junk")
     assert compare(clip_norm=0.1) == 1
     splits = (adam / "splits.json").read_text()
-    (adam / "splits.json").write_text(splits.replace("shape", "other", 1) + " ")
+    assert "train_000" in splits
+    (adam / "splits.json").write_text(splits.replace("train_000", "other", 1))
     with pytest.raises(UserError, match=r"the data has changed between the variants; delete runs/.* and start again"):
         compare(clip_norm=0.1)
     with pytest.raises(UserError, match="--dry-run shows a single training"):

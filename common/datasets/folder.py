@@ -60,14 +60,14 @@ def folder(path: Path, cache_dir: Path, progress: bool = True, problems: list[Us
         listed = read_classes(path / "classes.txt")
     found = scan([(name, masks[name]) for name in names if name in masks], cache_dir, progress, None if strict else [])
     anything = dict.fromkeys([*range(256), *found["grey"]], VOID), dict.fromkeys(found["color"], VOID)
-    classes, palette, coding, more = (), (), Coding(*anything), []
+    classes, palette, coding, said = (), (), Coding(*anything), []
     with noted(problems):
-        classes, palette, coding, more = interpret(found, listed, path, strict)
+        classes, palette, coding, said = interpret(found, listed, path, strict)
     samples = {  # with `coding`: it is part of the cache
         split: [(name, images[name], masks[name], coding) for name in names if name in masks]
         for split, names in splits.items()
     }
-    return Source(classes, palette, samples, _read, coding, (*notes, *more))
+    return Source(classes, palette, samples, _read, coding, (*notes, *said))
 
 
 def _read(sample: tuple[str, Path, Path, Coding]) -> tuple[Image.Image, np.ndarray]:

@@ -101,8 +101,8 @@ def scan(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = pool.map(look, masks)
         bar = tqdm(looks, "looking through the masks", len(masks), unit="mask", leave=False, disable=None)
-        for (_, path), look in zip(masks, bar if progress else looks, strict=True):
-            for kind, codes in look.items():
+        for (_, path), seen in zip(masks, bar if progress else looks, strict=True):
+            for kind, codes in seen.items():
                 for code in codes:
                     found[kind].setdefault(code, str(path))
     if not problems:
