@@ -8,9 +8,11 @@ Run       python train_5_c.py --dataset shapes --image-size 96 --epochs 5     # 
           python train_5_c.py                                                # VOC 2007
 """
 
+from functools import partial
+
 import torch
 
-from common.augment import random_crop, random_hflip, random_rotate
+from common.augment import random_hflip, random_rotated_crop
 from common.cli import cli
 from common.datasets import Size, load
 from common.engine import fit, score
@@ -27,12 +29,13 @@ def main(
     batch_size: int = 8,  # images per step
     lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
     copies: int = 3,  # augmented copies of each image in an epoch
+    stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     run: Run = Run(),
 ):
     run = run.start(main, locals())
-    train_set, val_set, test_set = load(dataset, image_size, run)
-    augment = [random_hflip, random_rotate, random_crop]
+    train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
+    augment = [partial(random_rotated_crop, size=image_size), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment, copies=copies)
     val_loader = Loader(val_set, batch_size, run)
     test_loader = Loader(test_set, batch_size, run)

@@ -39,14 +39,14 @@ def main(
     encoder: Encoder = "mobilenet_v2",  # network whose ImageNet features are used
     pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
     image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
-    stored_size: Size = 320,  # side of the training images that crops are cut from, pixels; or height x width
+    stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
     epochs: int = 20,  # passes over the training images with the encoder frozen, at most
     fine_tune_epochs: int = 20,  # passes with everything trained, at most; 0 leaves out the second stage
     batch_size: int = 16,  # images per step
     lr: float = 1e-3,  # learning rate of the decoder in the first stage
     fine_tune_lr: float = 3e-4,  # learning rate of the decoder in the second stage
     encoder_lr: float = 1e-4,  # learning rate of the encoder in the second stage
-    plateau: int = 2,  # epochs without a better validation mIoU after which the rates are divided by 3
+    plateau: int = 2,  # epochs without a better validation mIoU after which the rates are divided by 3; 0 never does
     patience: int = 6,  # such epochs after which a stage ends
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     compare: bool = False,  # train all five on both MobileNets, or what of it is missing, and compare them
@@ -56,16 +56,18 @@ def main(
         return compare_variants(main, PAIRS, locals(), run)
     run = run.start(main, locals())
     pair(image_size, smallest=STRIDE)
-    train_set, val_set, test_set = load(dataset, image_size, run, train_size=stored_size)
+    train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
     augment = [partial(random_resized_crop, size=image_size), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment)
     val_loader = Loader(val_set, batch_size, run)
     test_loader = Loader(test_set, batch_size, run)
 
-    network = NETWORKS[model](encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=True)
+    network = NETWORKS[model](
+        encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=True, image_size=image_size
+    )
     criterion = CrossEntropy()
     optimizer = torch.optim.AdamW(network.decoder.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=plateau)
+    scheduler = reduce_on_plateau(optimizer, plateau)
     settings = {"patience": patience, "run": run}
     history = fit(network, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, **settings)
 
@@ -75,10 +77,16 @@ def main(
         {"params": network.decoder.parameters(), "lr": fine_tune_lr},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
-    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=plateau)
+    scheduler = reduce_on_plateau(optimizer, plateau)
     settings |= {"epochs": fine_tune_epochs, "before": history}
     fit(network, train_loader, val_loader, criterion, optimizer, scheduler, **settings)
     return score(network, test_loader, criterion, run)
+
+
+def reduce_on_plateau(optimizer: torch.optim.Optimizer, epochs: int) -> ReduceLROnPlateau | None:
+    """Return a scheduler that divides the rates by 3 after so many `epochs` without a better mIoU; None if it is 0."""
+    # torch's patience is the number of such epochs that it lets pass: it acts after the next one.
+    return ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=epochs - 1, threshold=0) if epochs else None
 
 
 if __name__ == "__main__":

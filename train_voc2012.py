@@ -7,7 +7,7 @@ Result    mIoU 0.605 over background and five animals (floor 0.119), 0.252 over 
 Run       python train_voc2012.py                                            # VOC 2012; fetches ResNet-18's weights
           python train_voc2012.py --epochs 4 --batch-size 4 --copies 1    # for as long as the original project
           python train_voc2012.py --encoder mobilenet_v1 --encoder-weights FILE  # another encoder, weights by hand
-          python train_voc2012.py --dataset shapes --image-size 96 --stored-size 128 --epochs 5 --no-pretrained
+          python train_voc2012.py --dataset shapes --image-size 96 --epochs 5 --no-pretrained
 """
 
 from functools import partial
@@ -27,7 +27,7 @@ from common.run import Run
 def main(
     dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
-    stored_size: Size = 320,  # side of the training images that crops are cut from, pixels; or height x width
+    stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
     epochs: int = 20,  # passes over the training images, at most
     batch_size: int = 8,  # images per step
     lr: float = 1e-3,  # learning rate of the decoder at the start; 0 at the end
@@ -40,7 +40,7 @@ def main(
     run: Run = Run(),
 ):
     run = run.start(main, locals())
-    train_set, val_set, test_set = load(dataset, image_size, run, train_size=stored_size)
+    train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
     augment = [partial(random_resized_crop, size=image_size, scale=(smallest_crop, 1)), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment, copies=copies)
     val_loader = Loader(val_set, batch_size, run)

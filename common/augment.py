@@ -29,22 +29,33 @@ def random_hflip(images: torch.Tensor, masks: torch.Tensor, generator: torch.Gen
     return images, torch.where(flip[:, None, None], masks.flip(2), masks)
 
 
-def random_rotate(images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator, degrees: float = 15.0) -> Pair:
-    """Turn each sample about its centre by an angle from -degrees to degrees."""
+def random_rotated_crop(
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    generator: torch.Generator,
+    size: int | tuple[int, int] = 224,
+    degrees: float = 15.0,
+    smallest: float = 0.6,
+) -> Pair:
+    """Turn each sample about its centre, and resize a window of it to `size`, in one sampling.
+
+    One sampling keeps what two would blur. The images should be larger than `size`, by 1 / `smallest` at most: a window
+    that is larger than the result is not smoothed.
+
+    Args:
+        size: height and width of the result, or one number for both.
+        degrees: largest angle, to either side.
+        smallest: the window's sides are `smallest` to 1 times the image's.
+    """
     height, width = masks.shape[-2:]
     angle = math.radians(degrees) * uniform(-1, 1, (len(images),), generator)
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    # Coordinates run from -1 to 1 along either side, whichever is longer.
-    theta = torch.stack([cos, -sin * height / width, zero, sin * width / height, cos, zero], dim=1)
-    return _resample(images, masks, theta, (height, width))
-
-
-def random_crop(images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator, smallest: float = 0.6) -> Pair:
-    """Enlarge a window of each sample to full size; its sides are `smallest` to 1 times the image's."""
     side = uniform(smallest, 1, (len(images),), generator)
-    x, y = (1 - side) * uniform(-1, 1, (2, len(images)), generator)
-    zero = torch.zeros_like(side)
-    return _resample(images, masks, torch.stack([side, zero, x, zero, side, y], dim=1), masks.shape[-2:])
+    center = (1 - side) * uniform(-1, 1, (2, len(images)), generator)
+    # Coordinates run from -1 to 1 along either side, whichever is longer.
+    cos, up, down = angle.cos(), -angle.sin() * height / width, angle.sin() * width / height
+    rows = ((cos, up), (down, cos))
+    theta = [(side * a, side * b, a * center[0] + b * center[1]) for a, b in rows]
+    return _resample(images, masks, torch.stack([*theta[0], *theta[1]], dim=1), size)
 
 
 def random_resized_crop(
@@ -57,28 +68,31 @@ def random_resized_crop(
 ) -> Pair:
     """Resize a window of each sample, of random area and shape, to `size`.
 
-    Windows are drawn as torchvision's RandomResizedCrop draws them, but not rounded to whole pixels. Images are not
-    smoothed where they shrink, so they should not be much larger than `size`.
+    Windows are drawn as torchvision's RandomResizedCrop draws them, but not rounded to whole pixels, and with `ratio`
+    relative to the image: 1 is the image's own shape, which the network sees in validation. Images are not smoothed
+    where they shrink, so they should not be much larger than `size`.
 
     Args:
         size: height and width of the result, or one number for both.
         scale: smallest and largest area of the window, as a part of the image's.
-        ratio: smallest and largest width / height of the window; its logarithm is drawn uniformly.
+        ratio: smallest and largest width / height of the window, both as a part of the image's; its logarithm is drawn
+            uniformly.
     """
-    height, width = masks.shape[-2:]
     shape = (10, len(images))  # ten windows for each sample, of which the first that fits is taken
     area = uniform(*scale, shape, generator)
     aspect = uniform(math.log(ratio[0]), math.log(ratio[1]), shape, generator).exp()
-    # Both as a part of the image's.
-    tall, wide = (area * width / height / aspect).sqrt(), (area * height / width * aspect).sqrt()
-    first = ((tall <= 1) & (wide <= 1)).int().argmax(0, keepdim=True)
-    tall, wide = tall.gather(0, first)[0], wide.gather(0, first)[0]
-    excess = torch.maximum(tall, wide).clamp(min=1)  # where none fits, the first is made to
-    tall, wide = tall / excess, wide / excess
+    tall, wide = (area / aspect).sqrt(), (area * aspect).sqrt()
     x, y = uniform(-1, 1, (2, len(images)), generator)
+    fits = (tall <= 1) & (wide <= 1)
+    first = fits.int().argmax(0, keepdim=True)
+    # Where none fits, the largest one in the middle.
+    none, nearest = ~fits.any(0), min(max(1.0, ratio[0]), ratio[1])
+    tall = torch.where(none, min(1.0, 1 / nearest), tall.gather(0, first)[0])
+    wide = torch.where(none, min(1.0, nearest), wide.gather(0, first)[0])
+    x, y = x * ~none, y * ~none
     zero = torch.zeros_like(x)
     theta = torch.stack([wide, zero, (1 - wide) * x, zero, tall, (1 - tall) * y], dim=1)
-    return _resample(images, masks, theta, (size, size) if isinstance(size, int) else size)
+    return _resample(images, masks, theta, size)
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
@@ -86,16 +100,20 @@ def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Ge
     return low + (high - low) * torch.rand(shape, device=generator.device, generator=generator)
 
 
-def _resample(images: torch.Tensor, masks: torch.Tensor, theta: torch.Tensor, size: tuple[int, int]) -> Pair:
+def _resample(images: torch.Tensor, masks: torch.Tensor, theta: torch.Tensor, size: int | tuple[int, int]) -> Pair:
     """Sample images (bilinear) and masks (nearest) at the same places; grey and void where these lie outside.
 
     Args:
         theta: (B, 6), the rows of a 2x3 matrix per sample: where in the old image, with x and y from -1 at its left and
             upper edge to 1 at the others, a pixel of the new one comes from, in the same units.
-        size: height and width of the result.
+        size: height and width of the result, or one number for both.
     """
+    height, width = masks.shape[-2:]
+    size = (size, size) if isinstance(size, int) else size
     grid = F.affine_grid(theta.view(-1, 2, 3), (len(images), 1, *size), align_corners=False)
-    # grid_sample reads 0 outside, so 0 is made to mean grey, and void.
+    # grid_sample reads 0 outside, so 0 is made to mean grey.
     images = F.grid_sample(images - GREY, grid, mode="bilinear", align_corners=False).add_(GREY)
-    masks = F.grid_sample((masks - VOID).float()[:, None], grid, mode="nearest", align_corners=False)
-    return images.contiguous(memory_format=torch.channels_last), masks[:, 0].long() + VOID
+    masks = F.grid_sample(masks.float()[:, None], grid, mode="nearest", align_corners=False)[:, 0].long()
+    # Beyond the centres of the outermost pixels, grey is mixed in. (The last digits of a float may differ.)
+    unknown = (grid[..., 0].abs() > 1 - 1 / width + 1e-5) | (grid[..., 1].abs() > 1 - 1 / height + 1e-5)
+    return images.contiguous(memory_format=torch.channels_last), masks.masked_fill_(unknown, VOID)

@@ -87,7 +87,7 @@ class ConfusionMatrix:
 
     def pixel_accuracy(self) -> float:
         """Return the share of non-void pixels that are right; NaN if there is none."""
-        return (self.counts[:-1].trace() / self.counts[:-1].sum()).item()
+        return _accuracy(self.counts[:-1])
 
     def image_iou(self) -> torch.Tensor:
         """Return the IoU (N, num_classes) float64 of each class in each image; NaN where the union is empty."""
@@ -98,29 +98,34 @@ class ConfusionMatrix:
         """Return the mean IoU (N,) float64 over the classes in each image's target; NaN if all of it is void."""
         return torch.where(self.images[:, 1] > 0, self.image_iou(), torch.nan).nanmean(1)
 
-    def scores(self) -> dict[str, float]:
-        """Return every score by name, the headline first."""
-        iou = self.iou()
+    def scores(self, background: int | None = 0) -> dict[str, float]:
+        """Return every score by name, the headline first.
+
+        Args:
+            background: the class that void counts as in two of the scores; None leaves these out.
+        """
         hit, target, _ = self.images.double().unbind(1)
-        with_void = self.counts[:-1].clone()
-        with_void[0] += self.counts[-1]
-        void_iou = _iou(with_void)
-        return {
+        scores = {
             MIOU: self.mean_iou(),
-            "mIoU over classes in target or prediction": iou.nanmean().item(),
-            "mIoU, void as background": void_iou[with_void.sum(1) > 0].mean().item(),
+            "mIoU over classes in target or prediction": self.iou().nanmean().item(),
             "per-image mIoU, absent class = 0": _mean(self.image_iou().nan_to_num(0)),
             "per-image mIoU over classes present": _mean(self.image_scores()),
             "per-image class accuracy over classes present": _mean((hit / target).nanmean(1)),
             "per-image pixel accuracy": _mean(hit.sum(1) / target.sum(1)),
             PIXEL_ACCURACY: self.pixel_accuracy(),
-            "pixel accuracy, void as background": (with_void.trace() / with_void.sum()).item(),
         }
+        if background is not None:
+            with_void = self.counts[:-1].clone()
+            with_void[background] += self.counts[-1]
+            scores["mIoU, void as background"] = _iou(with_void)[with_void.sum(1) > 0].mean().item()
+            scores["pixel accuracy, void as background"] = _accuracy(with_void)
+        return scores
 
     def report(self, classes: Sequence[str]) -> dict:
         """Return all scores, the same for the floor, and the IoU per class (None in neither target nor prediction)."""
+        background = list(classes).index("background") if "background" in classes else None
         iou = [None if math.isnan(value) else value for value in self.iou().tolist()]
-        result = {"scores": self.scores(), "floor": self.floor().scores()}
+        result = {"scores": self.scores(background), "floor": self.floor().scores(background)}
         result |= {"classes_in_target": int(self.present().sum()), "iou": dict(zip(classes, iou, strict=True))}
         return result
 
@@ -137,6 +142,11 @@ def _iou(counts: torch.Tensor) -> torch.Tensor:
     """Return the IoU (C,) float64 of a (C, C) matrix; NaN where the union is empty."""
     hit = counts.diagonal().double()
     return hit / (counts.sum(0) + counts.sum(1) - hit)
+
+
+def _accuracy(counts: torch.Tensor) -> float:
+    """Return the share of the pixels in a (C, C) matrix that are right, in float64; NaN if there is none."""
+    return (counts.trace().double() / counts.sum().double()).item()
 
 
 def _mean(values: torch.Tensor) -> float:

@@ -277,3 +277,8 @@ def test_the_real_voc_images_load():
     train, val, test = load("voc2007", 64, started(data_root=SHARED / "data"))
     assert (len(train), len(val), len(test)) == (60, 66, 56)
     assert train.masks.max() == VOID and 0.5 < (train.masks == 0).float().mean() < 0.9
+
+
+def test_training_images_are_stored_larger_for_crops_and_the_others_are_not(voc_root):
+    sets = load("voc2007", (32, 48), started(data_root=voc_root), train_scale=1.67)
+    assert [part.image_size for part in sets] == [(53, 80), (32, 48), (32, 48)]

@@ -27,7 +27,7 @@ def test_a_dry_run_shows_data_model_cost_and_a_batch_and_leaves_nothing_else(few
 
 
 def test_a_dry_run_of_two_stages_shows_the_first(few_shapes, capsys):
-    settings = {"image_size": 32, "stored_size": 40, "pretrained": False, "encoder": "resnet18"}
+    settings = {"image_size": 32, "pretrained": False, "encoder": "resnet18"}
     with pytest.raises(SystemExit):
         train_pets.main("shapes", **settings, run=Run(name="test", device="cpu", dry_run=True))
     total, trained = re.search(r"model: ([\d.]+) M parameters, ([\d.]+) M", capsys.readouterr().out).groups()

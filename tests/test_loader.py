@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import started
 
-from common.augment import random_crop, random_hflip, random_resized_crop, random_rotate
+from common.augment import random_hflip, random_resized_crop, random_rotated_crop
 from common.datasets import SegmentationSet
 from common.errors import UserError
 from common.loader import Loader
@@ -137,7 +137,7 @@ def test_without_shuffling_the_order_is_that_of_the_set():
 def test_a_process_without_a_share_of_a_batch_gets_an_empty_one():
     run = started()
     run.rank, run.world_size = 1, 2
-    augment = [random_hflip, random_rotate, random_crop, random_resized_crop]
+    augment = [random_hflip, random_rotated_crop, random_resized_crop]
     shares = [len(images) for images, _ in Loader(numbered_set(5), 2, run, augment=augment)]
     assert shares == [1, 1, 0]
 

@@ -101,6 +101,28 @@ def test_the_floor_is_the_score_of_predicting_the_most_frequent_class_everywhere
         assert matrix_of(prediction, target).floor().scores() == expected
 
 
+@pytest.mark.parametrize(
+    ("classes", "background"),
+    [(("background", "a", "b"), 0), (("pet", "background", "b"), 1), (("wall", "a", "b"), None)],
+)
+def test_void_counts_as_the_background_or_where_there_is_none_not_at_all(classes, background):
+    target = torch.tensor([[[0, 1, 2, VOID]]])
+    report = matrix_of(torch.tensor([[[0, 1, 2, 1]]]), target, classes=3).report(classes)
+    names = ("mIoU, void as background", "pixel accuracy, void as background")
+    for scores in (report["scores"], report["floor"]):
+        assert [name in scores for name in names] == [background is not None] * 2
+    if background is not None:
+        expected = {0: ((1 / 2 + 1 / 2 + 1) / 3, 3 / 4), 1: (1, 1)}[background]
+        assert tuple(report["scores"][name] for name in names) == expected
+
+
+def test_pixel_accuracy_has_the_digits_of_a_float64():
+    matrix = ConfusionMatrix(2)
+    matrix.counts[:2] = torch.tensor([[2**25, 1], [0, 0]])
+    assert matrix.pixel_accuracy() == 2**25 / (2**25 + 1) != 1
+    assert matrix.scores()["pixel accuracy, void as background"] == 2**25 / (2**25 + 1)
+
+
 def test_counts_beyond_two_to_the_31_stay_exact():
     matrix = ConfusionMatrix(2)
     matrix.counts += 2**40

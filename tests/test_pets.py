@@ -26,7 +26,7 @@ from common.loader import Loader
 from common.models.encoders import freeze
 from common.run import Run
 
-SMALL = {"encoder": "mobilenet_v1", "pretrained": False, "image_size": 32, "stored_size": 40}
+SMALL = {"encoder": "mobilenet_v1", "pretrained": False, "image_size": 32}
 
 
 @pytest.fixture
@@ -127,13 +127,35 @@ def test_a_stage_ends_when_validation_stays_as_it_is_and_the_rate_falls_before(p
     assert [row["stage"] for row in rows][-2:] == [1, 2] and len(rows) < 12
 
 
+@pytest.mark.parametrize("plateau", [0, 1, 2, 3])
+def test_rates_are_divided_by_3_after_as_many_epochs_without_a_better_score_as_plateau_says(plateau):
+    optimizer = torch.optim.AdamW([torch.zeros(1)], lr=1.0)
+    scheduler, rates = train_pets.reduce_on_plateau(optimizer, plateau), []
+    for miou in (
+        0.3,
+        0.30001,
+        0.2,
+        0.1,
+        0.3,
+        0.25,
+        0.30001,
+        0.2,
+    ):  # the second is the best, the others are worse or equal
+        if scheduler:
+            scheduler.step(miou)
+        rates.append(optimizer.param_groups[0]["lr"])
+    divided = [i for i, (before, after) in enumerate(zip([1.0, *rates], rates)) if after < before]  # noqa: B905
+    assert divided == {0: [], 1: [2, 3, 4, 5, 6, 7], 2: [3, 5, 7], 3: [4, 7]}[plateau]
+    assert rates[-1] == pytest.approx(3.0 ** -len(divided))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "segnets"], "invalid choice: 'segnets'"),
         (["--encoder", "alexnet"], "invalid choice: 'alexnet'"),
         (["--image-size", "16x40"], "--image-size 16x40 is not possible; a side has 32 to 16384 pixels"),
-        (["--stored-size", "0"], "--stored-size 0 is not possible"),
+        (["--stored-scale", "0"], "--stored-scale: the size 0x0 is not possible"),
         pytest.param(["--model", "pspnet", "--batch-size", "1"], "a batch has one image", marks=pytest.mark.slow),
         pytest.param(["--model", "deeplabv3", "--batch-size", "1"], "a batch has one image", marks=pytest.mark.slow),
     ],
@@ -231,7 +253,7 @@ def test_every_pair_trains_and_a_killed_comparison_goes_on(few_shapes, tmp_path)
         "--compare",
         "--no-pretrained",
         "--image-size=32",
-        "--stored-size=32",
+        "--stored-scale=1",
         "--epochs=1",
         "--fine-tune-epochs=1",
     ]

@@ -6,7 +6,7 @@ import pytest
 from conftest import started
 from PIL import Image
 
-from common.augment import random_crop, random_hflip
+from common.augment import random_hflip, random_rotated_crop
 from common.datasets import VOID, load
 from common.datasets.voc import PALETTE
 from common.loader import Loader
@@ -76,5 +76,5 @@ def test_augmentation_of_an_image_that_a_flip_cannot_change_is_drawn(voc_root):
     train_set = load("voc2007", 32, run)[0].select([0])
     train_set.images.fill_(7)
     train_set.masks.fill_(VOID)
-    plot_augmentation(Loader(train_set, 1, run, augment=[random_hflip, random_crop]), run)
+    plot_augmentation(Loader(train_set, 1, run, augment=[random_hflip, random_rotated_crop]), run)
     assert run.plot("augmentation").stat().st_size > 5000

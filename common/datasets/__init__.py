@@ -32,7 +32,7 @@ __all__ = ["SOURCES", "VOID", "SegmentationSet", "Size", "Source", "load", "sour
 
 
 def load(
-    dataset: str, image_size: Size, run: Run, train_size: Size | None = None
+    dataset: str, image_size: Size, run: Run, train_scale: float = 1
 ) -> tuple[SegmentationSet, SegmentationSet, SegmentationSet]:
     """Return the train, validation and test set of `dataset`, every image and mask resized to `image_size`.
 
@@ -42,14 +42,15 @@ def load(
     Args:
         dataset: a key of `SOURCES`, or the path of a folder as `common.datasets.folder` describes it.
         image_size: height and width in pixels, or one number for both. Images are stretched to it.
-        train_size: the same for the training set, if that is to be cropped later.
+        train_scale: how many times larger the images of the training set are, if these are to be cropped later.
         run: says where the data and the cache are.
 
     Raises:
         UserError: an unknown name, missing or damaged files, values that are no class.
     """
     size = pair(image_size)
-    sizes = {"train": size if train_size is None else pair(train_size, "--stored-size"), "val": size, "test": size}
+    train_size = pair(tuple(round(train_scale * side) for side in size), "--stored-scale: the size")
+    sizes = {"train": train_size, "val": size, "test": size}
     with run.first():
         source = source_of(dataset, run)
         for note in source.notes:

@@ -10,7 +10,16 @@ from torch import nn
 from common.models.encoder_decoder import EncoderDecoder
 from common.models.layers import conv_bn_relu
 
-RATES = {16: (6, 12, 18), 8: (12, 24, 36), 32: (3, 6, 9)}  # by output stride: the same distances in the image
+
+def dilations(image_size: int, output_stride: int) -> tuple[int, int, int]:
+    """Return ASPP's three dilations for images whose shorter side has `image_size` pixels.
+
+    The paper's are 6, 12 and 18 at output stride 16, twice that at 8: 96, 192 and 288 pixels of its 513. In smaller
+    images they are shorter in proportion, rounded to whole places of the map: at 224 pixels and stride 16, with a map
+    of 14 x 14, they are 3, 6 and 9. With 18, eight of a filter's nine weights would meet nothing but padding.
+    """
+    first = max(1, round(96 * min(1, image_size / 513) / output_stride))
+    return first, 2 * first, 3 * first
 
 
 class ASPP(nn.Module):
@@ -57,11 +66,13 @@ class ASPPDecoder(nn.Module):
 class DeepLabV3(EncoderDecoder):
     """A dilated encoder, at stride 16 as the paper trains, and ASPP; `EncoderDecoder` tells the arguments.
 
-    In training, batches must have two images or more: batch normalisation of a mean over all places needs two values.
+    ASPP's dilations depend on `image_size`, see `dilations`. In training, batches must have two images or more: batch
+    normalisation of a mean over all places needs two values.
     """
 
-    output_strides = tuple(RATES)
+    output_strides = (16, 8, 32)
 
     def make_decoder(self, num_classes: int) -> nn.Module:
         """Return the decoder for this encoder."""
-        return ASPPDecoder(self.encoder.channels[-1], num_classes, RATES[self.arguments["output_stride"]])
+        rates = dilations(self.arguments["image_size"], self.arguments["output_stride"])
+        return ASPPDecoder(self.encoder.channels[-1], num_classes, rates)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.models.layers import Normalize, conv_bn, conv_bn_relu, double, pad_to_multiple, xavier_init
+from common.models.layers import Normalize, conv_bn, conv_bn_relu, pad_to_multiple, upsample, xavier_init
 
 
 class DilatedFCN(nn.Module):
@@ -44,9 +44,10 @@ class DilatedFCN(nn.Module):
         x2 = self.down2(pad_to_multiple(self.normalize(images), 8))
         x4 = self.down4(x2)
         x = self.context(self.down8(x4))
-        x = self.refine4(double(self.up4(x)) + x4)
-        x = self.refine2(double(self.up2(x)) + x2)
-        return double(self.classifier(x))[..., :height, :width]
+        # A convolution of stride 2 that is padded on both sides is centred on the first of the two values it makes one.
+        x = self.refine4(upsample(self.up4(x), anchor=0) + x4)
+        x = self.refine2(upsample(self.up2(x), anchor=0) + x2)
+        return upsample(self.classifier(x).float(), anchor=0)[..., :height, :width]
 
 
 class DilatedBlock(nn.Module):

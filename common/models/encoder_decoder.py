@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from common.models.encoders import STRIDE, build_encoder, dilate, freeze
+from common.models.encoders import build_encoder, dilate, freeze
+from common.models.layers import upsample
 
 
 class EncoderDecoder(nn.Module):
@@ -22,6 +22,8 @@ class EncoderDecoder(nn.Module):
         encoder_weights: a local file with them.
         freeze_encoder: train the decoder alone.
         output_stride: stride of the encoder's coarsest map, one of `output_strides`; by default the first of them.
+        image_size: height and width in pixels of the images to train on, or one number for both; DeepLabV3 looks as far
+            as suits that.
 
     Raises:
         UserError: see `build_encoder`.
@@ -38,6 +40,7 @@ class EncoderDecoder(nn.Module):
         encoder_weights: Path | str | None = None,
         freeze_encoder: bool = False,
         output_stride: int | None = None,
+        image_size: int | tuple[int, int] = 513,
     ):
         super().__init__()
         output_stride = output_stride or self.output_strides[0]
@@ -46,6 +49,8 @@ class EncoderDecoder(nn.Module):
         # A checkpoint has the weights; the network that takes them needs none of its own.
         self.arguments = {"encoder": encoder, "num_classes": num_classes, "pretrained": False}
         self.arguments["output_stride"] = output_stride
+        shorter = image_size if isinstance(image_size, int) else min(image_size)
+        self.arguments["image_size"] = min(513, shorter)  # larger ones change nothing
         self.encoder = build_encoder(encoder, pretrained, encoder_weights)
         dilate(self.encoder, output_stride)
         freeze(self.encoder, freeze_encoder)
@@ -58,6 +63,7 @@ class EncoderDecoder(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""
         height, width = images.shape[-2:]
-        padded = [-(-side // STRIDE) * STRIDE for side in (height, width)]  # what the encoder has seen
-        logits = self.decoder(self.encoder(images))
-        return F.interpolate(logits, padded, mode="bilinear", align_corners=False)[..., :height, :width]
+        features = self.encoder(images)
+        logits = self.decoder(features).float()  # bf16 would make two classes equal in one pixel of 300
+        stride = self.arguments["output_stride"] * features[-1].shape[-1] // logits.shape[-1]
+        return upsample(logits, stride, self.encoder.anchor)[..., :height, :width]

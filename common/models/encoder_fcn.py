@@ -7,9 +7,8 @@ its skips.
 import torch
 from torch import nn
 
-from common.models.basic_fcn import up
 from common.models.encoder_decoder import EncoderDecoder
-from common.models.layers import xavier_init
+from common.models.layers import conv_transpose2x, xavier_init
 
 
 class Deconvolutions(nn.Module):
@@ -22,16 +21,17 @@ class Deconvolutions(nn.Module):
     Args:
         channels: of the encoder's five maps, finest first.
         num_classes: number of output channels.
+        anchor: of the encoder.
     """
 
-    def __init__(self, channels: list[int], num_classes: int):
+    def __init__(self, channels: list[int], num_classes: int, anchor: float):
         super().__init__()
         self.dropout = nn.Dropout2d(0.3)
         self.up = nn.Sequential(
-            up(2 * channels[-1], 256),  # 1/16
-            up(256, 128),  # 1/8
-            up(128, 64),  # 1/4
-            up(64, 64),  # 1/2
+            up(2 * channels[-1], 256, anchor),  # 1/16
+            up(256, 128, anchor),  # 1/8
+            up(128, 64, anchor),  # 1/4
+            up(64, 64, anchor),  # 1/2
         )
         self.classifier = nn.Conv2d(64, num_classes, kernel_size=1)
         xavier_init(self)
@@ -48,4 +48,10 @@ class EncoderFCN(EncoderDecoder):
 
     def make_decoder(self, num_classes: int) -> nn.Module:
         """Return the decoder for this encoder."""
-        return Deconvolutions(self.encoder.channels, num_classes)
+        return Deconvolutions(self.encoder.channels, num_classes, self.encoder.anchor)
+
+
+def up(in_channels: int, out_channels: int, anchor: float) -> nn.Sequential:
+    """Double the map: transposed convolution, ReLU, batch normalisation."""
+    deconv = conv_transpose2x(in_channels, out_channels, anchor)
+    return nn.Sequential(*deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels))

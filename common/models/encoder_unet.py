@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from common.models.encoder_decoder import EncoderDecoder
-from common.models.layers import double, double_conv
+from common.models.layers import double_conv, upsample
 
 WIDTHS = (256, 128, 64, 32)  # of the decoder at 1/16, 1/8, 1/4, 1/2
 
@@ -19,10 +19,12 @@ class UNetDecoder(nn.Module):
     Args:
         channels: of the encoder's five maps, finest first.
         num_classes: number of output channels.
+        anchor: of the encoder.
     """
 
-    def __init__(self, channels: list[int], num_classes: int):
+    def __init__(self, channels: list[int], num_classes: int, anchor: float):
         super().__init__()
+        self.anchor = anchor
         *skips, x = channels
         self.combine = nn.ModuleList()
         for skip, width in zip(reversed(skips), WIDTHS, strict=True):
@@ -34,7 +36,7 @@ class UNetDecoder(nn.Module):
         """Map five maps at strides 2, 4, 8, 16, 32 to logits (B, num_classes, H, W) at stride 2."""
         *skips, x = features
         for combine, skip in zip(self.combine, reversed(skips), strict=True):
-            x = combine(torch.cat([double(x), skip], dim=1))
+            x = combine(torch.cat([upsample(x, anchor=self.anchor), skip], dim=1))
         return self.classifier(x)
 
 
@@ -43,4 +45,4 @@ class EncoderUNet(EncoderDecoder):
 
     def make_decoder(self, num_classes: int) -> nn.Module:
         """Return the decoder for this encoder."""
-        return UNetDecoder(self.encoder.channels, num_classes)
+        return UNetDecoder(self.encoder.channels, num_classes, self.encoder.anchor)

@@ -26,6 +26,9 @@ class ImageEncoder(nn.Module):
         ends: names of the children whose outputs are the maps at strides 2, 4, 8, 16, 32.
         channels: of these maps.
         unused: beginnings of the names in a weights file that belong to layers left out here.
+        anchor: on which of the s x s pixels that a value of the map at stride s stands for its receptive field is
+            centred: on the first (0), as strided convolutions are that pad both sides; on the last (1), as those that
+            pad the right and lower side only; or in the middle (0.5), as 2x2 pooling is.
         mean, std: what the weights were trained with.
 
     Attributes:
@@ -39,13 +42,14 @@ class ImageEncoder(nn.Module):
         ends: tuple[str, ...],
         channels: list[int],
         unused: tuple[str, ...],
+        anchor: float,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ):
         super().__init__()
         self.normalize = Normalize(mean, std)
         self.network = network
-        self.ends, self.channels, self.unused = ends, channels, unused
+        self.ends, self.channels, self.unused, self.anchor = ends, channels, unused, anchor
         self.frozen = False
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -80,8 +84,9 @@ def freeze(encoder: ImageEncoder, frozen: bool = True) -> None:
 def dilate(encoder: ImageEncoder, output_stride: int) -> None:
     """Let no map be coarser than 1/output_stride: strides beyond it become dilation.
 
-    Every weight meets the values that it would have met, so the coarse map's values are all in the new one, with others
-    in between. Chen et al., Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs, 2015.
+    A convolution's weights meet the values that they would have met, so the coarse map's values are all in the new one,
+    with others in between. A pooling that would no longer shrink the map is left out.
+    Yu & Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, ICLR 2016.
     """
     stride = dilation = 1  # of the map so far
     for name, layer in list(encoder.network.named_modules()):
@@ -97,12 +102,11 @@ def dilate(encoder: ImageEncoder, output_stride: int) -> None:
         stride *= step
         if dilation == 1:
             continue
-        if isinstance(layer, nn.MaxPool2d):  # VGG-16's, which is 2x2 and can be padded on both sides only
-            pool = nn.MaxPool2d(size, stride=step, dilation=before)
-            encoder.network.set_submodule(name, nn.Sequential(nn.ZeroPad2d((0, before, 0, before)), pool))
+        if isinstance(layer, nn.MaxPool2d):
+            encoder.network.set_submodule(name, nn.Identity())
         else:
             layer.stride, layer.dilation = (step, step), (before, before)
-            layer.padding = tuple(before * side for side in layer.padding)
+            layer.padding = (before * (size // 2),) * 2
 
 
 def resnet18() -> ImageEncoder:
@@ -112,7 +116,7 @@ def resnet18() -> ImageEncoder:
     network = resnet18()
     del network.avgpool, network.fc
     ends = ("relu", "layer1", "layer2", "layer3", "layer4")
-    return ImageEncoder(network, ends, channels=[64, 64, 128, 256, 512], unused=("fc.",))
+    return ImageEncoder(network, ends, channels=[64, 64, 128, 256, 512], unused=("fc.",), anchor=0)
 
 
 def vgg16() -> ImageEncoder:
@@ -128,7 +132,7 @@ def vgg16() -> ImageEncoder:
             nn.init.zeros_(layer.bias)
     # The five poolings: at stride 2 to 32 they are what FCN scores, and there are no others at stride 32.
     ends = ("4", "9", "16", "23", "30")
-    return ImageEncoder(network, ends, channels=[64, 128, 256, 512, 512], unused=("classifier.",))
+    return ImageEncoder(network, ends, channels=[64, 128, 256, 512, 512], unused=("classifier.",), anchor=0.5)
 
 
 def mobilenet_v2() -> ImageEncoder:
@@ -140,7 +144,7 @@ def mobilenet_v2() -> ImageEncoder:
 
     network = mobilenet_v2().features[:18]
     ends = ("1", "3", "6", "13", "17")
-    return ImageEncoder(network, ends, channels=[16, 24, 32, 96, 320], unused=("features.18.", "classifier."))
+    return ImageEncoder(network, ends, channels=[16, 24, 32, 96, 320], unused=("features.18.", "classifier."), anchor=0)
 
 
 def mobilenet_v1() -> ImageEncoder:
@@ -148,7 +152,7 @@ def mobilenet_v1() -> ImageEncoder:
     ends = ("pw1_bn", "pw3_bn", "pw5_bn", "pw11_bn", "pw12_bn")
     half = (0.5, 0.5, 0.5)  # x / 127.5 - 1, for x from 0 to 255
     channels, unused = [64, 128, 256, 512, 1024], ("dw13", "pw13", "fc.")
-    return ImageEncoder(mobilenet_v1_layers(), ends, channels, unused, mean=half, std=half)
+    return ImageEncoder(mobilenet_v1_layers(), ends, channels, unused, anchor=1, mean=half, std=half)
 
 
 # Each builds the network with random weights.

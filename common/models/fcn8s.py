@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from common.models.encoder_decoder import EncoderDecoder
+from common.models.layers import conv_transpose2x
 
 
 class ScoreSum(nn.Module):
@@ -17,15 +18,16 @@ class ScoreSum(nn.Module):
     Args:
         channels: of the encoder's five maps, finest first.
         num_classes: number of output channels.
+        anchor: of the encoder.
     """
 
-    def __init__(self, channels: list[int], num_classes: int):
+    def __init__(self, channels: list[int], num_classes: int, anchor: float):
         super().__init__()
         *_, at_8, at_16, at_32 = channels
         self.score_32 = nn.Conv2d(at_32, num_classes, kernel_size=1)
         self.score_16 = nn.Conv2d(at_16, num_classes, kernel_size=1)
         self.score_8 = nn.Conv2d(at_8, num_classes, kernel_size=1)
-        self.up_32, self.up_16 = learned_doubling(num_classes), learned_doubling(num_classes)
+        self.up_32, self.up_16 = learned_doubling(num_classes, anchor), learned_doubling(num_classes, anchor)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Map five maps at strides 2, 4, 8, 16, 32 to logits (B, num_classes, H, W) at stride 8."""
@@ -39,14 +41,14 @@ class FCN8s(EncoderDecoder):
 
     def make_decoder(self, num_classes: int) -> nn.Module:
         """Return the decoder for this encoder."""
-        return ScoreSum(self.encoder.channels, num_classes)
+        return ScoreSum(self.encoder.channels, num_classes, self.encoder.anchor)
 
 
-def learned_doubling(channels: int) -> nn.ConvTranspose2d:
+def learned_doubling(channels: int, anchor: float) -> nn.Sequential:
     """Return a transposed convolution that starts as bilinear interpolation to twice the size, channel by channel."""
-    up = nn.ConvTranspose2d(channels, channels, kernel_size=4, stride=2, padding=1, bias=False)
-    ramp = torch.tensor([0.25, 0.75, 0.75, 0.25])
-    nn.init.zeros_(up.weight)
+    up = nn.Sequential(*conv_transpose2x(channels, channels, anchor, bias=False))
+    ramp = torch.tensor([0.25, 0.75, 0.75, 0.25] if anchor == 0.5 else [0.5, 1, 0.5])
+    nn.init.zeros_(up[0].weight)
     with torch.no_grad():
-        up.weight[range(channels), range(channels)] = torch.outer(ramp, ramp)
+        up[0].weight[range(channels), range(channels)] = torch.outer(ramp, ramp)
     return up

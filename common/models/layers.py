@@ -56,9 +56,20 @@ def he_init(model: nn.Module) -> nn.Module:
     return model
 
 
-def double(x: torch.Tensor) -> torch.Tensor:
-    """Interpolate `x` (B, C, H, W) bilinearly to (B, C, 2 H, 2 W)."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+def upsample(x: torch.Tensor, factor: int = 2, anchor: float = 0.5) -> torch.Tensor:
+    """Interpolate `x` (B, C, H, W) bilinearly to (B, C, factor H, factor W); beyond the outermost values, repeat them.
+
+    Args:
+        anchor: where among its `factor` x `factor` values an old value lies: on the first (0), the last (1), or in the
+            middle of them (0.5), as `ImageEncoder` has it.
+    """
+    if anchor == 0.5:
+        return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    first = anchor == 0
+    x = F.pad(x, (0, 1, 0, 1) if first else (1, 0, 1, 0), mode="replicate")
+    height, width = (factor * (side - 1) + 1 for side in x.shape[-2:])
+    x = F.interpolate(x, (height, width), mode="bilinear", align_corners=True)  # the corners are old values
+    return x[..., :-1, :-1] if first else x[..., 1:, 1:]
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -73,6 +84,16 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         shape = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
         x = F.conv_transpose2d(x, self.weight, None, *shape)
         return x if self.bias is None else x.add_(self.bias.to(x.dtype)[:, None, None])
+
+
+def conv_transpose2x(in_channels: int, out_channels: int, anchor: float, bias: bool = True) -> list[nn.Module]:
+    """Return the layers of a transposed convolution to twice the size; `anchor` as in `upsample`."""
+    if anchor == 0.5:
+        return [ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=bias)]
+    if anchor == 0:
+        return [ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=bias)]
+    crop = nn.ZeroPad2d((0, -1, 0, -1))  # what lies beyond the right and lower edge
+    return [ConvTranspose2d(in_channels, out_channels, kernel_size=3, stride=2, bias=bias), crop]
 
 
 def conv_bn(

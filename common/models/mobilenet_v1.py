@@ -1,8 +1,8 @@
 """MobileNetV1: depthwise and pointwise convolutions in turn, in the variant whose ImageNet weights Keras ships.
 
 Howard et al., MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications, arXiv 2017.
-It differs from the torch habit in three ways: BatchNorm's eps is 1e-3, the activation is ReLU6, and a convolution of
-stride 2 is padded at the right and below only.
+It differs from the torch habit in three ways: BatchNorm's eps is 1e-3, the activation is ReLU6, and convolutions pad
+as TensorFlow's SAME does: with stride 2, on even sizes, right and below only.
 """
 
 from collections import OrderedDict
@@ -32,18 +32,16 @@ def mobilenet_v1_layers() -> nn.Sequential:
 
 
 class Conv(nn.Conv2d):
-    """A convolution without bias that pads as TensorFlow does: for stride 2 on even sizes, right and below only."""
+    """A convolution without bias that pads as TensorFlow's SAME, for sizes that the stride divides."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int = 1):
         padding = kernel_size // 2 if stride == 1 else 0
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
-        self.pads_after = stride == 2  # also when `dilate` has taken the stride away
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
-        if self.pads_after:
-            after = self.dilation[0] * (self.kernel_size[0] - 1) + 1 - self.stride[0]
-            x = F.pad(x, (0, after, 0, after))
+        if self.stride == (2, 2):
+            x = F.pad(x, (0, 1, 0, 1))
         return super().forward(x)
 
 

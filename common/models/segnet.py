@@ -21,11 +21,13 @@ class Unpooling(nn.Module):
     Args:
         channels: of the encoder's maps, finest first.
         num_classes: number of output channels.
+        anchor: of the encoder.
         depths: number of 3x3 convolutions at each step, from the coarsest; two at each by default.
     """
 
-    def __init__(self, channels: list[int], num_classes: int, depths: tuple[int, ...] = (2, 2, 2, 2)):
+    def __init__(self, channels: list[int], num_classes: int, anchor: float, depths: tuple[int, ...] = (2, 2, 2, 2)):
         super().__init__()
+        self.shift = int(2 * anchor - 1)
         *finer, coarsest = channels
         finer.reverse()
         # Values and places must be of the same channels.
@@ -42,9 +44,11 @@ class Unpooling(nn.Module):
         """Map maps, each half the one before, to logits (B, num_classes, H, W) of the first one's size."""
         *finer, x = features
         x = self.project(x)
-        for step, like in zip(self.steps, reversed(finer), strict=True):
-            _, places = F.max_pool2d(like, 2, return_indices=True)
-            x = step(F.max_unpool2d(x, places, 2))
+        for i, (step, like) in enumerate(zip(self.steps, reversed(finer), strict=True)):
+            # A 2x2 window lies half a value beside the anchor: every other one to the other side, or that adds up.
+            shift = self.shift * (i % 2 == 0)
+            _, places = F.max_pool2d(moved(like, -shift), 2, return_indices=True)
+            x = step(moved(F.max_unpool2d(x, places, 2), shift))
         return x
 
 
@@ -56,5 +60,10 @@ class SegNet(EncoderDecoder):
         if self.arguments["encoder"] == "vgg16":  # the paper's: maps as they are before pooling, decoder mirrored
             self.encoder.ends = ("3", "8", "15", "22", "29", "30")
             self.encoder.channels = [64, 128, 256, 512, 512, 512]
-            return Unpooling(self.encoder.channels, num_classes, depths=(3, 3, 3, 2, 2))
-        return Unpooling(self.encoder.channels, num_classes)
+            return Unpooling(self.encoder.channels, num_classes, self.encoder.anchor, depths=(3, 3, 3, 2, 2))
+        return Unpooling(self.encoder.channels, num_classes, self.encoder.anchor)
+
+
+def moved(x: torch.Tensor, by: int) -> torch.Tensor:
+    """Move `x` (B, C, H, W) right and down by so many values, or left and up; zeros come in."""
+    return F.pad(x, (by, -by, by, -by)) if by else x
