@@ -5,7 +5,8 @@
     python check.py drinks --data-root ../data
 
 Ends with status 0 if all is well, 1 if there is something to think about (an image in two splits, a class that a split
-lacks, a mask of nothing but background), and 2 if a training would refuse the data.
+lacks, a mask of nothing but background, an image that EXIF turns and its mask not), and 2 if a training would refuse
+the data.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from common.cli import cli
 from common.datasets import SOURCES, source_of
 from common.datasets.folder import folder
-from common.datasets.reading import Unusable, WrongValues
+from common.datasets.reading import Unusable, WrongValues, orientation
 from common.datasets.segmentation_set import VOID, Source
 from common.errors import UserError
 from common.run import Run
@@ -55,6 +56,7 @@ class Found:
     problems: Sequence[UserError] = ()  # why it cannot be used
     counts: np.ndarray | None = None  # pixels (256,) of each mask value
     digest: str = ""  # of the decoded image
+    turned: str = ""  # what to do if the image is turned and its mask is not
 
 
 def main(
@@ -97,16 +99,30 @@ def read_all(source: Source, dataset: str) -> list[Found]:
         split, sample = item
         try:
             image, mask = source.read(sample)
+            turned = turned_alone(sample, image.size)
         except UserError as error:
             return Found(split, sample[0], problems=error.problems if isinstance(error, Unusable) else [error])
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
-        return Found(split, sample[0], counts=np.bincount(mask.ravel(), minlength=256), digest=digest)
+        return Found(split, sample[0], counts=np.bincount(mask.ravel(), minlength=256), digest=digest, turned=turned)
 
     items = [(split, sample) for split, samples in source.splits.items() for sample in samples]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(
             tqdm(pool.map(read, items), f"reading {dataset}", len(items), unit="image", disable=None, leave=False)
         )
+
+
+def turned_alone(sample: tuple, size: tuple[int, int]) -> str:
+    """Say that an image's EXIF orientation turns it, and nothing its mask, where their sizes (W, H) do not tell."""
+    match sample:
+        case (_, Path() as image, Path() as mask, *_):
+            turn = orientation(image)
+            if turn > 1 and (turn < 5 or size[0] == size[1]) and orientation(mask) != turn:
+                return (
+                    f"{image} is turned by its EXIF orientation, {turn}, and {mask} is not: if the mask was "
+                    "drawn on the picture as it is stored, turn the mask, too, or strip the image's EXIF tag"
+                )
+    return ""
 
 
 def problems_of(problems: list[UserError]) -> dict[str, list[str]]:
@@ -138,6 +154,8 @@ def doubts_of(found: list[Found], source: Source) -> dict[str, list[str]]:
             continue
         places[item.digest].append(item)
         present[item.split] += item.counts
+        if item.turned:
+            groups["images that EXIF turns, and their masks not"].append(item.turned)
         if not source.classes:
             continue
         if not item.counts[:VOID].any():

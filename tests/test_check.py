@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -127,6 +128,25 @@ def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys
     assert "(1): images that come twice\n  train 01 = train 02" in out
     assert "(1): masks of nothing but void\n  test 25" in out
     assert "(1): classes that a split lacks\n  test has no pixel of tree" in out
+
+
+def test_images_that_exif_turns_and_their_masks_not_are_named_where_the_sizes_do_not_tell(data, capsys):
+    def turn(name: str, orientation: int, square: bool = False) -> None:
+        picture = Image.open(data / name)
+        picture = picture.resize((20, 20), Image.Resampling.NEAREST) if square else picture
+        (exif := picture.getexif())[0x0112] = orientation
+        picture.save(data / name, exif=exif)
+
+    for name, orientation, square in (("01", 3, False), ("02", 6, True), ("03", 1, True), ("04", 8, True)):
+        turn(f"images/{name}.png", orientation, square)
+        turn(f"masks/{name}.png", orientation if name == "04" else 1, square)
+    turn("images/11.png", 6)  # 20 wide and 30 high when it is upright, as its mask is
+    mask = Image.open(data / "masks/11.png").transpose(Image.Transpose.ROTATE_270)
+    mask.save(data / "masks/11.png")
+    status, out = run(data, capsys)
+    assert status == 1 and "0 problems, 2 to think about" in out
+    for name, orientation in (("01", 3), ("02", 6)):
+        assert re.search(rf"images/{name}\.png is turned by .*, {orientation}, and \S*masks/{name}\.png is not", out)
 
 
 def test_masks_without_anything_but_background_are_named(tmp_path, capsys):

@@ -105,6 +105,13 @@ def open_upright(path: Path) -> Image.Image:
         return ImageOps.exif_transpose(open_image(path))
 
 
+def orientation(path: Path) -> int:
+    """Return the EXIF orientation of the image at `path`: 1 is upright, 2 to 4 keep its sides, 5 to 8 swap them."""
+    with reading(path), Image.open(path, formats=FORMATS) as stored:
+        value = stored.getexif().get(ExifTags.Base.Orientation)
+    return value if value in range(2, 9) else 1
+
+
 def read_image(path: Path) -> Image.Image:
     """Return the image at `path` in RGB, upright; grey, palette, CMYK, 16-bit and transparent ones are converted.
 
@@ -224,9 +231,7 @@ def check_size(image: Image.Image, mask: np.ndarray, image_path: Path, mask_path
 
 def _turned(image: Image.Image, mask: np.ndarray, image_path: Path) -> str:
     """Say that the photograph's EXIF orientation makes the difference, if it does: it swaps width and height."""
-    with reading(image_path), Image.open(image_path, formats=FORMATS) as stored:
-        turned = stored.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    if turned and image.size == mask.shape:
+    if orientation(image_path) >= 5 and image.size == mask.shape:
         return ", and the photograph is turned by its EXIF orientation: turn the mask, too"
     return ""
 
