@@ -8,7 +8,6 @@ Result    mIoU over background and five animals of VOC 2012, in part, 224 px, Mo
           unet 0.857, segnet 0.781, fcn 0.743, pspnet 0.701, deeplabv3 0.635; docs/experiments.md says why
 Run       python train_pets.py --model pspnet --encoder mobilenet_v2
           python train_pets.py --compare --encoder-weights FOLDER    # all five on both MobileNets: a table, a figure
-          python train_pets.py --dataset voc2012 --encoder mobilenet_v1 --encoder-weights FOLDER_OR_FILE
 """
 
 from functools import partial
@@ -20,17 +19,17 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from common.augment import random_hflip, random_resized_crop
 from common.cli import cli
 from common.compare import compare_variants
-from common.datasets import Size, load, pair
+from common.datasets import Size, load
 from common.engine import fit, score
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import DeepLabV3, Encoder, EncoderUNet, FCN8s, PSPNet, SegNet
-from common.models.encoders import STRIDE, freeze
+from common.models.encoders import freeze
 from common.run import Run
 
 NETWORKS = {"unet": EncoderUNet, "fcn": FCN8s, "segnet": SegNet, "pspnet": PSPNet, "deeplabv3": DeepLabV3}
-ENCODERS = ("mobilenet_v1", "mobilenet_v2")  # those compared
-PAIRS = {f"{m}-{e}": {"model": m, "encoder": e, "compare": False} for e in ENCODERS for m in NETWORKS}
+COMPARED = ((m, e) for e in ("mobilenet_v1", "mobilenet_v2") for m in NETWORKS)
+PAIRS = {f"{m}-{e}": {"model": m, "encoder": e, "compare": False} for m, e in COMPARED}
 
 
 def main(
@@ -55,7 +54,6 @@ def main(
     if compare:
         return compare_variants(main, PAIRS, locals(), run)
     run = run.start(main, locals())
-    pair(image_size, smallest=STRIDE)
     train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
     augment = [partial(random_resized_crop, size=image_size), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment)
@@ -84,8 +82,7 @@ def main(
 
 
 def reduce_on_plateau(optimizer: torch.optim.Optimizer, epochs: int) -> ReduceLROnPlateau | None:
-    """Return a scheduler that divides the rates by 3 after so many `epochs` without a better mIoU; None if it is 0."""
-    # torch's patience is the number of such epochs that it lets pass: it acts after the next one.
+    """Divide the rates by 3 after so many `epochs` without a better mIoU, which is one more than torch's patience."""
     return ReduceLROnPlateau(optimizer, mode="max", factor=1 / 3, patience=epochs - 1, threshold=0) if epochs else None
 
 

@@ -1,7 +1,9 @@
+import subprocess
 from collections import Counter
 
 import pytest
 import torch
+from conftest import REPOSITORY
 from torch import nn
 
 from common.errors import UserError
@@ -38,7 +40,11 @@ def build(name: str, num_classes: int = 21) -> nn.Module:
 
 
 def test_every_model_has_a_case_here():
-    assert MODELS.keys() == CASES.keys()
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True).stdout
+    if not tracked:
+        pytest.skip("this is no clone, so which models are the project's is not known")
+    ours = {name for name, kind in MODELS.items() if kind.__module__.replace(".", "/") in tracked}  # not a reader's
+    assert ours == CASES.keys()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -91,18 +91,17 @@ def source_of(dataset: str, run: Run) -> Source:
     return folder(path, Path(run.cache_dir), progress=run.rank == 0)
 
 
-def pair(size: Size, flag: str = "--image-size", smallest: int = 1) -> tuple[int, int]:
+def pair(size: Size, flag: str = "--image-size") -> tuple[int, int]:
     """Return height and width.
 
     Args:
         flag: what the user calls it.
-        smallest: number of pixels that a side needs.
 
     Raises:
-        UserError: a side has less than that, or more than any picture has.
+        UserError: a side has no pixel, or more than any picture has.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    if not smallest <= min(height, width) <= max(height, width) <= 2**14:
+    if not 1 <= min(height, width) <= max(height, width) <= 2**14:
         given = size if isinstance(size, int) else f"{height}x{width}"
-        raise UserError(f"{flag} {given} is not possible; a side has {smallest} to {2**14} pixels")
+        raise UserError(f"{flag} {given} is not possible; a side has 1 to {2**14} pixels")
     return height, width
