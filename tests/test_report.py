@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import write_folder
+from conftest import FEW, write_folder
 
 import report
 import train
@@ -28,7 +28,7 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for split, count in {"train": 24, "val": 8, "test": 8}.items():
+        for split, count in FEW.items():
             patch.setitem(COUNTS, split, count)
         for seed in (0, 1):
             train.main("shapes", image_size=32, epochs=2, run=Run(device="cpu", precision="fp32", seed=seed))

@@ -2,9 +2,11 @@
 
 import importlib
 import inspect
+import json
+from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import FEW, REPOSITORY
 from test_models import CASES
 
 from common.models import MODELS
@@ -20,9 +22,11 @@ def test_it_trains_on_shapes(name, few_shapes):
     options = {"pretrained": False} if "pretrained" in inspect.signature(main).parameters else {}
     if "fine_tune_epochs" in inspect.signature(main).parameters:
         options["fine_tune_epochs"] = 1
-    result = main(dataset="shapes", image_size=32, epochs=1, **options, run=Run(device="cpu"))
+    result = main(dataset="shapes", image_size=32, epochs=1, **options, run=Run(device="cpu", name="test"))
     assert 0 <= result["scores"]["mIoU"] <= 1
-    assert result["images"] == 8
+    names = {split: [f"{split}_{i:03}" for i in range(count)] for split, count in FEW.items()}
+    assert json.loads(Path("runs/test/splits.json").read_text()) == names
+    assert list(json.loads(Path("runs/test/test.json").read_text())["image_miou"]) == names["test"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

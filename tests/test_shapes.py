@@ -1,7 +1,8 @@
 import numpy as np
+from conftest import FEW, started
 
-from common.datasets import VOID
-from common.datasets.shapes import CLASSES, draw_scene, shapes
+from common.datasets import VOID, load
+from common.datasets.shapes import CLASSES, SIDE, draw_scene, shapes
 
 
 def test_the_same_index_always_gives_the_same_scene():
@@ -30,3 +31,14 @@ def test_void_outlines_objects():
 def test_no_scene_is_in_two_splits():
     indices = [sample[1] for split in shapes(None).splits.values() for sample in split]
     assert len(indices) == len(set(indices)) == 800
+
+
+def test_each_split_holds_its_own_scenes_in_order(few_shapes):
+    first = 0
+    for data, (split, count) in zip(load("shapes", SIDE, started()), FEW.items(), strict=True):
+        assert (data.split, len(data)) == (split, count)
+        for index in range(count):
+            image, mask = draw_scene(first + index)
+            assert np.array_equal(data.images[index].permute(1, 2, 0), image)
+            assert np.array_equal(data.masks[index], mask)
+        first += count

@@ -1,0 +1,233 @@
+"""Mistakes that leave a training that works, only worse: wrong rates, wrong data, repeated dropout, a coarse loss."""
+
+import importlib
+import inspect
+import math
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from conftest import started
+from torch import nn
+from torch.nn import functional as F
+
+import common.engine
+import train_drinks
+import train_pets
+from common.datasets import VOID, load
+from common.datasets.shapes import COUNTS
+from common.engine import fit
+from common.loader import Loader
+from common.losses import CrossEntropy, class_weights
+from common.models import MODELS, DilatedFCN, ResNetV2FCN
+from common.models.mobilenet_v1 import mobilenet_v1_layers
+from common.run import Run
+
+ALL = ""  # every parameter's name begins with it
+# Of each script: how its rates go, and which flag, or number, is the first rate of the parameters whose names begin so.
+RATES = {
+    "train": ("constant", {ALL: "lr"}),
+    "train_4_a": ("cosine", {ALL: "lr"}),
+    "train_4_b": ("cosine", {ALL: "lr"}),
+    "train_4_c": ("cosine", {ALL: "lr"}),
+    "train_5_a": ("cosine", {ALL: "lr"}),
+    "train_5_b": ("cosine", {"decoder.": "lr"}),
+    "train_5_c": ("cosine", {ALL: "lr"}),
+    "train_ade20k": ("constant", {ALL: 3e-4}),
+    "train_drinks": ("cosine", {ALL: "lr"}),
+    "train_voc2012": ("cosine", {"encoder.": "encoder_lr", "decoder.": "lr"}),
+}
+WEIGHTED = {"train_4_c", "train_5_a", "train_5_b", "train_5_c"}
+
+
+class Stage:
+    """What a script gave to `fit`, and the rate of every parameter in the optimizer at each of its steps."""
+
+    def __init__(self, model, train_loader, val_loader, criterion, optimizer):
+        self.model, self.criterion, self.optimizer = model, criterion, optimizer
+        self.train_loader, self.val_loader = train_loader, val_loader
+        self.trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        self.groups = [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups]
+        self.rates = {name: [] for group in self.groups for name in group}
+        optimizer.register_step_pre_hook(self.note)
+
+    def note(self, optimizer, args, kwargs) -> None:
+        for names, group in zip(self.groups, optimizer.param_groups, strict=True):
+            for name in names:
+                self.rates[name].append(group["lr"])
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch) -> None:
+    """Leave out the pictures, which take longer than training."""
+    for kind in ("curves", "augmentation", "predictions"):
+        monkeypatch.setattr(common.engine.plotting, f"plot_{kind}", lambda *args, **options: None)
+
+
+@pytest.fixture
+def train(monkeypatch, tmp_path):
+    """A function that runs a script's main on four training scenes, and returns its stages.
+
+    Its ImageNet weights are random ones from a file. Large networks are replaced by a small one.
+    """
+    for split, count in {"train": 4, "val": 3, "test": 2}.items():
+        monkeypatch.setitem(COUNTS, split, count)
+    torch.save(mobilenet_v1_layers().state_dict(), tmp_path / "mobilenet_v1.pth")
+    light = {"build": lambda model, num_classes, **options: DilatedFCN(num_classes)}
+    light |= {"BasicFCN": DilatedFCN, "UNet": DilatedFCN, "ResNetV2FCN": partial(ResNetV2FCN, depth=11)}
+
+    def train(name: str, **settings) -> list[Stage]:
+        script, stages = importlib.import_module(name), []
+        defaults = inspect.signature(script.main).parameters
+        small = {"image_size": 32, "stored_size": 40, "batch_size": 3, "encoder": "mobilenet_v1", "levels": 2}
+        small = {flag: value for flag, value in small.items() if flag in defaults}
+
+        def watched(*args, original=script.fit, **options):
+            stages.append(Stage(*args[:5]))
+            return original(*args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(script, "fit", watched)
+            for network in light.keys() & vars(script).keys():
+                patch.setattr(script, network, light[network])
+            run = Run(name="test", device="cpu", precision="fp32", encoder_weights=str(tmp_path / "mobilenet_v1.pth"))
+            script.main(dataset="shapes", **small | settings, run=run)
+        return stages
+
+    return train
+
+
+def first_rate(name: str, parameter: str) -> float | None:
+    """Return the rate of a script's parameter at the first step; None if it is not trained."""
+    defaults = inspect.signature(importlib.import_module(name).main).parameters
+    flags = [flag for prefix, flag in RATES[name][1].items() if parameter.startswith(prefix)]
+    return (defaults[flags[0]].default if isinstance(flags[0], str) else flags[0]) if flags else None
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_every_parameter_has_its_rate_at_every_step_and_the_loss_its_weights(name, train):
+    epochs = 2
+    (stage,) = train(name, epochs=epochs)
+    copies = 3 if len(stage.train_loader.data) < stage.train_loader.num_images else 1
+    steps = epochs * len(stage.train_loader)
+    assert len(stage.train_loader) == -(-4 * copies // 3)
+    if RATES[name][0] == "cosine":
+        parts = [(1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+        assert all(abs(group["lr"]) < 1e-9 for group in stage.optimizer.param_groups)  # after the last
+    else:
+        parts = [1.0] * steps
+    first = {parameter: first_rate(name, parameter) for parameter, _ in stage.model.named_parameters()}
+    trained = {parameter for parameter, rate in first.items() if rate is not None}
+    assert stage.trained == stage.rates.keys() == trained
+    for parameter, rates in stage.rates.items():
+        assert rates == pytest.approx([first[parameter] * part for part in parts], rel=1e-6), parameter
+
+    data, others = stage.train_loader.data, load("shapes", 32, started(name="other"))[1:]
+    assert (data.split, stage.val_loader.data.split) == ("train", "val")
+    assert not stage.val_loader.shuffle and not stage.val_loader.augment
+    weight = stage.criterion.weight
+    assert (weight is not None) == (name in WEIGHTED)
+    if name in WEIGHTED:
+        assert torch.equal(weight, class_weights(data))
+        assert not any(torch.allclose(weight, class_weights(other), rtol=0.01) for other in others)
+
+
+def test_the_rate_that_falls_by_the_epoch_falls_by_the_epoch(train, monkeypatch):
+    monkeypatch.setattr(train_drinks, "rate", lambda epoch: 0.5**epoch)
+    (stage,) = train("train_drinks", epochs=3, schedule="steps")
+    assert len(stage.train_loader) == 2
+    rates = [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 2.5e-4]
+    assert all(found == pytest.approx(rates) for found in stage.rates.values())
+
+
+def test_rates_fall_only_where_validation_gets_no_better_and_the_encoder_has_the_lowest(train, monkeypatch):
+    scores = iter(2 * [1, 2, 3, 3, 3, 3])  # of each epoch of two stages
+    evaluate = common.engine.evaluate
+
+    def scripted(*args):
+        loss, matrix = evaluate(*args)
+        classes = matrix.counts.shape[1]
+        matrix.counts[:-1] = 1 + next(scores, 0) * torch.eye(classes, dtype=torch.int64)
+        return loss, matrix
+
+    monkeypatch.setattr(common.engine, "evaluate", scripted)
+    first, second = train("train_pets", model="fcn", epochs=6, fine_tune_epochs=6, plateau=1)
+    assert next(scores, None) is None
+    defaults = inspect.signature(train_pets.main).parameters
+    lr, fine_tune_lr, encoder_lr = (defaults[flag].default for flag in ("lr", "fine_tune_lr", "encoder_lr"))
+    assert lr > fine_tune_lr > encoder_lr
+    for stage, initial in ((first, {"decoder.": lr}), (second, {"encoder.": encoder_lr, "decoder.": fine_tune_lr})):
+        parameters = {name for name, _ in stage.model.named_parameters() if name.startswith(tuple(initial))}
+        assert stage.trained == stage.rates.keys() == parameters
+        for name, rates in stage.rates.items():
+            rate = next(rate for prefix, rate in initial.items() if name.startswith(prefix))
+            by_epoch = rates[::2]
+            assert len(stage.train_loader) == 2 and rates[1::2] == by_epoch
+            assert by_epoch[:4] == 4 * [rate]  # the rate of the fourth was chosen after the third, the best
+            assert by_epoch[-1] < 0.4 * rate
+            falls = [after / before for before, after in pairwise(by_epoch) if after != before]
+            assert falls == pytest.approx(len(falls) * [1 / 3])
+
+
+class Drawing(nn.Module):
+    """Predicts background; notes what dropout leaves of ones in each batch of training."""
+
+    def __init__(self, num_classes: int, more: int = 0):
+        super().__init__()
+        self.arguments = {"num_classes": num_classes}
+        self.level = nn.Parameter(torch.tensor(0.45))
+        self.dropout = nn.Dropout(0.5)
+        self.drawn, self.more = [], more  # how many other numbers a batch draws
+
+    def forward(self, images):
+        if self.training:
+            self.drawn.append(tuple(self.dropout(torch.ones(64)).tolist()))
+            torch.rand(self.more)
+        logits = torch.zeros(len(images), self.arguments["num_classes"], *images.shape[2:])
+        logits[:, 0] = self.level
+        return logits
+
+
+def fitted(model: nn.Module, criterion: nn.Module, epochs: int = 1, **settings) -> list[dict]:
+    """Train on shapes in three batches an epoch, with a rate of 0.1; return the history."""
+    run = started(**settings)
+    train_set, val_set, _ = load("shapes", 32, run)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loaders = Loader(train_set, 8, run, shuffle=True), Loader(val_set, 4, run)
+    return fit(model, *loaders, criterion, optimizer, epochs=epochs, run=run)
+
+
+def test_dropout_differs_in_every_batch_and_depends_on_the_seed_not_on_earlier_draws(few_shapes, monkeypatch):
+    monkeypatch.setitem(MODELS, "drawing", Drawing)
+    drawn = {}
+    for name, seed, more in (("one", 0, 0), ("again", 0, 1), ("other", 1, 0)):
+        model = Drawing(6, more)
+        fitted(model, CrossEntropy(), epochs=2, seed=seed, name=name)
+        drawn[name] = model.drawn
+    assert drawn["one"] == drawn["again"]
+    assert len({*drawn["one"], *drawn["other"]}) == 12
+
+
+def test_the_loss_of_bf16_logits_is_computed_in_fp32(few_shapes):
+    model, sums = DilatedFCN(6), {True: [], False: []}
+
+    class Watching(CrossEntropy):
+        """Notes the loss that the network's own logits have, in fp32."""
+
+        def forward(self, logits, target):
+            own = model.logits.float()
+            total = F.cross_entropy(own, target, ignore_index=VOID, reduction="sum")
+            sums[model.training].append((total.item(), (target != VOID).sum().item()))
+            return super().forward(logits, target)
+
+    def note(module, args, logits):
+        assert logits.dtype == torch.bfloat16
+        module.logits = logits.detach()
+
+    model.register_forward_hook(note)
+    (row,) = fitted(model, Watching(), precision="bf16")
+    for key, training in (("train_loss", True), ("val_loss", False)):
+        totals, weights = zip(*sums[training], strict=True)
+        assert len(totals) == 3 and row[key] == pytest.approx(sum(totals) / sum(weights), rel=1e-5)
