@@ -7,9 +7,10 @@ Run       python benchmarks/epoch.py                                    # the ba
           python benchmarks/epoch.py --external nets/unet.py:UNet       # and with a network of your own
 
 Trains and validates a network for an epoch, in turn with `train_one_epoch` and `evaluate` of common/engine.py and with
-the loop of benchmarks/reference.py; prints images/s, medians over --repeats epochs, and their ratio. The first epoch of
-each is not counted, nor is the decoding that ours needs once; both are printed. The images are those of VOC 2007 below
---data-root, or generated ones of their size.
+the loops of benchmarks/reference.py: the best plain one, with workers that live on and with none, and the tutorial's.
+Prints images/s, medians over --repeats epochs, and their ratios to the best of these and to the tutorial's. The first
+epoch of each is not counted, nor is the decoding that ours needs once; both are printed. The images are those of VOC
+2007 below --data-root, or generated ones of their size.
 
 --external FILE:CLASS adds a network in our loop: the class is called with the number of classes, or, in quotes, as you
 write it: "unet/unet_model.py:UNet(3, 21)". It maps images (B, 3, H, W) to logits (B, classes, H, W).
@@ -20,6 +21,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -40,7 +42,7 @@ from common.losses import CrossEntropy
 from common.models import Model, build
 from common.run import Run
 
-REFERENCE, OUR_LOOP, COMPILED = "plain reference loop, fp32", "this project", "this project, compiled"
+TUTORIAL, OUR_LOOP, COMPILED = "tutorial loop, fp32", "this project", "this project, compiled"
 
 
 def main(
@@ -50,7 +52,7 @@ def main(
     images: int = 60,  # images to train on, at most, and as many to validate on
     batch_size: int = 16,  # images per step
     augment: Augment = "all",  # training images are mirrored ("flip"), and rotated and cropped ("all")
-    workers: int = 2,  # processes that load data for the reference loop; ours has none
+    workers: int = 2,  # processes that load data for the plain loops, where these have any; ours has none
     repeats: int = 3,  # epochs measured
     clock: Clock = "wall",  # time, or the processor time of all processes, for a machine that does other things
     run: Run = Run(),
@@ -64,32 +66,32 @@ def main(
             Loader(train_set, batch_size, run, shuffle=True, augment=OURS[augment]),
             Loader(val_set, batch_size, run),
         )
-        plain = [
-            reference_loader(part.data_root, split, image_size, batch_size, augment, workers, run)
-            for split in ("train", "val")
-        ]
-        options = {"encoder": "resnet18", "pretrained": False}
+        network = partial(build, model, train_set.num_classes, encoder="resnet18", pretrained=False)
 
-        network = build(model, train_set.num_classes, **options).to(run.device)
-        optimizer = torch.optim.AdamW(network.parameters())
+        def plain_epoch(network: nn.Module, workers: int, best: bool) -> Callable[[], float]:
+            optimizer = torch.optim.AdamW(network.parameters(), fused=best)
+            plain = [
+                reference_loader(part.data_root, split, image_size, batch_size, augment, workers, run, persistent=best)
+                for split in ("train", "val")
+            ]
+            return partial(reference_epoch, network, optimizer, *plain, run, best=best)
 
-        def plain_epoch() -> None:
-            with plain_memory():
-                reference_epoch(network, optimizer, *plain, run)
-
-        epochs = {REFERENCE: plain_epoch}
-        epochs[OUR_LOOP] = our_epoch(build(model, train_set.num_classes, **options), *loaders, run)
+        epochs = {
+            f"best plain loop, {n} workers": plain_epoch(network().to(run.device), n, best=True) for n in (workers, 0)
+        }
+        epochs[TUTORIAL] = plain_epoch(network().to(run.device), workers, best=False)
+        names = list(epochs)
+        epochs[OUR_LOOP] = our_epoch(network(), *loaders, run)
         if run.compile:
-            compiled = torch.compile(build(model, train_set.num_classes, **options))
-            epochs[COMPILED] = our_epoch(compiled, *loaders, run)
+            epochs[COMPILED] = our_epoch(torch.compile(network()), *loaders, run)
         if external:
             epochs[external] = our_epoch(load_external(external, train_set.num_classes), *loaders, run)
-        times = in_turn(epochs, repeats, clock, run)
+        times = in_turn(epochs, repeats, clock, run, {TUTORIAL: plain_memory})
 
     total = len(train_set) + len(val_set)
     title = f"{model}, {len(train_set)} + {len(val_set)} images at {image_size}, batch {batch_size}, {run.precision}"
     rates = {name: total / median for name, (_, median) in times.items()}
-    print_table(title, f"images per second of {clock} time", rates)
+    rates = print_table(title, f"images per second of {clock} time", rates, names)
     first = ", ".join(f"{name} {first:.1f} s" for name, (first, _) in times.items())
     print(f"not counted: the first epoch of each ({first}), decoding once ({decoding:.1f} s)")
     if run.compile:

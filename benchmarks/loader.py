@@ -3,11 +3,12 @@
 Run       python benchmarks/loader.py
           python benchmarks/loader.py --augment all      # rotated and cropped as well
 
-Goes through the training images without training, in turn with the project's loader and with that of
-benchmarks/reference.py; prints images/s, medians over --repeats epochs, and their ratio. Our first epoch decodes the
-files into an empty cache, later ones read the cache; the reference decodes in every epoch. Then sets a batch against
-the training step of the baseline FCN that uses it. The images are those of VOC 2007 below --data-root, or generated
-ones of their size.
+Goes through the training images without training, in turn with the project's loader and with those of
+benchmarks/reference.py: with workers that live on, with none, and, as in tutorials, with new ones in every epoch.
+Prints images/s, medians over --repeats epochs, and their ratios to the best of these and to the tutorial's. Our first
+epoch decodes the files into an empty cache, later ones read the cache; the reference decodes in every epoch. Then sets
+a batch against the training step of the baseline FCN that uses it. The images are those of VOC 2007 below --data-root,
+or generated ones of their size.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import copy
 import shutil
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -29,7 +31,11 @@ from common.loader import Loader
 from common.models import BasicFCN
 from common.run import Run
 
-REFERENCE, FIRST, LATER = "plain reference, every epoch", "this project, first epoch", "this project, later epochs"
+TUTORIAL, FIRST, LATER = (
+    "plain loader, new workers each epoch",
+    "this project, first epoch",
+    "this project, later epochs",
+)
 
 
 def main(
@@ -37,7 +43,7 @@ def main(
     images: int = 200,  # training images, at most
     batch_size: int = 16,  # images per step
     augment: Augment = "flip",  # images are mirrored ("flip"), and rotated and cropped ("all")
-    workers: int = 2,  # processes that load data for the reference; ours has none
+    workers: int = 2,  # processes that load data for the reference, where it has any; ours has none
     repeats: int = 5,  # epochs measured
     clock: Clock = "wall",  # time, or the processor time of all processes, for a machine that does other things
     run: Run = Run(),
@@ -61,25 +67,21 @@ def main(
         before = peak_memory(run)
         go_through(loader, run)
         grown = peak_memory(run) - before
-        plain = reference_loader(part.data_root, "train", image_size, batch_size, augment, workers, run)
-
-        def plain_epoch() -> None:
-            with plain_memory():
-                go_through(plain, run)
-
+        plain = partial(reference_loader, part.data_root, "train", image_size, batch_size, augment, run=run)
         candidates = {
-            REFERENCE: plain_epoch,
-            FIRST: first_epoch,
-            LATER: lambda: go_through(loader, run),
+            f"plain loader, {n} workers": partial(go_through, plain(n, persistent=True), run) for n in (workers, 0)
         }
-        times = in_turn(candidates, repeats, clock, run)
+        candidates[TUTORIAL] = partial(go_through, plain(workers), run)
+        names = list(candidates)
+        candidates |= {FIRST: first_epoch, LATER: partial(go_through, loader, run)}
+        times = in_turn(candidates, repeats, clock, run, {TUTORIAL: plain_memory})
         step = training_steps(BasicFCN(loader.data.num_classes), loader, run)
         training = in_turn({LATER: candidates[LATER], "step": step}, repeats, clock, run)
 
     rates = {name: loader.num_images / seconds for name, (_, seconds) in times.items()}
     step, batch = training["step"][1], training[LATER][1] / len(loader)
     title = f"{loader.num_images} images at {image_size}, batch {batch_size}, augmentation {augment}"
-    print_table(title, f"images per second of {clock} time", rates)
+    rates = print_table(title, f"images per second of {clock} time", rates, names)
     print(f"a batch takes {1000 * batch:.2f} ms, the training step {1000 * step:.1f} ms: {batch / step:.1%} of it")
     print(f"memory that going through {loader.num_images} images takes: {grown:.0f} MiB")
     return rates

@@ -1,14 +1,18 @@
 """Times that can be compared: taken in turn on one machine, medians of them, and their ratio."""
 
+import contextlib
+import multiprocessing
 import statistics
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from common.errors import UserError
 from common.run import Run
 
 # What is measured: time as a clock shows it, or processor time of this process and its workers, all threads together,
@@ -25,15 +29,31 @@ def seconds(clock: Clock, run: Run) -> float:
     import resource  # which Windows has not
 
     usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    total = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    workers = multiprocessing.active_children()  # the system adds them to ours only when they have ended
+    if workers:
+        try:
+            import psutil
+        except ImportError:
+            raise UserError("--clock cpu needs psutil where there are workers: pip install psutil") from None
+        used = [psutil.Process(worker.pid).cpu_times() for worker in workers]
+        total += sum(worker.user + worker.system for worker in used)
+    return total
 
 
 def in_turn(
-    candidates: dict[str, Callable[[], object]], repeats: int, clock: Clock, run: Run
+    candidates: dict[str, Callable[[], object]],
+    repeats: int,
+    clock: Clock,
+    run: Run,
+    within: dict[str, Callable[[], contextlib.AbstractContextManager]] = types.MappingProxyType({}),
 ) -> dict[str, tuple[float, float]]:
     """Call each of `candidates` in turn, `repeats` times after a first time.
 
     In turn, so that whatever else the machine does meets all of them.
+
+    Args:
+        within: contexts that candidates run in; to enter and to leave them is not timed.
 
     Returns:
         The seconds of the first call, which is slower wherever something is set up, and the median of the others.
@@ -41,18 +61,25 @@ def in_turn(
     times = {name: [] for name in candidates}
     for _ in range(repeats + 1):
         for name, function in candidates.items():
-            start = seconds(clock, run)
-            function()
-            times[name].append(seconds(clock, run) - start)
+            with within.get(name, contextlib.nullcontext)():
+                start = seconds(clock, run)
+                function()
+                times[name].append(seconds(clock, run) - start)
     return {name: (first, statistics.median(rest)) for name, (first, *rest) in times.items()}
 
 
-def print_table(title: str, unit: str, rates: dict[str, float]) -> None:
-    """Print `rates`, each in `unit`, and its ratio to the first one."""
-    print(f"\n{title}, torch {torch.__version__}\n{unit:>55}{'ratio':>10}")
-    first = next(iter(rates.values()))
+def print_table(title: str, unit: str, rates: dict[str, float], plain: list[str]) -> dict[str, float]:
+    """Print `rates`, each in `unit`, with its ratios to the best of the `plain` ones and to the last of them.
+
+    Returns:
+        `rates`, the best plain one first.
+    """
+    best = max(plain, key=rates.get)
+    rates = {best: rates[best]} | rates
+    print(f"\n{title}, torch {torch.__version__}\n{unit:>55}{'to best':>10}{'to tutorial':>13}")
     for name, rate in rates.items():
-        print(f"  {name:<38}{rate:>15.4g}{rate / first:>10.2f}")
+        print(f"  {name:<38}{rate:>15.4g}{rate / rates[best]:>10.2f}{rate / rates[plain[-1]]:>13.2f}")
+    return rates
 
 
 def peak_memory(run: Run) -> float:

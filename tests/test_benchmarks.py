@@ -1,6 +1,8 @@
 """The benchmarks, tiny: what they print is what they promise, and the numbers are possible ones."""
 
 import math
+import multiprocessing
+import platform
 import re
 import time
 from pathlib import Path
@@ -12,29 +14,38 @@ import torch
 from conftest import needs_shared, python, started
 
 from benchmarks import epoch, limit, loader, metrics
-from benchmarks.measure import in_turn, peak_memory, seconds
-from benchmarks.reference import count_classes, mean_iou, reference_loader
+from benchmarks.measure import in_turn, peak_memory, print_table, seconds
+from benchmarks.reference import (
+    count_classes,
+    count_pixels,
+    mean_iou,
+    plain_memory,
+    reference_epoch,
+    reference_loader,
+    resident,
+)
 from benchmarks.voc_part import write_scenes
 from common.datasets import VOID
 from common.errors import UserError
-from common.models import MODELS
+from common.models import MODELS, BasicFCN
 from common.run import Run
 
 
-def table(text: str) -> dict[str, tuple[float, float]]:
-    """Return rate and ratio of each row of the table in `text`."""
-    rows = re.findall(r"^  (\S.*?) {2,}([\d.e+]+) +([\d.]+)$", text, re.MULTILINE)
-    return {name: (float(rate), float(ratio)) for name, rate, ratio in rows}
+def table(text: str) -> dict[str, list[float]]:
+    """Return the rate of each row of the table in `text`, and its ratios to the best plain row and the tutorial's."""
+    rows = re.findall(r"^  (\S.*?) {2,}([\d.e+]+) +([\d.]+) +([\d.]+)$", text, re.MULTILINE)
+    return {name: [float(number) for number in numbers] for name, *numbers in rows}
 
 
-def check_table(text: str, rates: dict[str, float]) -> None:
-    """Check that the table in `text` shows `rates`, possible ones, and their ratios to the first."""
-    shown, first = table(text), next(iter(rates.values()))
-    assert shown.keys() == rates.keys()
+def check_table(text: str, rates: dict[str, float], plain: list[str]) -> None:
+    """Check that the table in `text` shows `rates`, possible ones, the best of `plain` first, and the two ratios."""
+    shown, best = table(text), max(rates[name] for name in plain)
+    assert list(shown) == list(rates) and next(iter(rates.values())) == best
     for name, rate in rates.items():
         assert 0 < rate < math.inf
         assert shown[name][0] == pytest.approx(rate, rel=1e-3)
-        assert shown[name][1] == pytest.approx(rate / first, abs=0.01)
+        assert shown[name][1] == pytest.approx(rate / best, abs=0.01)
+        assert shown[name][2] == pytest.approx(rate / rates[plain[-1]], abs=0.01)
 
 
 OWN = """
@@ -56,12 +67,19 @@ def write_package(folder: Path) -> Path:
     return folder / "own.py"
 
 
-def test_epoch_compares_our_loop_the_plain_one_and_an_external_network(tmp_path, capsys):
+def test_the_table_leads_with_the_best_plain_row(capsys):
+    rates = print_table("title", "unit", {"a": 2.0, "b": 3.0, "tutorial": 1.0, "ours": 6.0}, ["a", "b", "tutorial"])
+    assert list(rates) == ["b", "a", "tutorial", "ours"]
+    assert table(capsys.readouterr().out)["ours"] == [6, 2, 6]
+
+
+def test_epoch_compares_our_loop_the_plain_ones_and_an_external_network(tmp_path, capsys):
     own = f"{write_package(tmp_path / 'nets')}:Own"
-    rates = epoch.main(external=own, image_size=32, images=4, batch_size=2, workers=0, repeats=1, run=Run(device="cpu"))
+    rates = epoch.main(external=own, image_size=32, images=4, batch_size=2, workers=1, repeats=1, run=Run(device="cpu"))
     text = capsys.readouterr().out
-    check_table(text, rates)
-    assert list(rates) == ["plain reference loop, fp32", "this project", own]
+    plain = ["best plain loop, 1 workers", "best plain loop, 0 workers", "tutorial loop, fp32"]
+    check_table(text, rates, plain)
+    assert rates.keys() == {*plain, "this project", own}
     assert "basic_fcn, 4 + 4 images at 32, batch 2, " in text and f"torch {torch.__version__}" in text
     assert "generated images" in text
     assert list(Path(".cache").iterdir()) == []
@@ -93,9 +111,10 @@ def test_epoch_and_loader_measure_the_users_images_where_there_are_some(voc_root
     settings = {"image_size": 32, "images": 4, "batch_size": 2, "workers": 0, "repeats": 1}
     rates = loader.main(**settings, augment="all", clock="cpu", run=Run(device="cpu", data_root=voc_root))
     text = capsys.readouterr().out
-    check_table(text, rates)
+    plain = ["plain loader, 0 workers", "plain loader, new workers each epoch"]
+    check_table(text, rates, plain)
     assert f"images of {voc_root.resolve()}" in text
-    assert list(rates) == ["plain reference, every epoch", "this project, first epoch", "this project, later epochs"]
+    assert rates.keys() == {*plain, "this project, first epoch", "this project, later epochs"}
     share = re.search(r"a batch takes [\d.]+ ms, the training step [\d.]+ ms: ([\d.]+)% of it", text)
     assert 0 < float(share[1]) < 100
     assert (voc_root / "VOCdevkit/VOC2007/JPEGImages").is_dir()  # only the links to them are gone
@@ -103,8 +122,9 @@ def test_epoch_and_loader_measure_the_users_images_where_there_are_some(voc_root
 
 def test_metrics_come_to_the_same_score_by_every_way(capsys):
     rates, scores = metrics.main(image_size=40, batch_size=3, batches=2, repeats=1, run=Run(device="cpu"))
-    check_table(capsys.readouterr().out, rates)
-    assert {"class by class with NumPy", "this project", "scikit-learn"} <= rates.keys() == scores.keys()
+    plain = ["np.bincount", "class by class with NumPy"]
+    check_table(capsys.readouterr().out, rates, plain)
+    assert {*plain, "this project", "scikit-learn"} <= rates.keys() == scores.keys()
     ours = scores["this project"]
     assert 0.3 < ours < 0.6  # half of the patches are right
     assert all(score == pytest.approx(ours, abs=1e-6) for score in scores.values())
@@ -146,8 +166,44 @@ def test_the_reference_reads_the_same_images_as_we_do(voc_root):
 
 def test_the_reference_counts_each_class_without_void():
     prediction, target = np.array([[0, 1, 1, 2]]), np.array([[0, 1, 2, VOID]])
-    assert count_classes(prediction, target, 3).tolist() == [[1, 1, 0], [1, 2, 1]]
+    for count in (count_classes, count_pixels):
+        assert count(prediction, target, 3).tolist() == [[1, 1, 0], [1, 2, 1]]
     assert mean_iou(np.array([[1, 1, 0], [1, 2, 0]])) == 0.75
+
+
+def test_persistent_workers_of_the_reference_live_on_until_the_next_epoch(voc_root):
+    for persistent, lives_on in ((True, True), (False, False)):
+        loader = reference_loader(voc_root, "val", 32, 2, "none", 1, started(), persistent)
+        workers = []
+        for _ in range(2):
+            for _ in loader:
+                workers.append({child.pid for child in multiprocessing.active_children()})
+        assert (workers[0] == workers[-1]) == lives_on
+        del loader
+
+
+@pytest.mark.parametrize(("best", "precision"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_best_plain_loop_has_bf16_and_channels_last_and_the_tutorial_s_has_not(voc_root, best, precision):
+    run, seen = started(precision="bf16"), []
+    loaders = [reference_loader(voc_root, split, 32, 2, "none", 0, run) for split in ("train", "val")]
+    model = BasicFCN(21)
+    model.register_forward_hook(lambda model, images, logits: seen.append((images[0], logits)))
+    before = [parameter.clone() for parameter in model.parameters()]
+    miou = reference_epoch(model, torch.optim.AdamW(model.parameters()), *loaders, run, best)
+    assert 0 <= miou < 0.5
+    assert any((old != new).any() for old, new in zip(before, model.parameters(), strict=True))
+    assert {logits.dtype for _, logits in seen} == {precision}
+    assert {images.is_contiguous(memory_format=torch.channels_last) for images, _ in seen} == {best}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep freed memory")
+def test_freed_memory_is_given_back_for_the_tutorial_loop_alone():
+    started()
+    torch.empty(2**29, dtype=torch.uint8).fill_(1)
+    before = resident()
+    with plain_memory():
+        assert resident() < before - 2**28
+    assert resident() > before - 2**25
 
 
 def test_generated_images_are_like_voc_s(tmp_path):
@@ -176,6 +232,27 @@ def test_processor_time_does_not_pass_while_we_sleep():
     assert seconds("cpu", run) - start[0] < 0.2 < 0.3 <= seconds("wall", run) - start[1]
 
 
+def work(seconds: float, connection) -> None:
+    """Use the processor for `seconds`, say so, and wait for an answer."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    connection.send("done")
+    connection.recv()
+
+
+def test_processor_time_includes_that_of_workers_that_live_on():
+    run, (ours, theirs) = started(), multiprocessing.Pipe()
+    start = seconds("cpu", run)
+    worker = multiprocessing.get_context("fork").Process(target=work, args=(0.5, theirs))
+    worker.start()
+    ours.recv()
+    alive = seconds("cpu", run) - start
+    ours.send("end")
+    worker.join()
+    assert alive > 0.4
+
+
 def test_peak_memory_is_at_least_what_is_held_now():
     held = np.ones(2**27, np.uint8)
     now = psutil.Process().memory_info().rss
@@ -187,4 +264,4 @@ def test_peak_memory_is_at_least_what_is_held_now():
 def test_a_benchmark_runs_from_the_command_line():
     result = python("benchmarks/epoch.py", "--image-size", "64", "--images", "8", "--repeats", "1", "--batch-size", "4")
     assert result.returncode == 0, result.stderr
-    assert len(table(result.stdout)) == 2
+    assert len(table(result.stdout)) == 4
