@@ -31,10 +31,10 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks.measure import Clock, in_turn, print_table
-from benchmarks.reference import OURS, Augment, plain_memory, reference_epoch, reference_loader
+from benchmarks.reference import Augment, our_loaders, plain_memory, reference_epoch, reference_loader
 from benchmarks.voc_part import voc_part
 from common.cli import cli
-from common.datasets import Size, load
+from common.datasets import Size
 from common.engine import evaluate, train_one_epoch
 from common.errors import UserError
 from common.loader import Loader
@@ -60,12 +60,9 @@ def main(
     run = run.start(main, locals())
     with voc_part(run, {"train": images, "val": images, "test": 1}) as part:
         start = time.perf_counter()
-        train_set, val_set, _ = load("voc2007", image_size, part)
+        loaders = our_loaders(image_size, batch_size, augment, part, run)
         decoding = time.perf_counter() - start
-        loaders = (
-            Loader(train_set, batch_size, run, shuffle=True, augment=OURS[augment]),
-            Loader(val_set, batch_size, run),
-        )
+        train_set, val_set = (loader.data for loader in loaders)
         network = partial(build, model, train_set.num_classes, encoder="resnet18", pretrained=False)
 
         def plain_epoch(network: nn.Module, workers: int, best: bool) -> Callable[[], float]:

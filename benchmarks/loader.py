@@ -22,11 +22,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.measure import Clock, in_turn, peak_memory, print_table
-from benchmarks.reference import OURS, Augment, plain_memory, reference_loader
+from benchmarks.reference import Augment, our_loaders, plain_memory, reference_loader
 from benchmarks.step import training_steps
 from benchmarks.voc_part import voc_part
 from common.cli import cli
-from common.datasets import Size, load
+from common.datasets import Size
 from common.loader import Loader
 from common.models import BasicFCN
 from common.run import Run
@@ -54,8 +54,7 @@ def main(
         fresh.cache_dir = part.cache_dir / "fresh"
 
         def our_loader(run: Run) -> Loader:
-            train_set, _, _ = load("voc2007", image_size, run)
-            return Loader(train_set, batch_size, run, shuffle=True, augment=OURS[augment])
+            return our_loaders(image_size, batch_size, augment, run, run)[0]
 
         def first_epoch() -> None:
             shutil.rmtree(fresh.cache_dir, ignore_errors=True)

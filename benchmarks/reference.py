@@ -12,7 +12,8 @@ and freed memory kept.
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,18 +26,24 @@ from torchvision import tv_tensors
 from torchvision.datasets import VOCSegmentation, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
-from common.augment import random_crop, random_hflip, random_rotate
-from common.datasets import VOID, Size
+from common.augment import random_hflip, random_rotated_crop
+from common.datasets import VOID, Size, load
 from common.datasets.voc import CLASSES
+from common.loader import Loader
 from common.run import Run, keep_freed_memory
 
-# The same augmentation twice: ours, and the transforms that do as much.
+# The same augmentation twice: ours, and as many of the transforms that do as much.
 Augment = Literal["none", "flip", "all"]
-OURS: dict[Augment, list[Callable]] = {
-    "none": [],
-    "flip": [random_hflip],
-    "all": [random_hflip, random_rotate, random_crop],
-}
+TRANSFORMS: dict[Augment, int] = {"none": 0, "flip": 1, "all": 3}
+
+
+def our_loaders(image_size: Size, batch_size: int, augment: Augment, data: Run, run: Run) -> tuple[Loader, Loader]:
+    """Return this project's loaders of VOC 2007's training and validation images, which `data` says where to find."""
+    functions = {"none": [], "flip": [random_hflip]}
+    functions["all"] = [partial(random_rotated_crop, size=image_size), random_hflip]
+    train_set, val_set, _ = load("voc2007", image_size, data, train_scale=1.67 if augment == "all" else 1)
+    train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=functions[augment])
+    return train_loader, Loader(val_set, batch_size, run)
 
 
 def transforms(size: tuple[int, int], augment: Augment) -> v2.Compose:
@@ -47,7 +54,7 @@ def transforms(size: tuple[int, int], augment: Augment) -> v2.Compose:
         v2.RandomResizedCrop(size, scale=(0.36, 1), ratio=(1, 1)),  # areas: the sides are 0.6 to 1, as ours
     ]
     types = {tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, "others": None}
-    return v2.Compose([v2.Resize(size), *theirs[: len(OURS[augment])], v2.ToImage(), v2.ToDtype(types, scale=True)])
+    return v2.Compose([v2.Resize(size), *theirs[: TRANSFORMS[augment]], v2.ToImage(), v2.ToDtype(types, scale=True)])
 
 
 def reference_loader(

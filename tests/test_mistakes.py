@@ -20,7 +20,7 @@ from common.datasets.shapes import COUNTS
 from common.engine import fit
 from common.loader import Loader
 from common.losses import CrossEntropy, class_weights
-from common.models import MODELS, DilatedFCN, ResNetV2FCN
+from common.models import MODELS, BasicFCN, DilatedFCN, ResNetV2FCN
 from common.models.mobilenet_v1 import mobilenet_v1_layers
 from common.run import Run
 
@@ -211,7 +211,7 @@ def test_dropout_differs_in_every_batch_and_depends_on_the_seed_not_on_earlier_d
 
 
 def test_the_loss_of_bf16_logits_is_computed_in_fp32(few_shapes):
-    model, sums = DilatedFCN(6), {True: [], False: []}
+    model, sums = BasicFCN(6), {True: [], False: []}
 
     class Watching(CrossEntropy):
         """Notes the loss that the network's own logits have, in fp32."""
