@@ -47,7 +47,7 @@ class DilatedFCN(nn.Module):
         # A convolution of stride 2 that is padded on both sides is centred on the first of the two values it makes one.
         x = self.refine4(upsample(self.up4(x), anchor=0) + x4)
         x = self.refine2(upsample(self.up2(x), anchor=0) + x2)
-        return upsample(self.classifier(x).float(), anchor=0)[..., :height, :width]
+        return upsample(self.classifier(x).float())[..., :height, :width]  # half a pixel beside it, and faster
 
 
 class DilatedBlock(nn.Module):

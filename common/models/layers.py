@@ -61,15 +61,24 @@ def upsample(x: torch.Tensor, factor: int = 2, anchor: float = 0.5) -> torch.Ten
 
     Args:
         anchor: where among its `factor` x `factor` values an old value lies: on the first (0), the last (1), or in the
-            middle of them (0.5), as `ImageEncoder` has it.
+            middle of them (0.5), as `ImageEncoder` has it. torch's own interpolation knows the middle only.
     """
     if anchor == 0.5:
         return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
-    first = anchor == 0
-    x = F.pad(x, (0, 1, 0, 1) if first else (1, 0, 1, 0), mode="replicate")
-    height, width = (factor * (side - 1) + 1 for side in x.shape[-2:])
-    x = F.interpolate(x, (height, width), mode="bilinear", align_corners=True)  # the corners are old values
-    return x[..., :-1, :-1] if first else x[..., 1:, 1:]
+    batch, channels, height, width = x.shape
+    with torch.autocast(x.device.type, enabled=False):  # in the precision that `x` has
+        rows = interpolation_matrix(height, factor, anchor, x)
+        columns = interpolation_matrix(width, factor, anchor, x)
+        x = rows @ x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+        x = columns @ x.view(-1, width, channels)
+    return x.view(batch, factor * height, factor * width, channels).permute(0, 3, 1, 2)  # channels-last
+
+
+def interpolation_matrix(size: int, factor: int, anchor: float, like: torch.Tensor) -> torch.Tensor:
+    """Return (factor * size, size), the share of each old value in each new one: linear in their distance."""
+    old, new = (torch.arange(n, device=like.device) for n in (size, factor * size))
+    place = ((new - (factor - 1) * anchor) / factor).clamp(0, size - 1)
+    return (1 - (place[:, None] - old).abs()).clamp(min=0).to(like.dtype)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
