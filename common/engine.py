@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -32,18 +32,11 @@ def train_one_epoch(
     scheduler: LRScheduler | None,
     run: Run,
     bar: tqdm,
-    part: dict | None = None,
-    look_up: Callable = lambda sums, matrix: False,
 ) -> tuple[float, ConfusionMatrix]:
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
     Both are of the network in training mode on augmented images, as it was at each batch. Nothing in the loop waits
-    for the device but a look at the losses, after the first batch and then about every minute.
-
-    Args:
-        part: what the first batches came to, if they are done.
-        look_up: called about every minute with the loss and weight of each batch so far, and the matrix; returns
-            whether there is a checkpoint to go on from.
+    for a GPU.
 
     Raises:
         UserError: a loss that is not finite.
@@ -51,12 +44,8 @@ def train_one_epoch(
     model.train()
     matrix = ConfusionMatrix(loader.data.num_classes, run.device)
     sums = []  # of each batch: loss, and weight of the pixels it is of
-    if part:  # it is of all processes: the first goes on with it, the others from zero
-        matrix.counts += part["counts"].to(run.device) * (run.rank == 0)
-        sums = list(part["sums"].to(run.device) * (run.rank == 0))
     shown = torch.zeros((), pin_memory=run.device.type == "cuda")
-    seed, first, start = loader.seed_of(loader.epoch), len(sums), time.perf_counter()
-    next_look, kept, rates = first + 1, loader.epoch > 1 or bool(part), [math.nan] * first
+    seed = loader.seed_of(loader.epoch)
     for images, masks in loader:
         torch.manual_seed(seed + len(sums) * run.world_size + run.rank)  # dropout, if any, needs no state to resume
         with run.autocast():
@@ -65,7 +54,7 @@ def train_one_epoch(
         # Over several processes, gradients are averaged: dividing by the mean weight makes that the mean over pixels.
         mean_weight = run.sum(weight) / run.world_size
         loss = total / mean_weight.clamp(min=1e-12)
-        rates.append(optimizer.param_groups[-1]["lr"])
+        lr = optimizer.param_groups[-1]["lr"]
         optimizer.zero_grad()
         loss.backward()
         if run.clip_norm:
@@ -79,12 +68,8 @@ def train_one_epoch(
         shown.copy_(loss.detach(), non_blocking=True)  # the bar shows what has arrived, and waits for nothing
         bar.set_postfix_str(f"loss {shown.item():.3f}", refresh=False)
         bar.update(len(images) * run.world_size)
-        if len(sums) == next_look < len(loader):
-            check_finite(sums, rates, loader, kept, run)
-            kept = look_up(sums, matrix)
-            seconds = run.gather((time.perf_counter() - start) / (len(sums) - first))[0]  # a batch takes them
-            next_look += max(1, int(min(60, 60 * run.checkpoint_minutes) / seconds))
-    check_finite(sums, rates, loader, kept, run)
+        if not math.isfinite(shown.item()):
+            raise UserError(not_finite(shown.item(), loader, len(sums), lr))
     return mean_of(sums, run), matrix.gathered(run)
 
 
@@ -102,21 +87,14 @@ def evaluate(model: nn.Module, loader: Loader, criterion: nn.Module, run: Run) -
     return mean_of(sums, run), matrix.gathered(run)
 
 
-def check_finite(sums: list[torch.Tensor], rates: list[float], loader: Loader, kept: bool, run: Run) -> None:
-    """Raise UserError if the loss of a batch in `sums`, the epoch's so far, is not finite; it names the images."""
-    losses = run.sum(torch.stack(sums))[:, 0].cpu()
-    bad = (~losses.isfinite()).nonzero().flatten().tolist()
-    if bad:
-        names = [loader.data.names[i] for i in loader.batches()[bad[0]].tolist()]
-        images = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
-        where = f"in batch {bad[0] + 1} of {len(loader)} of epoch {loader.epoch} ({images})"
-        raise UserError(not_finite(losses[bad[0]].item(), where, rates[bad[0]], kept, run))
-
-
-def not_finite(loss: float, where: str, rate: float, kept: bool, run: Run) -> str:
-    """Say that the loss is not finite, and what to do."""
-    goes_on = f"; {run.last_checkpoint} holds what came before" if kept else ""
-    return f"the loss is {loss} {where}, at learning rate {rate:.2g}; try a smaller one, or --clip-norm 1{goes_on}"
+def not_finite(loss: float, loader: Loader, number: int, lr: float) -> str:
+    """Say that the loss of batch `number` of the epoch, from 1, is not finite, and what to do."""
+    names = [loader.data.names[i] for i in loader.batches()[number - 1].tolist()]
+    images = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
+    return (
+        f"the loss is {loss} in batch {number} of {len(loader)} of epoch {loader.epoch} ({images}), at learning rate "
+        f"{lr:.2g}; try a smaller one, or --clip-norm 1"
+    )
 
 
 @contextlib.contextmanager
@@ -165,8 +143,7 @@ def fit(
     """Train `model`, then give it the weights of the epoch with the best validation mIoU; return the history.
 
     After every epoch, history.csv and last_<run>.pt are written, and best_<run>.pt if the epoch is the best so far; at
-    the end, or at Ctrl-C, the curves. Within an epoch that lasts longer than ten minutes, last_<run>.pt is written as
-    well. With `--resume` training goes on where last_<run>.pt was written.
+    the end, or at Ctrl-C, the curves. With `--resume` training goes on after the last finished epoch.
 
     Args:
         model: any module from images (B, 3, H, W) to logits (B, num_classes, H, W); moved to the run's device.
@@ -189,7 +166,7 @@ def fit(
         raise UserError(f"--epochs {epochs} must be at least 1")
     model.to(run.device, memory_format=torch.channels_last)
     criterion.to(run.device)
-    history, part, stage = list(before), None, before[-1]["stage"] + 1 if before else 1
+    history, stage = list(before), before[-1]["stage"] + 1 if before else 1
     if run.resume:
         contents = checkpoint.load(run.last_checkpoint)
         if contents.get("stage", stage) > stage:
@@ -197,7 +174,7 @@ def fit(
             checkpoint.load_weights(model, checkpoint.load(run.best_checkpoint), run.best_checkpoint)
             return [row for row in contents["history"] if row["stage"] <= stage]
         if contents.get("stage", stage) == stage:
-            history, part = resume(contents, model, optimizer, scheduler, val_loader.data, run)
+            history = resume(contents, model, optimizer, scheduler, val_loader.data, run)
     elif run.last_checkpoint.exists() and not before and not run.dry_run:
         run.print(f"starting over: {run.last_checkpoint} will be replaced (--resume goes on from it)")
     if run.dry_run:
@@ -213,53 +190,36 @@ def fit(
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; it does not exist for processors
     network = torch.compile(model) if run.compile else model
     trained = DistributedDataParallel(network) if run.world_size > 1 else network
-    training = model, optimizer, scheduler, stage
-    kept, saved = bool(history or part), time.perf_counter()  # whether there is a checkpoint to go on from, since when
-
-    def look_up(sums: list[torch.Tensor], matrix: ConfusionMatrix) -> bool:
-        """Write a checkpoint in the middle of an epoch if the last one is long ago; return whether there is one."""
-        nonlocal kept, saved
-        due = run.gather(time.perf_counter() - saved >= 60 * run.checkpoint_minutes)[0]
-        if due and all(value.isfinite().all() for value in model.state_dict().values()):  # else the next loss tells
-            part = {"sums": run.sum(torch.stack(sums)).cpu(), "counts": run.sum(matrix.counts).cpu(), "lr": row["lr"]}
-            with uninterrupted():
-                if run.rank == 0:
-                    keep(*training, history, val_loader.data, run, part)
-            kept, saved = True, time.perf_counter()
-        return kept
-
     images, matrix = train_loader.num_images, None
-    done = len(history) * images + (sum(map(len, train_loader.batches()[: len(part["sums"])])) if part else 0)
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(progress_bar(run, total=epochs * images, initial=done))
+        bar = stack.enter_context(progress_bar(run, total=epochs * images, initial=len(history) * images))
         log = stack.enter_context(tensorboard(run, len(history))) if run.tensorboard and run.rank == 0 else None
         stack.enter_context(explained(train_loader))
         try:
             while len(history) < epochs and not out_of_patience(history[len(before) :], patience):
-                epoch, start, done = len(history) + 1, time.perf_counter(), len(part["sums"]) if part else 0
+                epoch, start = len(history) + 1, time.perf_counter()
                 bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
-                train_loader.set_epoch(epoch, done)
-                row = {"epoch": epoch, "stage": stage, "lr": part["lr"] if part else optimizer.param_groups[-1]["lr"]}
-                loss, matrix = train_one_epoch(
-                    trained, train_loader, criterion, optimizer, scheduler, run, bar, part, look_up
-                )
+                train_loader.set_epoch(epoch)
+                row = {"epoch": epoch, "stage": stage, "lr": optimizer.param_groups[-1]["lr"]}
+                loss, matrix = train_one_epoch(trained, train_loader, criterion, optimizer, scheduler, run, bar)
                 row |= {"train_loss": loss, "train_miou": matrix.mean_iou()}
                 row |= {"train_pixel_accuracy": matrix.pixel_accuracy()}
-                rate = images * (1 - done / len(train_loader)) / (time.perf_counter() - start)
-                part = None
+                rate = images / (time.perf_counter() - start)
                 run.share_buffers(model)  # each process has BatchNorm statistics of its own share
                 loss, matrix = evaluate(network, val_loader, criterion, run)
                 row |= {"val_loss": loss, "val_miou": matrix.mean_iou(), "val_pixel_accuracy": matrix.pixel_accuracy()}
                 if not math.isfinite(loss):
-                    raise UserError(not_finite(loss, f"in validation in epoch {epoch}", row["lr"], kept, run))
+                    raise UserError(
+                        f"the loss is {loss} in validation in epoch {epoch}, at learning rate {row['lr']:.2g}; try a "
+                        "smaller one, or --clip-norm 1"
+                    )
                 if isinstance(scheduler, ReduceLROnPlateau):
                     scheduler.step(row["val_miou"])
                 row |= {"train_images_per_second": rate, "seconds": time.perf_counter() - start}
                 with uninterrupted():  # in memory and on disk, or neither
                     history.append(row)
                     if run.rank == 0:
-                        keep(*training, history, val_loader.data, run)
-                kept, saved = True, time.perf_counter()
+                        keep(model, optimizer, scheduler, stage, history, val_loader.data, run)
                 bar.clear()
                 run.print(epoch_line(history, epochs))
                 if log:
@@ -272,7 +232,7 @@ def fit(
             if run.rank == 0 and history:
                 plotting.plot_curves(history, best_row(history), run.plot(), run.name)
             state = f"{run.last_checkpoint} holds what came before, --resume goes on from there"
-            run.print(f"interrupted in epoch {len(history) + 1}: {state if kept else 'nothing is kept of it'}")
+            run.print(f"interrupted in epoch {len(history) + 1}: {state if history else 'nothing is kept of it'}")
             raise
     if run.rank == 0:
         plotting.plot_curves(history, best_row(history), run.plot(), run.name)

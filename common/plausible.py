@@ -147,14 +147,3 @@ def fits_state(theirs: dict, like: dict, shape: torch.Size) -> bool:
             if key == "step" and not 0 <= value < math.inf:
                 return False
     return True
-
-
-def is_part(part: dict, classes: int) -> bool:
-    """Return whether `part` is as `keep` describes it."""
-    if not isinstance(part, dict) or part.keys() != {"sums", "counts", "lr"} or not fits(part["lr"], 0.0, "lr"):
-        return False
-    sums, counts = part["sums"], part["counts"]
-    tensors = all(isinstance(t, torch.Tensor) and is_dense(t) for t in (sums, counts))
-    if not tensors or sums.ndim != 2 or not len(sums) or sums.shape[1] != 2 or sums.dtype != torch.float32:
-        return False
-    return counts.shape == (classes + 1, classes) and counts.dtype == torch.int64 and bool(sums.isfinite().all())

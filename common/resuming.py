@@ -12,7 +12,7 @@ from common import checkpoint
 from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
 from common.files import write_text
-from common.plausible import fits, fits_optimizer, is_part, is_text
+from common.plausible import fits, fits_optimizer, is_text
 from common.run import Run
 
 
@@ -24,22 +24,14 @@ def keep(
     history: list[dict],
     data: SegmentationSet,
     run: Run,
-    part: dict | None = None,
 ) -> None:
     """Write what the last epoch left: history.csv, last_<run>.pt, and best_<run>.pt if it is the best.
 
     A kill in between loses nothing: `resume` makes the others from last_<run>.pt.
-
-    Args:
-        part: of an epoch that is not finished, what its first batches came to: "sums" (batches, 2) float, loss and
-            weight of each, "counts", those of the confusion matrix, and "lr", the rate at its start. Only last_<run>.pt
-            is written.
     """
     contents = checkpoint.describe(model, data, run, history)
     state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler and scheduler.state_dict(), "history": history}
-    checkpoint.save(run.last_checkpoint, contents | state | {"stage": stage, "part": part})
-    if part:
-        return
+    checkpoint.save(run.last_checkpoint, contents | state | {"stage": stage})
     if best_row(history) is history[-1]:
         checkpoint.save(run.best_checkpoint, contents)
     write_history(history, run)
@@ -61,14 +53,14 @@ def resume(
     scheduler: LRScheduler | None,
     data: SegmentationSet,
     run: Run,
-) -> tuple[list[dict], dict | None]:
-    """Put the contents of last_<run>.pt into model, optimizer and scheduler; return its history and part (see `keep`).
+) -> list[dict]:
+    """Put the contents of last_<run>.pt into model, optimizer and scheduler; return its history.
 
     Raises:
         UserError: it is of another model or optimizer, or was trained with other parameters than this run has.
     """
     path = run.last_checkpoint
-    if not {"optimizer", "scheduler", "stage", "history", "part", "parameters", "seed"} <= contents.keys():
+    if not {"optimizer", "scheduler", "stage", "history", "parameters", "seed"} <= contents.keys():
         raise UserError(f"{path} holds a model, but not the state of its training; it cannot be resumed")
     if not isinstance(contents["parameters"], dict) or not all(map(is_text, contents["parameters"])):
         raise UserError(f"{path} is damaged: its parameters are no training's; it cannot be resumed")
@@ -86,22 +78,19 @@ def resume(
         raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
     if not fits_optimizer(contents["optimizer"], optimizer):
         raise UserError(f"{path} was trained with another optimizer, or other settings of it; it cannot be resumed")
-    if not (contents["part"] is None or is_part(contents["part"], data.num_classes)):
-        raise UserError(f"{path} is damaged: what it holds of an unfinished epoch is none; it cannot be resumed")
     optimizer.load_state_dict(contents["optimizer"])
     if scheduler:
         scheduler.load_state_dict(contents["scheduler"])
-    history, part = contents["history"], contents["part"]
+    history = contents["history"]
     if run.rank == 0 and history:
         write_history(history, run)
-    if run.rank == 0 and history and not part and best_row(history) is history[-1]:
+    if run.rank == 0 and history and best_row(history) is history[-1]:
         checkpoint.save(run.best_checkpoint, checkpoint.describe(model, data, run, history))
     run.wait()
     if history and not run.best_checkpoint.exists():
         raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
-    batches = f" and {len(part['sums'])} batches" if part else ""
-    run.print(f"resuming {path} after epoch {len(history)}{batches}")
-    return history, part
+    run.print(f"resuming {path} after epoch {len(history)}")
+    return history
 
 
 def best_row(history: list[dict]) -> dict:

@@ -39,7 +39,6 @@ class Run:
     cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
     encoder_weights: str = ""  # file or folder with ImageNet weights, without a network and for mobilenet_v1
     resume: bool = False  # go on from last_<name>.pt
-    checkpoint_minutes: float = 10  # how often last_<name>.pt is also written within an epoch that lasts longer
     clip_norm: float = 0.0  # norm that a gradient is clipped to; 0 leaves it as it is
     compile: bool = False  # compile the model with torch.compile
     dry_run: bool = False  # show the data, the model, what a step costs and a batch, then stop
@@ -64,7 +63,7 @@ class Run:
                 nothing to resume, or a run of this name that is still going.
         """
         parameters = {key: value for key, value in parameters.items() if key != "run"}
-        numbers = {"seed": self.seed, "checkpoint_minutes": self.checkpoint_minutes, "clip_norm": self.clip_norm}
+        numbers = {"seed": self.seed, "clip_norm": self.clip_norm}
         for key, value in (parameters | numbers).items():
             if isinstance(value, int | float) and not (value >= 0 and math.isfinite(value)):
                 raise UserError(f"--{key.replace('_', '-')} is {value}; it must be a number from 0 upwards")
