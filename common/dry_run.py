@@ -42,12 +42,12 @@ def dry_run(
     weights = {parameter.data_ptr() for parameter in model.parameters()}
     start = time.perf_counter()
     with saved_tensors_hooks(keep, lambda tensor: tensor), FlopCounterMode(display=False) as flops, run.autocast():
-        total, weight = criterion(model(images).float(), masks)
+        loss = criterion(model(images).float(), masks)
     forward = flops.get_total_flops()
     with flops:
-        (total / weight.clamp(min=1e-12)).backward()
+        loss.backward()
     optimizer.step()
-    loss = total.item() / max(weight.item(), 1e-12)  # waits for the device
+    loss = loss.item()  # waits for the device
     seconds = time.perf_counter() - start
     state = sum(v.nbytes for values in optimizer.state.values() for v in values.values() if torch.is_tensor(v))
     memory = {

@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -18,16 +18,18 @@ from common.errors import UserError, is_out_of_memory
 from common.files import uninterrupted, write_json
 from common.hints import hints
 from common.loader import Loader
-from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
+from common.losses import pixel_weight
+from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix, WeightedMean
 from common.models import count_parameters
 from common.resuming import best_row, keep, resume
 from common.run import Run
+from common.system.distributed import all_reduce_mean, barrier, broadcast_buffers
 
 
 def train_one_epoch(
     model: nn.Module,
     loader: Loader,
-    criterion: nn.Module,
+    criterion: Callable,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
     run: Run,
@@ -42,58 +44,57 @@ def train_one_epoch(
         UserError: a loss that is not finite.
     """
     model.train()
-    matrix = ConfusionMatrix(loader.data.num_classes, run.device)
-    sums = []  # of each batch: loss, and weight of the pixels it is of
+    matrix, mean_loss = ConfusionMatrix(loader.data.num_classes, run.device), WeightedMean()
     shown = torch.zeros((), pin_memory=run.device.type == "cuda")
     seed = loader.seed_of(loader.epoch)
-    for images, masks in loader:
-        torch.manual_seed(seed + len(sums) * run.world_size + run.rank)  # dropout, if any, needs no state to resume
+    for number, (images, masks) in enumerate(loader):
+        torch.manual_seed(seed + number * run.world_size + run.rank)  # dropout, if any, needs no state to resume
         with run.autocast():
             logits = model(images)
-        total, weight = criterion(logits.float(), masks)
-        # Over several processes, gradients are averaged: dividing by the mean weight makes that the mean over pixels.
-        mean_weight = run.sum(weight) / run.world_size
-        loss = total / mean_weight.clamp(min=1e-12)
-        lr = optimizer.param_groups[-1]["lr"]
+        loss = criterion(logits.float(), masks) if len(images) else logits.float().sum()  # of an empty share: 0
+        weight = pixel_weight(criterion, masks)
+        # Over several processes, gradients are averaged: this makes that the mean over all pixels.
+        share = weight / all_reduce_mean(weight).clamp(min=1e-12)
         optimizer.zero_grad()
-        loss.backward()
+        (loss * share).backward()
         if run.clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
+        lr = optimizer.param_groups[-1]["lr"]
         optimizer.step()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
 
         matrix.update(logits.detach().max(1).indices, masks)
-        sums.append(torch.stack([total.detach(), weight]))
+        mean_loss.update(loss, weight)
         shown.copy_(loss.detach(), non_blocking=True)  # the bar shows what has arrived, and waits for nothing
         bar.set_postfix_str(f"loss {shown.item():.3f}", refresh=False)
         bar.update(len(images) * run.world_size)
         if not math.isfinite(shown.item()):
-            raise UserError(not_finite(shown.item(), loader, len(sums), lr))
-    return mean_of(sums, run), matrix.gathered(run)
+            raise UserError(not_finite(shown.item(), loader, number, lr))
+    return mean_loss.compute(), matrix.gathered()
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: Loader, criterion: nn.Module, run: Run) -> tuple[float, ConfusionMatrix]:
+def evaluate(model: nn.Module, loader: Loader, criterion: Callable, run: Run) -> tuple[float, ConfusionMatrix]:
     """Return the mean loss over the non-void pixels of `loader`, and the confusion matrix of its images."""
     model.eval()
-    matrix = ConfusionMatrix(loader.data.num_classes, run.device)
-    sums = []
+    matrix, mean_loss = ConfusionMatrix(loader.data.num_classes, run.device), WeightedMean()
     for images, masks in loader:
         with run.autocast():
             logits = model(images)
-        sums.append(torch.stack(criterion(logits.float(), masks)))
+        loss = criterion(logits.float(), masks) if len(images) else logits.float().sum()
+        mean_loss.update(loss, pixel_weight(criterion, masks))
         matrix.update(logits.max(1).indices, masks)
-    return mean_of(sums, run), matrix.gathered(run)
+    return mean_loss.compute(), matrix.gathered()
 
 
 def not_finite(loss: float, loader: Loader, number: int, lr: float) -> str:
-    """Say that the loss of batch `number` of the epoch, from 1, is not finite, and what to do."""
-    names = [loader.data.names[i] for i in loader.batches()[number - 1].tolist()]
+    """Say that the loss of batch `number` of the epoch, from 0, is not finite, and what to do."""
+    names = [loader.data.names[i] for i in loader.batches()[number].tolist()]
     images = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
     return (
-        f"the loss is {loss} in batch {number} of {len(loader)} of epoch {loader.epoch} ({images}), at learning rate "
-        f"{lr:.2g}; try a smaller one, or --clip-norm 1"
+        f"the loss is {loss} in batch {number + 1} of {len(loader)} of epoch {loader.epoch} ({images}), at learning "
+        f"rate {lr:.2g}; try a smaller one, or --clip-norm 1"
     )
 
 
@@ -117,13 +118,6 @@ def explained(loader: Loader) -> Iterator[None]:
         raise UserError(f"the memory does not suffice for batches of {size} images; try {smaller}") from None
 
 
-def mean_of(sums: list[torch.Tensor], run: Run) -> float:
-    """Return the quotient of the summed (loss, weight) pairs of all batches and processes; 0 where nothing weighs."""
-    local = torch.stack(sums).cpu().double().sum(0)  # in float64, which not every device has
-    total, weight = sum(run.gather(local)).tolist()
-    return total / weight if weight else 0.0
-
-
 FIGURE_EPOCHS = 5  # after which TensorBoard gets a picture of predictions
 
 
@@ -131,7 +125,7 @@ def fit(
     model: nn.Module,
     train_loader: Loader,
     val_loader: Loader,
-    criterion: nn.Module,
+    criterion: Callable,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None = None,
     *,
@@ -147,7 +141,7 @@ def fit(
 
     Args:
         model: any module from images (B, 3, H, W) to logits (B, num_classes, H, W); moved to the run's device.
-        criterion: from (logits, masks) to (total, weight), see `common.losses`.
+        criterion: a module or function from (logits, masks) to a scalar, see `common.losses`.
         scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
         epochs: how often the training set is seen; with 0, a stage after the first is left out.
         patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
@@ -165,7 +159,8 @@ def fit(
     if epochs < 1:
         raise UserError(f"--epochs {epochs} must be at least 1")
     model.to(run.device, memory_format=torch.channels_last)
-    criterion.to(run.device)
+    if isinstance(criterion, nn.Module):
+        criterion.to(run.device)
     history, stage = list(before), before[-1]["stage"] + 1 if before else 1
     if run.resume:
         contents = checkpoint.load(run.last_checkpoint)
@@ -205,7 +200,7 @@ def fit(
                 row |= {"train_loss": loss, "train_miou": matrix.mean_iou()}
                 row |= {"train_pixel_accuracy": matrix.pixel_accuracy()}
                 rate = images / (time.perf_counter() - start)
-                run.share_buffers(model)  # each process has BatchNorm statistics of its own share
+                broadcast_buffers(model)  # each process has BatchNorm statistics of its own share
                 loss, matrix = evaluate(network, val_loader, criterion, run)
                 row |= {"val_loss": loss, "val_miou": matrix.mean_iou(), "val_pixel_accuracy": matrix.pixel_accuracy()}
                 if not math.isfinite(loss):
@@ -236,7 +231,7 @@ def fit(
             raise
     if run.rank == 0:
         plotting.plot_curves(history, best_row(history), run.plot(), run.name)
-    run.wait()  # until the first process has written
+    barrier()  # until the first process has written
     best, contents = best_row(history), checkpoint.load(run.best_checkpoint)
     if contents["scores"].get("val_loss") != best["val_loss"]:
         raise UserError(f"{run.best_checkpoint} is not of this run's best epoch, {best['epoch']}; was it replaced?")
@@ -248,7 +243,7 @@ def fit(
     return history
 
 
-def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run) -> dict:
+def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run) -> dict:
     """Score `model` on the test set, once: print a table, write runs/<run>/test.json, draw some predictions.
 
     Returns:

@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.plausible import fits, fits_optimizer, is_text
 from common.run import Run
+from common.system.distributed import barrier
 
 
 def keep(
@@ -86,7 +87,7 @@ def resume(
         write_history(history, run)
     if run.rank == 0 and history and best_row(history) is history[-1]:
         checkpoint.save(run.best_checkpoint, checkpoint.describe(model, data, run, history))
-    run.wait()
+    barrier()
     if history and not run.best_checkpoint.exists():
         raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
     run.print(f"resuming {path} after epoch {len(history)}")

@@ -1,7 +1,5 @@
 """Where and how an experiment runs: name, seed, device, precision, processes."""
 
-import atexit
-import contextlib
 import copy
 import ctypes
 import inspect
@@ -11,18 +9,17 @@ import platform
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from common.errors import UserError
 from common.files import check_writable, hold, read_json, sweep, write_json
+from common.system.distributed import all_gather, init_process_group
 
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 
@@ -177,43 +174,9 @@ class Run:
         if self.rank == 0:
             print(text, flush=True)
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Return `values` summed over all processes; itself if there is one."""
-        if self.world_size > 1:
-            dist.all_reduce(values := values.clone())
-        return values
-
-    def gather(self, value: object) -> list:
-        """Return the `value` of every process, in order of rank."""
-        if self.world_size == 1:
-            return [value]
-        values = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return values
-
-    def share_buffers(self, model: torch.nn.Module) -> None:
-        """Give the model's buffers in every process the values they have in the first."""
-        if self.world_size > 1:
-            for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
-
-    def wait(self) -> None:
-        """Wait until every process is here."""
-        if self.world_size > 1:
-            dist.barrier()
-
-    @contextlib.contextmanager
-    def first(self) -> Iterator[None]:
-        """Let the first process through the block, then the others, which then find its work done."""
-        if self.rank > 0:
-            self.wait()
-        yield
-        if self.rank == 0:
-            self.wait()
-
     def _restarted(self) -> bool:
         """Return whether torchrun has started this run again; each machine counts the processes that died on it."""
-        return any(self.gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
+        return any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
 
     def _has_checkpoint(self) -> bool:
         """Return whether last_<name>.pt is of this job of torchrun, and not of an earlier one of the run's name."""
@@ -235,15 +198,7 @@ class Run:
         if self.world_size > 1:
             if self.device.type == "cuda":
                 self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            if not dist.is_initialized():
-                backend = "nccl" if self.device.type == "cuda" else "gloo"
-                wait = timedelta(hours=2)  # for a large set to be decoded by one of them
-                store, rank, size = next(dist.rendezvous("env://", timeout=wait))
-                if os.environ.get("GROUP_WORLD_SIZE") == "1":
-                    # What dead processes left in the store would mislead those after a restart: torch issue 135712.
-                    store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-                dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
-                atexit.register(dist.destroy_process_group)  # or its threads may abort a process that ends well
+            init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
 

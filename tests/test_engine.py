@@ -221,7 +221,7 @@ class Push(nn.Module):
     """A loss that lowers the parameter of Fading by the learning rate at every step."""
 
     def forward(self, logits, target):
-        return logits[:, 0].mean(), torch.tensor(1.0)
+        return logits[:, 0].mean()
 
 
 def test_fit_ends_with_the_weights_of_the_best_epoch_not_the_last(voc_root, monkeypatch):
@@ -277,6 +277,34 @@ def test_clipped_gradients_are_no_longer_than_asked_for(voc_root, monkeypatch):
         fit(model, Loader(train_set, 12, run), Loader(val_set, 4, run), Push(), optimizer, epochs=1, run=run)
         levels.append(model.level.item())
     assert levels == pytest.approx([0.35, 0.45 - 1e-4])
+
+
+def dice(logits, target):
+    """A loss as a user writes it."""
+    valid = target != VOID
+    truth = nn.functional.one_hot(target * valid, logits.shape[1]).movedim(-1, 1) * valid[:, None]
+    share = logits.softmax(1) * valid[:, None]
+    return 1 - ((2 * (share * truth).sum((0, 2, 3)) + 1) / ((share + truth).sum((0, 2, 3)) + 1)).mean()
+
+
+class Both(nn.Module):
+    def forward(self, logits, target):
+        return nn.functional.cross_entropy(logits, target, ignore_index=VOID) + dice(logits, target)
+
+
+def test_any_loss_that_is_a_scalar_fits_in(voc_root):
+    losses = []
+    for criterion in (CrossEntropy(), nn.CrossEntropyLoss(ignore_index=VOID), dice, Both()):
+        run = Run(**FP32, data_root=voc_root).start(lambda: None, {})
+        train_set, val_set, _ = load("voc2007", 32, run)
+        model = train.BasicFCN(21)
+        optimizer = torch.optim.AdamW(model.parameters())
+        history = fit(
+            model, Loader(train_set, 4, run), Loader(val_set, 4, run), criterion, optimizer, epochs=2, run=run
+        )
+        losses.append([row["train_loss"] for row in history])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert 0 < losses[2][1] < losses[2][0] < 1 and losses[3][1] < losses[3][0] != losses[0][0]
 
 
 def test_a_batch_that_is_void_everywhere_changes_the_loss_by_nothing(voc_root):
