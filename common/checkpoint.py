@@ -15,10 +15,10 @@ from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
 from common.files import atomic, load_tensors
 from common.models import MODELS, build, name_of
-from common.plausible import is_whole, odd_field
 from common.run import Run
 
 FORMAT = 1  # raise it when an older program could not read what is written
+KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "coding", "image_size"}
 
 
 def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[dict]) -> dict:
@@ -63,14 +63,10 @@ def load(path: Path) -> dict:
         UserError: the file is missing, damaged, no checkpoint, from a newer version, or holds more than plain data.
     """
     contents = load_tensors(path)
-    if not isinstance(contents, dict) or not is_whole(contents.get("format"), 1, 1 << 31):
+    if not isinstance(contents, dict) or not contents.keys() >= KEYS:
         raise UserError(f"{path} is no checkpoint of this project; get another")
     if contents["format"] > FORMAT:
         raise UserError(f"{path} has format {contents['format']}, and this version reads up to {FORMAT}; update it")
-    if field := odd_field(contents):
-        raise UserError(
-            f"{path} is no checkpoint of this project: in it, {field!r} is not what a training writes; get another"
-        )
     return contents
 
 
@@ -83,11 +79,7 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     contents = load(path)
     if contents["model"] not in MODELS:
         raise UserError(f"{path} holds a model {contents['model']!r}; this version knows {', '.join(MODELS)}")
-    try:  # whatever the file says, nothing is downloaded and no other file is opened
-        model = build(contents["model"], **contents["arguments"] | {"pretrained": False, "encoder_weights": None})
-    except Exception:  # which one depends on what is wrong with the arguments
-        model = f"{contents['model']} with the arguments {contents['arguments']!r:.100}"
-        raise UserError(f"{path} holds a {model}, which this version cannot build") from None
+    model = build(contents["model"], **contents["arguments"])
     load_weights(model, contents, path)
     return model.eval(), contents
 
@@ -98,27 +90,16 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
     Raises:
         UserError: it holds another model, one for another number of classes, or tensors of other names or shapes.
     """
-    theirs, ours = (contents["model"], contents["arguments"]), (name_of(model), model.arguments)
-    if theirs != ours:
+    found, expected = (contents["model"], contents["arguments"]), (name_of(model), model.arguments)
+    if found != expected:
         raise UserError(
-            f"{path} holds {_say(*theirs)}, but this run builds {_say(*ours)}; "
+            f"{path} holds {_say(*found)}, but this run builds {_say(*expected)}; "
             "give the flags that it was trained with, or another --name"
         )
-    theirs, ours = _shapes(contents["weights"]), _shapes(model.state_dict())
-    different = [
-        f"{key} is {theirs.get(key, 'missing')}, not {ours.get(key, 'missing')}"
-        for key in sorted(theirs.keys() | ours.keys())
-        if theirs.get(key) != ours.get(key)
-    ]
-    if different:
-        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
-        raise UserError(f"{path} does not fit {contents['model']}: {'; '.join(different[:3])}{more}")
-    model.load_state_dict(dict(contents["weights"]))  # without what else an OrderedDict may carry
-
-
-def _shapes(weights: dict) -> dict[str, str]:
-    """Return the shape of each tensor, as text: 64x3x7x7."""
-    return {key: "x".join(map(str, weight.shape)) or "()" for key, weight in weights.items()}
+    try:
+        model.load_state_dict(contents["weights"])
+    except RuntimeError as error:  # torch lists what is missing or has another shape, a line each
+        raise UserError(f"{path} does not fit {contents['model']}: {' '.join(str(error).split()):.300}") from None
 
 
 def _say(model: str, arguments: dict) -> str:

@@ -12,7 +12,6 @@ from common import checkpoint
 from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
 from common.files import write_text
-from common.plausible import fits, fits_optimizer, is_text
 from common.run import Run
 from common.system.distributed import barrier
 
@@ -63,21 +62,18 @@ def resume(
     path = run.last_checkpoint
     if not {"optimizer", "scheduler", "stage", "history", "parameters", "seed"} <= contents.keys():
         raise UserError(f"{path} holds a model, but not the state of its training; it cannot be resumed")
-    if not isinstance(contents["parameters"], dict) or not all(map(is_text, contents["parameters"])):
-        raise UserError(f"{path} is damaged: its parameters are no training's; it cannot be resumed")
     checkpoint.load_weights(model, contents, path)
-    theirs, ours = contents["parameters"] | {"seed": contents["seed"]}, run.parameters | {"seed": run.seed}
+    found, expected = contents["parameters"] | {"seed": contents["seed"]}, run.parameters | {"seed": run.seed}
     scheduled = scheduler and not isinstance(scheduler, ReduceLROnPlateau)  # drawn over all epochs
-    for key in sorted(theirs.keys() | ours.keys()):
+    for key in sorted(found.keys() | expected.keys()):
         free = key == "patience" or (key.endswith("epochs") and not scheduled)
-        if not fits(theirs.get(key), ours.get(key)) and not free:
+        if found.get(key) != expected.get(key) and not free:
             raise UserError(
-                f"{path} was trained with {key} {theirs.get(key)!r:.100}, not {ours.get(key)!r:.100}; "
-                "give the same flags"
+                f"{path} was trained with {key} {found.get(key)!r}, not {expected.get(key)!r}; give the same flags"
             )
-    if not fits(contents["scheduler"], scheduler and scheduler.state_dict()):
+    if (contents["scheduler"] or {}).keys() != (scheduler.state_dict() if scheduler else {}).keys():
         raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
-    if not fits_optimizer(contents["optimizer"], optimizer):
+    if settings_of(contents["optimizer"]) != settings_of(optimizer.state_dict()):
         raise UserError(f"{path} was trained with another optimizer, or other settings of it; it cannot be resumed")
     optimizer.load_state_dict(contents["optimizer"])
     if scheduler:
@@ -92,6 +88,11 @@ def resume(
         raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
     run.print(f"resuming {path} after epoch {len(history)}")
     return history
+
+
+def settings_of(state: dict) -> list[dict]:
+    """Return an optimizer's settings from its state, but for the learning rates, which a schedule changes."""
+    return [{key: value for key, value in group.items() if key != "lr"} for group in state["param_groups"]]
 
 
 def best_row(history: list[dict]) -> dict:
