@@ -4,18 +4,24 @@ A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`
 data set's classes, palette, coding and image size. `last_<run>.pt` also holds what training needs to go on.
 """
 
+import csv
+import io
+import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
-from common.files import atomic, load_tensors
+from common.files import atomic, load_tensors, uninterrupted, write_text
 from common.models import MODELS, build, name_of
 from common.run import Run
+from common.system.distributed import barrier
 
 FORMAT = 1  # raise it when an older program could not read what is written
 KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "coding", "image_size"}
@@ -104,3 +110,123 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
 
 def _say(model: str, arguments: dict) -> str:
     return f"{model}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
+
+
+class Checkpointer:
+    """Owns what a training keeps and goes on from: last_<run>.pt, best_<run>.pt and history.csv.
+
+    Args:
+        data: the validation set, which says what the model's output means.
+        previous: the history of the stages before, if training has several.
+
+    Attributes:
+        stage: number of this stage, from 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: LRScheduler | None,
+        data: SegmentationSet,
+        run: Run,
+        previous: Sequence[dict] = (),
+    ):
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.data, self.run, self.previous = data, run, list(previous)
+        self.stage = previous[-1]["stage"] + 1 if previous else 1
+
+    def restore(self) -> tuple[list[dict], bool]:
+        """Return the history to go on from, and whether this stage is finished.
+
+        With `--resume`, model, optimizer and scheduler are what they were after the history's last epoch.
+
+        Raises:
+            UserError: the checkpoint is of another model or optimizer, or was trained with other parameters.
+        """
+        history, finished = self._load_last() if self.run.resume else (self.previous, False)
+        if not self.previous and not finished:
+            if self.run.last_checkpoint.exists() and not self.run.resume:
+                self.run.print(f"starting over: {self.run.last_checkpoint} will be replaced (--resume goes on from it)")
+            self.run.record()
+        return history, finished
+
+    def _load_last(self) -> tuple[list[dict], bool]:
+        """Return what `restore` does, from last_<run>.pt."""
+        run, path = self.run, self.run.last_checkpoint
+        contents = load(path)
+        if missing := {"optimizer", "scheduler", "stage", "history", "parameters", "seed"} - contents.keys():
+            raise UserError(f"{path} has no {min(missing)}, which a training needs to go on; it cannot be resumed")
+        if contents["stage"] < self.stage:
+            return self.previous, False
+        if contents["stage"] > self.stage:
+            run.print(f"stage {self.stage} is finished")
+            load_weights(self.model, load(run.best_checkpoint), run.best_checkpoint)
+            return [row for row in contents["history"] if row["stage"] <= self.stage], True
+        load_weights(self.model, contents, path)
+        self._check_settings(contents)
+        self.optimizer.load_state_dict(contents["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(contents["scheduler"])
+        history = contents["history"]
+        self._write_best_and_history(history)  # a kill may have come before it
+        barrier()
+        if not run.best_checkpoint.exists():
+            raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
+        run.print(f"resuming {path} after epoch {len(history)}")
+        return history, False
+
+    def save(self, history: list[dict]) -> None:
+        """Write what the last epoch of `history` left; Ctrl-C waits until all of it is written."""
+        with uninterrupted():
+            if self.run.rank == 0:
+                state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
+                state["scheduler"] = self.scheduler and self.scheduler.state_dict()
+                contents = describe(self.model, self.data, self.run, history)
+                save(self.run.last_checkpoint, contents | state)
+            self._write_best_and_history(history)
+
+    def load_best(self, history: list[dict]) -> None:
+        """Give the model the weights of the epoch with the best validation mIoU."""
+        barrier()  # until the main process has written them
+        contents = load(self.run.best_checkpoint)
+        if contents["epoch"] != best_row(history)["epoch"]:
+            raise UserError(f"{self.run.best_checkpoint} is not of this run's best epoch; was it replaced?")
+        load_weights(self.model, contents, self.run.best_checkpoint)
+
+    def _write_best_and_history(self, history: list[dict]) -> None:
+        if self.run.rank > 0:
+            return
+        if best_row(history) is history[-1]:
+            save(self.run.best_checkpoint, describe(self.model, self.data, self.run, history))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_text(self.run.folder / "history.csv", text.getvalue())
+
+    def _check_settings(self, contents: dict) -> None:
+        """Raise UserError where the checkpoint was trained with other parameters, schedule or optimizer."""
+        path, run = self.run.last_checkpoint, self.run
+        found, expected = contents["parameters"] | {"seed": contents["seed"]}, run.parameters | {"seed": run.seed}
+        scheduled = self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau)  # drawn over all epochs
+        for key in sorted(found.keys() | expected.keys()):
+            free = key == "patience" or (key.endswith("epochs") and not scheduled)
+            if found.get(key) != expected.get(key) and not free:
+                raise UserError(
+                    f"{path} was trained with {key} {found.get(key)!r}, not {expected.get(key)!r}; give the same flags"
+                )
+        if (contents["scheduler"] or {}).keys() != (self.scheduler.state_dict() if self.scheduler else {}).keys():
+            raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
+        if settings_of(contents["optimizer"]) != settings_of(self.optimizer.state_dict()):
+            raise UserError(f"{path} was trained with another optimizer, or other settings of it; it cannot be resumed")
+
+
+def settings_of(state: dict) -> list[dict]:
+    """Return an optimizer's settings from its state, but for the learning rates, which a schedule changes."""
+    return [{key: value for key, value in group.items() if key != "lr"} for group in state["param_groups"]]
+
+
+def best_row(history: list[dict]) -> dict:
+    """Return the row of the first epoch with the best validation mIoU (NaN counts as the worst)."""
+    return max(history, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])

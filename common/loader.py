@@ -82,6 +82,11 @@ class Loader:
         order = order[torch.arange(self.num_images) * len(order) // self.num_images]
         return (order % len(self.data)).to(self._images.device).tensor_split(self.num_batches)
 
+    def names_of(self, number: int, most: int = 8) -> list[str]:
+        """Return the names of the images in batch `number` of the epoch, from 0; "..." stands for more than `most`."""
+        names = [self.data.names[i] for i in self.batches()[number].tolist()]
+        return names[:most] + ["..."] * (len(names) > most)
+
     def share(self, batch: torch.Tensor, rank: int) -> torch.Tensor:
         """Return the part of `batch`, indices of images, that the process `rank` takes."""
         return batch.tensor_split(self.run.world_size)[rank]

@@ -8,12 +8,12 @@ import torch
 from conftest import REPOSITORY, started
 
 from common import checkpoint
+from common.checkpoint import Checkpointer
 from common.datasets import load
 from common.datasets.segmentation_set import SegmentationSet
 from common.datasets.shapes import CLASSES, PALETTE
 from common.errors import UserError
 from common.models import BasicFCN, DilatedFCN
-from common.resuming import keep, resume
 
 
 @pytest.fixture
@@ -165,20 +165,19 @@ class Training:
         self.data = SegmentationSet(zeros, zeros[0], ["0"], CLASSES, PALETTE, "shapes", "val")
         self.optimizer = kind(self.model.parameters(), lr=0.1, **options)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=9)
+        self.checkpointer = Checkpointer(self.model, self.optimizer, self.scheduler, self.data, self.run)
 
     def step(self):
         self.model(self.data.images / 255).sum().backward()
         self.optimizer.step()
         self.scheduler.step()
 
-    def keep(self):
-        rows = [{"epoch": 1, "stage": 1, "val_miou": 0.5}]
-        keep(self.model, self.optimizer, self.scheduler, 1, rows, self.data, self.run)
-        return checkpoint.load(Path("last_test.pt"))
+    def save(self):
+        self.checkpointer.save([{"epoch": 1, "stage": 1, "val_miou": 0.5}])
 
     def resume(self):
-        contents = checkpoint.load(Path("last_test.pt"))
-        return resume(contents, self.model, self.optimizer, self.scheduler, self.data, self.run)
+        self.run.resume = True
+        return self.checkpointer.restore()
 
 
 @pytest.mark.parametrize(
@@ -191,8 +190,9 @@ class Training:
 def test_any_optimizer_goes_on_where_it_was(kind, options):
     whole, later = Training(kind, **options), Training(kind, **options)
     whole.step()
-    whole.keep()
-    assert len(later.resume()) == 1
+    whole.save()
+    history, finished = later.resume()
+    assert len(history) == 1 and not finished
     for training in (whole, later):
         training.optimizer.zero_grad()
         training.step()
@@ -205,6 +205,6 @@ def test_any_optimizer_goes_on_where_it_was(kind, options):
 def test_an_optimizer_that_was_edited_in_the_script_is_not_given_the_state_of_the_other(kind, options):
     training = Training()
     training.step()
-    training.keep()
+    training.save()
     with pytest.raises(UserError, match="was trained with another optimizer, or other settings of it"):
         Training(kind, **options).resume()

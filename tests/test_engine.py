@@ -15,8 +15,9 @@ from torch import nn
 import train
 import train_4_c
 from common import checkpoint
+from common.checkpoint import best_row
 from common.datasets import VOID, load
-from common.engine import best_row, evaluate, fit, out_of_patience
+from common.engine import evaluate, fit, out_of_patience
 from common.errors import UserError
 from common.files import uninterrupted
 from common.loader import Loader
