@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
-from common.files import atomic, load_tensors, uninterrupted, write_text
+from common.files import atomic, defer_signals, load_tensors, write_text
 from common.models import MODELS, build, name_of
 from common.run import Run
 from common.system.distributed import barrier
@@ -178,7 +178,7 @@ class Checkpointer:
 
     def save(self, history: list[dict]) -> None:
         """Write what the last epoch of `history` left; Ctrl-C waits until all of it is written."""
-        with uninterrupted():
+        with defer_signals():
             if self.run.rank == 0:
                 state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
                 state["scheduler"] = self.scheduler and self.scheduler.state_dict()

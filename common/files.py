@@ -67,7 +67,7 @@ def load_tensors(path: Path) -> object:
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Hold back Ctrl-C and SIGTERM until the block is done, then raise KeyboardInterrupt if one came."""
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
         yield

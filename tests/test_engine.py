@@ -19,7 +19,7 @@ from common.checkpoint import best_row
 from common.datasets import VOID, load
 from common.engine import evaluate, fit, out_of_patience
 from common.errors import UserError
-from common.files import uninterrupted
+from common.files import defer_signals
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import MODELS
@@ -261,7 +261,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_images_and_learning_
 def test_a_block_that_may_not_be_interrupted_is_finished_first(number):
     before = signal.signal(number, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
     done = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
+    with pytest.raises(KeyboardInterrupt), defer_signals():
         os.kill(os.getpid(), number)
         done.append("all of it")
     signal.signal(number, before)
@@ -399,7 +399,7 @@ def test_the_batch_loop_never_waits_for_the_gpu(voc_root, monkeypatch):
 def test_the_real_images_are_learnt(capsys):
     run = Run(data_root=SHARED / "data")
     result = train.main("voc2007", image_size=96, epochs=25, patience=0, run=run)
-    # Sixty photographs, from random weights: learnt by heart, and hardly more than the floor on others.
+    # Sixty photographs, from random weights: overfitted, and hardly more than the floor on others.
     history = checkpoint.load(Path("last_train-image_size96-epochs25-patience0.pt"))["history"]
     assert history[0]["train_miou"] < 0.1 < 0.2 < history[-1]["train_miou"]
     assert result["scores"]["mIoU"] > result["floor"]["mIoU"]
