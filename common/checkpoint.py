@@ -147,8 +147,11 @@ class Checkpointer:
         history, finished = self._load_last() if self.run.resume else (self.previous, False)
         if not self.previous and not finished:
             if self.run.last_checkpoint.exists() and not self.run.resume:
-                self.run.print(f"starting over: {self.run.last_checkpoint} will be replaced (--resume goes on from it)")
+                self.run.print(f"starting over: {self.run.last_checkpoint} is replaced (--resume would go on from it)")
+            barrier()  # until all have looked
             self.run.record()
+            if self.run.rank == 0 and not self.run.resume:  # or a restart by torchrun would take it for its own
+                self.run.last_checkpoint.unlink(missing_ok=True)
         return history, finished
 
     def _load_last(self) -> tuple[list[dict], bool]:

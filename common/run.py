@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import check_writable, hold, read_json, sweep, write_json
+from common.files import check_writable, read_json, write_json
 from common.system.distributed import all_gather, init_process_group
 
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
@@ -47,17 +47,16 @@ class Run:
     rank: int = field(default=0, init=False)  # which of `world_size` processes this is; torchrun decides
     world_size: int = field(default=1, init=False)
 
-    def start(self, main: Callable, parameters: dict, alone: bool = True) -> "Run":
+    def start(self, main: Callable, parameters: dict) -> "Run":
         """Return a copy of this run that is ready to go; the first line of every `main`.
 
         Args:
             main: the experiment's function, whose file and defaults give the run its name.
             parameters: its arguments, that is `locals()`.
-            alone: refuse to start while another process has a run of this name.
 
         Raises:
-            UserError: a number out of range, a device that is not there, a folder that cannot be written,
-                nothing to resume, or a run of this name that is still going.
+            UserError: a number out of range, a device that is not there, a folder that cannot be written, or
+                nothing to resume.
         """
         parameters = {key: value for key, value in parameters.items() if key != "run"}
         numbers = {"seed": self.seed, "clip_norm": self.clip_norm}
@@ -77,8 +76,9 @@ class Run:
         if len(run.name.encode()) > 200:
             raise UserError(f"the run's name has {len(run.name)} letters, too many for a file; give a short --name")
         run._join_processes()
-        if run._restarted() and run._has_checkpoint():
-            run.resume = True  # torchrun gives the same command after a process has died
+        # After a process has died, torchrun gives the same command again; each machine counts the deaths on it.
+        if any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0")) and run.last_checkpoint.exists():
+            run.resume = True
         run.precision = choose_precision(self.precision, run.device)
         if run.resume and not run.last_checkpoint.exists():
             others = ", ".join(sorted(str(path) for path in Path().glob("last_*.pt"))) or "none"
@@ -96,15 +96,6 @@ class Run:
         plots = [run.plot(), run.plot("predictions"), run.plot("augmentation")]
         for path in (run.best_checkpoint, run.last_checkpoint, *plots, *records):
             check_writable(path)  # now, not after hours of training
-        if alone and run.rank == 0 and not run.dry_run:
-            if not hold(run.folder / ".lock"):
-                raise UserError(
-                    f"{run.name} is running already; wait for its end, stop it, or give this run another --name"
-                )
-            for path in (run.best_checkpoint, run.last_checkpoint, *plots, *records):
-                sweep(path)
-            if "TORCHELASTIC_RUN_ID" in os.environ and not run.resume:
-                (run.folder / ".lock").write_text(os.environ["TORCHELASTIC_RUN_ID"])
         run.print(f"{run.name}: {run.where()}")
         return run
 
@@ -173,17 +164,6 @@ class Run:
         """Print in the first process only."""
         if self.rank == 0:
             print(text, flush=True)
-
-    def _restarted(self) -> bool:
-        """Return whether torchrun has started this run again; each machine counts the processes that died on it."""
-        return any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
-
-    def _has_checkpoint(self) -> bool:
-        """Return whether last_<name>.pt is of this job of torchrun, and not of an earlier one of the run's name."""
-        last, begun = self.last_checkpoint, self.folder / ".lock"
-        if not last.exists() or not begun.exists() or begun.read_text() != os.environ.get("TORCHELASTIC_RUN_ID"):
-            return False
-        return last.stat().st_mtime_ns >= begun.stat().st_mtime_ns
 
     def _join_processes(self) -> None:
         """Set rank, world_size and device from torchrun's environment, or for a single process."""
