@@ -1,4 +1,4 @@
-"""Can the network learn one image by heart?
+"""Can the network overfit one image?
 
 Change    train_voc2012.py, with random weights, a single image repeated to a batch, and no augmentation. Where this
           fails, something is broken: it is the first thing to run when results look wrong.
@@ -63,7 +63,7 @@ def main(
     run.print(f"see {run.plot()}, {run.plot('untrained')} and {run.plot('predictions')}")
     if not on_learnt.mean_iou() >= ENOUGH:
         raise UserError(
-            f"{model} reached mIoU {on_learnt.mean_iou():.4f} on the image it was to learn by heart, not {ENOUGH}. "
+            f"{model} reached mIoU {on_learnt.mean_iou():.4f} on the image it was to overfit, not {ENOUGH}. "
             "Look at the curve: if it still falls, give more --steps; if it jumps, a smaller --lr; if it is flat, the "
             "network, the loss or the labels are broken"
         )

@@ -39,7 +39,7 @@ from common.datasets import Size, pair
 from common.datasets.reading import find_files, name_below
 from common.datasets.segmentation_set import Coding
 from common.errors import UserError, is_out_of_memory, more
-from common.files import atomic, read_json, sweep, uninterrupted, write_json
+from common.files import atomic, defer_signals, read_json, write_json
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
 from common.overlay import overlay
@@ -91,7 +91,6 @@ def main(
     matrix, total, stopped = ConfusionMatrix(len(about["classes"])), Shares(about["classes"]), None
     ready = partial(read, size=size, coding=coding, skip=images.is_dir())
     table, scores = folder / "shares.csv", folder / "score.json"
-    sweep(table)
     with (
         atomic(table) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -107,7 +106,7 @@ def main(
                     if item.problem:
                         others.append(item.problem)
                         continue
-                    with uninterrupted():  # counted, in the table and on disk, or neither
+                    with defer_signals():  # counted, in the table and on disk, or neither
                         row = [item.path.name if images.is_file() else item.path.relative_to(images).as_posix()]
                         row += [*item.image.size, *(f"{share:.6f}" for share in total.add(classes))]
                         row += compare(classes, item.target, matrix) if score else []

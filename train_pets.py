@@ -76,7 +76,7 @@ def main(
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     scheduler = reduce_on_plateau(optimizer, plateau)
-    settings |= {"epochs": fine_tune_epochs, "before": history}
+    settings |= {"epochs": fine_tune_epochs, "previous": history}
     fit(network, train_loader, val_loader, criterion, optimizer, scheduler, **settings)
     return score(network, test_loader, criterion, run)
 

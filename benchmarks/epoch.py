@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from benchmarks.measure import Clock, in_turn, print_table
 from benchmarks.reference import Augment, our_loaders, plain_memory, reference_epoch, reference_loader
@@ -103,11 +102,10 @@ def our_epoch(network: nn.Module, train_loader: Loader, val_loader: Loader, run:
     """Return a function that trains `network` for an epoch and validates it, as `fit` does; it returns the mIoU."""
     network.to(run.device, memory_format=torch.channels_last)
     optimizer, criterion = torch.optim.AdamW(network.parameters(), fused=True), CrossEntropy().to(run.device)
-    bar = tqdm(disable=True)
 
     def epoch() -> float:
         train_loader.set_epoch(train_loader.epoch + 1)
-        _, matrix = train_one_epoch(network, train_loader, criterion, optimizer, None, run, bar)
+        _, matrix = train_one_epoch(network, train_loader, criterion, optimizer, None, run)
         matrix.mean_iou()
         _, matrix = evaluate(network, val_loader, criterion, run)
         return matrix.mean_iou()

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from common.engine import train_one_epoch
 from common.loader import Batch, Loader
@@ -31,5 +30,5 @@ def training_steps(model: nn.Module, loader: Loader, run: Run, steps: int = 1) -
     model.to(run.device, memory_format=torch.channels_last)
     network = torch.compile(model) if run.compile else model
     optimizer, criterion = torch.optim.AdamW(model.parameters(), fused=True), CrossEntropy().to(run.device)
-    same, bar = SameBatch(loader, steps), tqdm(disable=True)
-    return lambda: train_one_epoch(network, same, criterion, optimizer, None, run, bar)
+    same = SameBatch(loader, steps)
+    return lambda: train_one_epoch(network, same, criterion, optimizer, None, run)

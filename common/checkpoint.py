@@ -4,21 +4,27 @@ A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`
 data set's classes, palette, coding and image size. `last_<run>.pt` also holds what training needs to go on.
 """
 
+import csv
+import io
+import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
-from common.files import atomic, load_tensors
+from common.files import atomic, defer_signals, load_tensors, write_text
 from common.models import MODELS, build, name_of
-from common.plausible import is_whole, odd_field
 from common.run import Run
+from common.system.distributed import barrier
 
 FORMAT = 1  # raise it when an older program could not read what is written
+KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "coding", "image_size"}
 
 
 def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[dict]) -> dict:
@@ -63,14 +69,10 @@ def load(path: Path) -> dict:
         UserError: the file is missing, damaged, no checkpoint, from a newer version, or holds more than plain data.
     """
     contents = load_tensors(path)
-    if not isinstance(contents, dict) or not is_whole(contents.get("format"), 1, 1 << 31):
+    if not isinstance(contents, dict) or not contents.keys() >= KEYS:
         raise UserError(f"{path} is no checkpoint of this project; get another")
     if contents["format"] > FORMAT:
         raise UserError(f"{path} has format {contents['format']}, and this version reads up to {FORMAT}; update it")
-    if field := odd_field(contents):
-        raise UserError(
-            f"{path} is no checkpoint of this project: in it, {field!r} is not what a training writes; get another"
-        )
     return contents
 
 
@@ -83,11 +85,7 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     contents = load(path)
     if contents["model"] not in MODELS:
         raise UserError(f"{path} holds a model {contents['model']!r}; this version knows {', '.join(MODELS)}")
-    try:  # whatever the file says, nothing is downloaded and no other file is opened
-        model = build(contents["model"], **contents["arguments"] | {"pretrained": False, "encoder_weights": None})
-    except Exception:  # which one depends on what is wrong with the arguments
-        model = f"{contents['model']} with the arguments {contents['arguments']!r:.100}"
-        raise UserError(f"{path} holds a {model}, which this version cannot build") from None
+    model = build(contents["model"], **contents["arguments"])
     load_weights(model, contents, path)
     return model.eval(), contents
 
@@ -98,28 +96,140 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
     Raises:
         UserError: it holds another model, one for another number of classes, or tensors of other names or shapes.
     """
-    theirs, ours = (contents["model"], contents["arguments"]), (name_of(model), model.arguments)
-    if theirs != ours:
+    found, expected = (contents["model"], contents["arguments"]), (name_of(model), model.arguments)
+    if found != expected:
         raise UserError(
-            f"{path} holds {_say(*theirs)}, but this run builds {_say(*ours)}; "
+            f"{path} holds {_say(*found)}, but this run builds {_say(*expected)}; "
             "give the flags that it was trained with, or another --name"
         )
-    theirs, ours = _shapes(contents["weights"]), _shapes(model.state_dict())
-    different = [
-        f"{key} is {theirs.get(key, 'missing')}, not {ours.get(key, 'missing')}"
-        for key in sorted(theirs.keys() | ours.keys())
-        if theirs.get(key) != ours.get(key)
-    ]
-    if different:
-        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
-        raise UserError(f"{path} does not fit {contents['model']}: {'; '.join(different[:3])}{more}")
-    model.load_state_dict(dict(contents["weights"]))  # without what else an OrderedDict may carry
-
-
-def _shapes(weights: dict) -> dict[str, str]:
-    """Return the shape of each tensor, as text: 64x3x7x7."""
-    return {key: "x".join(map(str, weight.shape)) or "()" for key, weight in weights.items()}
+    try:
+        model.load_state_dict(contents["weights"])
+    except RuntimeError as error:  # torch lists what is missing or has another shape, a line each
+        raise UserError(f"{path} does not fit {contents['model']}: {' '.join(str(error).split()):.300}") from None
 
 
 def _say(model: str, arguments: dict) -> str:
     return f"{model}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
+
+
+class Checkpointer:
+    """Owns what a training keeps and goes on from: last_<run>.pt, best_<run>.pt and history.csv.
+
+    Args:
+        data: the validation set, which says what the model's output means.
+        previous: the history of the stages before, if training has several.
+
+    Attributes:
+        stage: number of this stage, from 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: LRScheduler | None,
+        data: SegmentationSet,
+        run: Run,
+        previous: Sequence[dict] = (),
+    ):
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.data, self.run, self.previous = data, run, list(previous)
+        self.stage = previous[-1]["stage"] + 1 if previous else 1
+
+    def restore(self) -> tuple[list[dict], bool]:
+        """Return the history to go on from, and whether this stage is finished.
+
+        With `--resume`, model, optimizer and scheduler are what they were after the history's last epoch.
+
+        Raises:
+            UserError: the checkpoint is of another model or optimizer, or was trained with other parameters.
+        """
+        history, finished = self._load_last() if self.run.resume else (self.previous, False)
+        if not self.previous and not finished:
+            if self.run.last_checkpoint.exists() and not self.run.resume:
+                self.run.print(f"starting over: {self.run.last_checkpoint} is replaced (--resume would go on from it)")
+            barrier()  # until all have looked
+            self.run.record()
+            if self.run.rank == 0 and not self.run.resume:  # or a restart by torchrun would take it for its own
+                self.run.last_checkpoint.unlink(missing_ok=True)
+        return history, finished
+
+    def _load_last(self) -> tuple[list[dict], bool]:
+        """Return what `restore` does, from last_<run>.pt."""
+        run, path = self.run, self.run.last_checkpoint
+        contents = load(path)
+        if missing := {"optimizer", "scheduler", "stage", "history", "parameters", "seed"} - contents.keys():
+            raise UserError(f"{path} has no {min(missing)}, which a training needs to go on; it cannot be resumed")
+        if contents["stage"] < self.stage:
+            return self.previous, False
+        if contents["stage"] > self.stage:
+            run.print(f"stage {self.stage} is finished")
+            load_weights(self.model, load(run.best_checkpoint), run.best_checkpoint)
+            return [row for row in contents["history"] if row["stage"] <= self.stage], True
+        load_weights(self.model, contents, path)
+        self._check_settings(contents)
+        self.optimizer.load_state_dict(contents["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(contents["scheduler"])
+        history = contents["history"]
+        self._write_best_and_history(history)  # a kill may have come before it
+        barrier()
+        if not run.best_checkpoint.exists():
+            raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
+        run.print(f"resuming {path} after epoch {len(history)}")
+        return history, False
+
+    def save(self, history: list[dict]) -> None:
+        """Write what the last epoch of `history` left; Ctrl-C waits until all of it is written."""
+        with defer_signals():
+            if self.run.rank == 0:
+                state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
+                state["scheduler"] = self.scheduler and self.scheduler.state_dict()
+                contents = describe(self.model, self.data, self.run, history)
+                save(self.run.last_checkpoint, contents | state)
+            self._write_best_and_history(history)
+
+    def load_best(self, history: list[dict]) -> None:
+        """Give the model the weights of the epoch with the best validation mIoU."""
+        barrier()  # until the main process has written them
+        contents = load(self.run.best_checkpoint)
+        if contents["epoch"] != best_row(history)["epoch"]:
+            raise UserError(f"{self.run.best_checkpoint} is not of this run's best epoch; was it replaced?")
+        load_weights(self.model, contents, self.run.best_checkpoint)
+
+    def _write_best_and_history(self, history: list[dict]) -> None:
+        if self.run.rank > 0:
+            return
+        if best_row(history) is history[-1]:
+            save(self.run.best_checkpoint, describe(self.model, self.data, self.run, history))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_text(self.run.folder / "history.csv", text.getvalue())
+
+    def _check_settings(self, contents: dict) -> None:
+        """Raise UserError where the checkpoint was trained with other parameters, schedule or optimizer."""
+        path, run = self.run.last_checkpoint, self.run
+        found, expected = contents["parameters"] | {"seed": contents["seed"]}, run.parameters | {"seed": run.seed}
+        scheduled = self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau)  # drawn over all epochs
+        for key in sorted(found.keys() | expected.keys()):
+            free = key == "patience" or (key.endswith("epochs") and not scheduled)
+            if found.get(key) != expected.get(key) and not free:
+                raise UserError(
+                    f"{path} was trained with {key} {found.get(key)!r}, not {expected.get(key)!r}; give the same flags"
+                )
+        if (contents["scheduler"] or {}).keys() != (self.scheduler.state_dict() if self.scheduler else {}).keys():
+            raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
+        if settings_of(contents["optimizer"]) != settings_of(self.optimizer.state_dict()):
+            raise UserError(f"{path} was trained with another optimizer, or other settings of it; it cannot be resumed")
+
+
+def settings_of(state: dict) -> list[dict]:
+    """Return an optimizer's settings from its state, but for the learning rates, which a schedule changes."""
+    return [{key: value for key, value in group.items() if key != "lr"} for group in state["param_groups"]]
+
+
+def best_row(history: list[dict]) -> dict:
+    """Return the row of the first epoch with the best validation mIoU (NaN counts as the worst)."""
+    return max(history, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])

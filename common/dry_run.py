@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common import plotting
 from common.datasets.segmentation_set import SegmentationSet
+from common.errors import torch_errors
 from common.loader import Loader
 from common.models import count_parameters
 from common.run import Run
@@ -17,7 +18,7 @@ from common.run import Run
 def dry_run(
     model: nn.Module, train_loader: Loader, criterion: nn.Module, optimizer: torch.optim.Optimizer, run: Run
 ) -> None:
-    """Take one training step and print what it took, and draw its batch; nothing is kept of it.
+    """Take one training step, print what it took, draw its batch, and exit; nothing is kept of it.
 
     FLOPs are those of matrix products and convolutions, a multiplication and an addition counted as two. The memory is
     that of tensors: weights, their gradients, the optimizer's state, and what the forward pass keeps for the backward
@@ -41,13 +42,15 @@ def dry_run(
     model.train()
     weights = {parameter.data_ptr() for parameter in model.parameters()}
     start = time.perf_counter()
-    with saved_tensors_hooks(keep, lambda tensor: tensor), FlopCounterMode(display=False) as flops, run.autocast():
-        total, weight = criterion(model(images).float(), masks)
-    forward = flops.get_total_flops()
-    with flops:
-        (total / weight.clamp(min=1e-12)).backward()
-    optimizer.step()
-    loss = total.item() / max(weight.item(), 1e-12)  # waits for the device
+    flops = FlopCounterMode(display=False)
+    with torch_errors(train_loader.batch_size):
+        with saved_tensors_hooks(keep, lambda tensor: tensor), flops, run.autocast():
+            loss = criterion(model(images).float(), masks)
+        forward = flops.get_total_flops()
+        with flops:
+            loss.backward()
+        optimizer.step()
+    loss = loss.item()  # waits for the device
     seconds = time.perf_counter() - start
     state = sum(v.nbytes for values in optimizer.state.values() for v in values.values() if torch.is_tensor(v))
     memory = {
@@ -64,6 +67,7 @@ def dry_run(
     print(f"an epoch has {len(train_loader)} steps, {train_loader.num_images} images")
     plotting.plot_batch(images, masks, train_loader.data, run)
     print(f"see {run.plot('batch')}; nothing was trained, as --dry-run asks")
+    raise SystemExit
 
 
 def shares(data: SegmentationSet) -> str:

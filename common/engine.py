@@ -1,181 +1,117 @@
-"""The one training loop and the one evaluation, for every experiment."""
+"""The training loop and the evaluation, for every experiment."""
 
-import contextlib
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from tqdm import tqdm
 
-from common import checkpoint, plotting
+from common import plotting
+from common.checkpoint import Checkpointer, best_row
 from common.dry_run import dry_run
-from common.errors import UserError, is_out_of_memory
-from common.files import uninterrupted, write_json
+from common.errors import UserError, torch_errors
+from common.files import write_json
 from common.hints import hints
 from common.loader import Loader
-from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
+from common.losses import pixel_weight
+from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix, WeightedMean
 from common.models import count_parameters
-from common.resuming import best_row, keep, resume
+from common.reporting.progress import Progress
 from common.run import Run
+from common.system.distributed import all_reduce_mean, broadcast_buffers
 
 
 def train_one_epoch(
     model: nn.Module,
     loader: Loader,
-    criterion: nn.Module,
+    criterion: Callable,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None,
     run: Run,
-    bar: tqdm,
-    part: dict | None = None,
-    look_up: Callable = lambda sums, matrix: False,
+    progress: Progress | None = None,
 ) -> tuple[float, ConfusionMatrix]:
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
     Both are of the network in training mode on augmented images, as it was at each batch. Nothing in the loop waits
-    for the device but a look at the losses, after the first batch and then about every minute.
-
-    Args:
-        part: what the first batches came to, if they are done.
-        look_up: called about every minute with the loss and weight of each batch so far, and the matrix; returns
-            whether there is a checkpoint to go on from.
+    for a GPU.
 
     Raises:
         UserError: a loss that is not finite.
     """
     model.train()
-    matrix = ConfusionMatrix(loader.data.num_classes, run.device)
-    sums = []  # of each batch: loss, and weight of the pixels it is of
-    if part:  # it is of all processes: the first goes on with it, the others from zero
-        matrix.counts += part["counts"].to(run.device) * (run.rank == 0)
-        sums = list(part["sums"].to(run.device) * (run.rank == 0))
-    shown = torch.zeros((), pin_memory=run.device.type == "cuda")
-    seed, first, start = loader.seed_of(loader.epoch), len(sums), time.perf_counter()
-    next_look, kept, rates = first + 1, loader.epoch > 1 or bool(part), [math.nan] * first
-    for images, masks in loader:
-        torch.manual_seed(seed + len(sums) * run.world_size + run.rank)  # dropout, if any, needs no state to resume
+    matrix, mean_loss = ConfusionMatrix(loader.data.num_classes, run.device), WeightedMean()
+    seed = loader.seed_of(loader.epoch)
+    for number, (images, masks) in enumerate(loader):
+        torch.manual_seed(seed + number * run.world_size + run.rank)  # dropout, if any, needs no state to resume
         with run.autocast():
             logits = model(images)
-        total, weight = criterion(logits.float(), masks)
-        # Over several processes, gradients are averaged: dividing by the mean weight makes that the mean over pixels.
-        mean_weight = run.sum(weight) / run.world_size
-        loss = total / mean_weight.clamp(min=1e-12)
-        rates.append(optimizer.param_groups[-1]["lr"])
+        loss = criterion(logits.float(), masks) if len(images) else logits.float().sum()  # of an empty share: 0
+        weight = pixel_weight(criterion, masks)
+        # Over several processes, gradients are averaged: this makes that the mean over all pixels.
+        share = weight / all_reduce_mean(weight).clamp(min=1e-12)
         optimizer.zero_grad()
-        loss.backward()
+        (loss * share).backward()
         if run.clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
+        lr = optimizer.param_groups[-1]["lr"]
         optimizer.step()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
 
         matrix.update(logits.detach().max(1).indices, masks)
-        sums.append(torch.stack([total.detach(), weight]))
-        shown.copy_(loss.detach(), non_blocking=True)  # the bar shows what has arrived, and waits for nothing
-        bar.set_postfix_str(f"loss {shown.item():.3f}", refresh=False)
-        bar.update(len(images) * run.world_size)
-        if len(sums) == next_look < len(loader):
-            check_finite(sums, rates, loader, kept, run)
-            kept = look_up(sums, matrix)
-            seconds = run.gather((time.perf_counter() - start) / (len(sums) - first))[0]  # a batch takes them
-            next_look += max(1, int(min(60, 60 * run.checkpoint_minutes) / seconds))
-    check_finite(sums, rates, loader, kept, run)
-    return mean_of(sums, run), matrix.gathered(run)
+        mean_loss.update(loss, weight)
+        if progress and not math.isfinite(shown := progress.update(loss, len(images))):
+            names = ", ".join(loader.names_of(number))
+            raise UserError(
+                f"the loss is {shown} in batch {number + 1} of {len(loader)} of epoch {loader.epoch} ({names}), at "
+                f"learning rate {lr:.2g}; try a smaller one, or --clip-norm 1"
+            )
+    return mean_loss.compute(), matrix.gathered()
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: Loader, criterion: nn.Module, run: Run) -> tuple[float, ConfusionMatrix]:
+def evaluate(model: nn.Module, loader: Loader, criterion: Callable, run: Run) -> tuple[float, ConfusionMatrix]:
     """Return the mean loss over the non-void pixels of `loader`, and the confusion matrix of its images."""
     model.eval()
-    matrix = ConfusionMatrix(loader.data.num_classes, run.device)
-    sums = []
+    matrix, mean_loss = ConfusionMatrix(loader.data.num_classes, run.device), WeightedMean()
     for images, masks in loader:
         with run.autocast():
             logits = model(images)
-        sums.append(torch.stack(criterion(logits.float(), masks)))
+        loss = criterion(logits.float(), masks) if len(images) else logits.float().sum()
+        mean_loss.update(loss, pixel_weight(criterion, masks))
         matrix.update(logits.max(1).indices, masks)
-    return mean_of(sums, run), matrix.gathered(run)
-
-
-def check_finite(sums: list[torch.Tensor], rates: list[float], loader: Loader, kept: bool, run: Run) -> None:
-    """Raise UserError if the loss of a batch in `sums`, the epoch's so far, is not finite; it names the images."""
-    losses = run.sum(torch.stack(sums))[:, 0].cpu()
-    bad = (~losses.isfinite()).nonzero().flatten().tolist()
-    if bad:
-        names = [loader.data.names[i] for i in loader.batches()[bad[0]].tolist()]
-        images = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
-        where = f"in batch {bad[0] + 1} of {len(loader)} of epoch {loader.epoch} ({images})"
-        raise UserError(not_finite(losses[bad[0]].item(), where, rates[bad[0]], kept, run))
-
-
-def not_finite(loss: float, where: str, rate: float, kept: bool, run: Run) -> str:
-    """Say that the loss is not finite, and what to do."""
-    goes_on = f"; {run.last_checkpoint} holds what came before" if kept else ""
-    return f"the loss is {loss} {where}, at learning rate {rate:.2g}; try a smaller one, or --clip-norm 1{goes_on}"
-
-
-@contextlib.contextmanager
-def explained(loader: Loader) -> Iterator[None]:
-    """Turn what batches that are too large or too small make torch say into a sentence."""
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise UserError(
-            "batch normalisation cannot work on a single value: a batch has one image, which the network shrinks or "
-            "pools to one pixel; use a larger --batch-size or --image-size"
-        ) from None
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
-        if not is_out_of_memory(error):
-            raise
-        size = loader.batch_size
-        smaller = f"--batch-size {size // 2}" if size > 1 else "a smaller --image-size"
-        raise UserError(f"the memory does not suffice for batches of {size} images; try {smaller}") from None
-
-
-def mean_of(sums: list[torch.Tensor], run: Run) -> float:
-    """Return the quotient of the summed (loss, weight) pairs of all batches and processes; 0 where nothing weighs."""
-    local = torch.stack(sums).cpu().double().sum(0)  # in float64, which not every device has
-    total, weight = sum(run.gather(local)).tolist()
-    return total / weight if weight else 0.0
-
-
-FIGURE_EPOCHS = 5  # after which TensorBoard gets a picture of predictions
+    return mean_loss.compute(), matrix.gathered()
 
 
 def fit(
     model: nn.Module,
     train_loader: Loader,
     val_loader: Loader,
-    criterion: nn.Module,
+    criterion: Callable,
     optimizer: torch.optim.Optimizer,
     scheduler: LRScheduler | None = None,
     *,
     epochs: int,
     run: Run,
     patience: int = 0,
-    before: Sequence[dict] = (),
+    previous: Sequence[dict] = (),
 ) -> list[dict]:
     """Train `model`, then give it the weights of the epoch with the best validation mIoU; return the history.
 
     After every epoch, history.csv and last_<run>.pt are written, and best_<run>.pt if the epoch is the best so far; at
-    the end, or at Ctrl-C, the curves. Within an epoch that lasts longer than ten minutes, last_<run>.pt is written as
-    well. With `--resume` training goes on where last_<run>.pt was written.
+    the end, or at Ctrl-C, the curves. With `--resume` training goes on after the last finished epoch.
 
     Args:
         model: any module from images (B, 3, H, W) to logits (B, num_classes, H, W); moved to the run's device.
-        criterion: from (logits, masks) to (total, weight), see `common.losses`.
+        criterion: a module or function from (logits, masks) to a scalar, see `common.losses`.
         scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
         epochs: how often the training set is seen; with 0, a stage after the first is left out.
         patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
-        before: what an earlier `fit` of the same run returned, if training has stages. Epochs are counted on, the best
-            is sought among all, and `--resume` passes over stages that are finished.
+        previous: what an earlier `fit` of the same run returned, if training has stages. Epochs are counted on, the
+            best is sought among all, and `--resume` passes over stages that are finished.
 
     Returns:
         The rows of history.csv, one for each epoch of this stage and those before.
@@ -183,104 +119,42 @@ def fit(
     Raises:
         UserError: nothing to train, a checkpoint that does not fit, a loss that is not finite.
     """
-    if epochs < 1 and before:
-        return list(before)
     if epochs < 1:
-        raise UserError(f"--epochs {epochs} must be at least 1")
-    model.to(run.device, memory_format=torch.channels_last)
-    criterion.to(run.device)
-    history, part, stage = list(before), None, before[-1]["stage"] + 1 if before else 1
-    if run.resume:
-        contents = checkpoint.load(run.last_checkpoint)
-        if contents.get("stage", stage) > stage:
-            run.print(f"stage {stage} is finished")
-            checkpoint.load_weights(model, checkpoint.load(run.best_checkpoint), run.best_checkpoint)
-            return [row for row in contents["history"] if row["stage"] <= stage]
-        if contents.get("stage", stage) == stage:
-            history, part = resume(contents, model, optimizer, scheduler, val_loader.data, run)
-    elif run.last_checkpoint.exists() and not before and not run.dry_run:
-        run.print(f"starting over: {run.last_checkpoint} will be replaced (--resume goes on from it)")
+        if not previous:
+            raise UserError(f"--epochs {epochs} must be at least 1")
+        return list(previous)
+    network, replica = prepare(model, criterion, run)
     if run.dry_run:
-        with explained(train_loader):
-            dry_run(model, train_loader, criterion, optimizer, run)
-        sys.exit()
-    if not before:
-        run.record()
-    if train_loader.augment and run.rank == 0 and not before:
-        plotting.plot_augmentation(train_loader, run)
-    epochs += len(before)
-    if run.world_size > 1 and run.device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; it does not exist for processors
-    network = torch.compile(model) if run.compile else model
-    trained = DistributedDataParallel(network) if run.world_size > 1 else network
-    training = model, optimizer, scheduler, stage
-    kept, saved = bool(history or part), time.perf_counter()  # whether there is a checkpoint to go on from, since when
+        dry_run(model, train_loader, criterion, optimizer, run)  # and exit
+    checkpointer = Checkpointer(model, optimizer, scheduler, val_loader.data, run, previous)
+    history, finished = checkpointer.restore()
+    if finished:
+        return history
 
-    def look_up(sums: list[torch.Tensor], matrix: ConfusionMatrix) -> bool:
-        """Write a checkpoint in the middle of an epoch if the last one is long ago; return whether there is one."""
-        nonlocal kept, saved
-        due = run.gather(time.perf_counter() - saved >= 60 * run.checkpoint_minutes)[0]
-        if due and all(value.isfinite().all() for value in model.state_dict().values()):  # else the next loss tells
-            part = {"sums": run.sum(torch.stack(sums)).cpu(), "counts": run.sum(matrix.counts).cpu(), "lr": row["lr"]}
-            with uninterrupted():
-                if run.rank == 0:
-                    keep(*training, history, val_loader.data, run, part)
-            kept, saved = True, time.perf_counter()
-        return kept
+    epochs, matrix = epochs + len(previous), None
+    with Progress(history, epochs, train_loader, run) as progress, torch_errors(train_loader.batch_size):
+        while len(history) < epochs and not out_of_patience(history[len(previous) :], patience):
+            start, lr = time.perf_counter(), optimizer.param_groups[-1]["lr"]
+            train_loader.set_epoch(len(history) + 1)
+            train = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run, progress)
+            trained = time.perf_counter()
+            broadcast_buffers(model)  # each process has BatchNorm statistics of its own share
+            loss, matrix = evaluate(network, val_loader, criterion, run)
+            if not math.isfinite(loss):
+                where = f"in validation in epoch {len(history) + 1}, at learning rate {lr:.2g}"
+                raise UserError(f"the loss is {loss} {where}; try a smaller one, or --clip-norm 1")
+            row = {"epoch": len(history) + 1, "stage": checkpointer.stage, "lr": lr}
+            row |= scores_of("train", *train) | scores_of("val", loss, matrix)
+            row["train_images_per_second"] = train_loader.num_images / (trained - start)
+            row["seconds"] = time.perf_counter() - start
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(row["val_miou"])
+            history.append(row)
+            checkpointer.save(history)
+            progress.end_epoch(model, val_loader)
+    checkpointer.load_best(history)
 
-    images, matrix = train_loader.num_images, None
-    done = len(history) * images + (sum(map(len, train_loader.batches()[: len(part["sums"])])) if part else 0)
-    with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(progress_bar(run, total=epochs * images, initial=done))
-        log = stack.enter_context(tensorboard(run, len(history))) if run.tensorboard and run.rank == 0 else None
-        stack.enter_context(explained(train_loader))
-        try:
-            while len(history) < epochs and not out_of_patience(history[len(before) :], patience):
-                epoch, start, done = len(history) + 1, time.perf_counter(), len(part["sums"]) if part else 0
-                bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
-                train_loader.set_epoch(epoch, done)
-                row = {"epoch": epoch, "stage": stage, "lr": part["lr"] if part else optimizer.param_groups[-1]["lr"]}
-                loss, matrix = train_one_epoch(
-                    trained, train_loader, criterion, optimizer, scheduler, run, bar, part, look_up
-                )
-                row |= {"train_loss": loss, "train_miou": matrix.mean_iou()}
-                row |= {"train_pixel_accuracy": matrix.pixel_accuracy()}
-                rate = images * (1 - done / len(train_loader)) / (time.perf_counter() - start)
-                part = None
-                run.share_buffers(model)  # each process has BatchNorm statistics of its own share
-                loss, matrix = evaluate(network, val_loader, criterion, run)
-                row |= {"val_loss": loss, "val_miou": matrix.mean_iou(), "val_pixel_accuracy": matrix.pixel_accuracy()}
-                if not math.isfinite(loss):
-                    raise UserError(not_finite(loss, f"in validation in epoch {epoch}", row["lr"], kept, run))
-                if isinstance(scheduler, ReduceLROnPlateau):
-                    scheduler.step(row["val_miou"])
-                row |= {"train_images_per_second": rate, "seconds": time.perf_counter() - start}
-                with uninterrupted():  # in memory and on disk, or neither
-                    history.append(row)
-                    if run.rank == 0:
-                        keep(*training, history, val_loader.data, run)
-                kept, saved = True, time.perf_counter()
-                bar.clear()
-                run.print(epoch_line(history, epochs))
-                if log:
-                    for key, value in row.items():
-                        log.add_scalar(key, value, epoch)
-                    if epoch % FIGURE_EPOCHS == 0 or epoch == epochs:
-                        log.add_figure("validation", plotting.predictions(model, val_loader.data, run), epoch)
-        except KeyboardInterrupt:
-            bar.close()
-            if run.rank == 0 and history:
-                plotting.plot_curves(history, best_row(history), run.plot(), run.name)
-            state = f"{run.last_checkpoint} holds what came before, --resume goes on from there"
-            run.print(f"interrupted in epoch {len(history) + 1}: {state if kept else 'nothing is kept of it'}")
-            raise
-    if run.rank == 0:
-        plotting.plot_curves(history, best_row(history), run.plot(), run.name)
-    run.wait()  # until the first process has written
-    best, contents = best_row(history), checkpoint.load(run.best_checkpoint)
-    if contents["scores"].get("val_loss") != best["val_loss"]:
-        raise UserError(f"{run.best_checkpoint} is not of this run's best epoch, {best['epoch']}; was it replaced?")
-    checkpoint.load_weights(model, contents, run.best_checkpoint)
+    best = best_row(history)
     stopped = f" after {patience} epochs without a better one" if len(history) < epochs else ""
     run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {len(history)}{stopped}")
     for hint in hints(history, matrix, train_loader.data.classes) if matrix else ():
@@ -288,7 +162,7 @@ def fit(
     return history
 
 
-def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run) -> dict:
+def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run) -> dict:
     """Score `model` on the test set, once: print a table, write runs/<run>/test.json, draw some predictions.
 
     Returns:
@@ -296,7 +170,7 @@ def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run)
         class everywhere under "floor", the IoU per class (None for a class in neither target nor prediction), the loss,
         and by name the mean IoU of each image over the classes in it (None if all of it is void).
     """
-    with explained(test_loader):
+    with torch_errors(test_loader.batch_size):
         loss, matrix = evaluate(model, test_loader, criterion, run)
     data = test_loader.data
     result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size}
@@ -319,38 +193,23 @@ def score(model: nn.Module, test_loader: Loader, criterion: nn.Module, run: Run)
     return result
 
 
+def prepare(model: nn.Module, criterion: Callable, run: Run) -> tuple[nn.Module, nn.Module]:
+    """Move model and criterion to the device; return the network to evaluate, and that which averages gradients."""
+    model.to(run.device, memory_format=torch.channels_last)
+    if isinstance(criterion, nn.Module):
+        criterion.to(run.device)
+    if run.world_size > 1 and run.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; it does not exist for processors
+    network = torch.compile(model) if run.compile else model
+    return network, DistributedDataParallel(network) if run.world_size > 1 else network
+
+
+def scores_of(split: str, loss: float, matrix: ConfusionMatrix) -> dict[str, float]:
+    """Return the columns of history.csv that are about "train" or "val"."""
+    scores = {"loss": loss, "miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()}
+    return {f"{split}_{name}": value for name, value in scores.items()}
+
+
 def out_of_patience(history: list[dict], patience: int) -> bool:
     """Return whether the last `patience` epochs brought no better validation mIoU; never if `patience` is 0."""
     return bool(patience and history) and history[-1]["epoch"] - best_row(history)["epoch"] >= patience
-
-
-def epoch_line(history: list[dict], epochs: int) -> str:
-    """Return the last epoch in one line; a star marks the best so far."""
-    row = history[-1]
-    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  lr {row['lr']:.1e}"]
-    for name in ("train", "val"):
-        loss, miou, accuracy = (row[f"{name}_{key}"] for key in ("loss", "miou", "pixel_accuracy"))
-        parts.append(f"{name} loss {loss:.3f} mIoU {miou:.3f} acc {accuracy:.3f}")
-    return "  |  ".join(parts) + f"  |  {row['seconds']:.1f} s" + " *" * (best_row(history) is row)
-
-
-def progress_bar(run: Run, total: int, initial: int) -> tqdm:
-    """Return a bar over the images of all epochs, with rate and time to go; silent where nobody watches."""
-    return tqdm(
-        total=total,
-        initial=initial,
-        unit=" images",
-        disable=True if run.rank else None,  # None: shown on a terminal only
-        dynamic_ncols=True,
-        leave=False,
-        smoothing=0.05,
-    )
-
-
-def tensorboard(run: Run, epochs_done: int):
-    """Return a TensorBoard writer for runs/<run>/ that forgets what came after `epochs_done`."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # only those who ask for it need the package
-    except ImportError:
-        raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
-    return SummaryWriter(run.folder, purge_step=epochs_done + 1)

@@ -1,6 +1,8 @@
 """The one exception for everything a user can cause and mend."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -20,3 +22,22 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     # The last is what oneDNN, with which torch convolves on processors, says of it.
     words = "out of memory|(can't allocate|not enough) memory|ALLOC_FAILED|could not create a (primitive|memory)"
     return isinstance(error, MemoryError) or bool(re.search(words, str(error)))
+
+
+@contextlib.contextmanager
+def torch_errors(batch_size: int) -> Iterator[None]:
+    """Turn what batches that are too large or too small make torch say into a sentence."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "batch normalisation cannot work on a single value: a batch has one image, which the network shrinks or "
+            "pools to one pixel; use a larger --batch-size or --image-size"
+        ) from None
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
+        if not is_out_of_memory(error):
+            raise
+        smaller = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --image-size"
+        raise UserError(f"the memory does not suffice for batches of {batch_size} images; try {smaller}") from None

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import glob
 import json
 import os
 import pickle
@@ -29,7 +28,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full, or the directory cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # what a killed process leaves, the next one writes over
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -39,12 +38,6 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # already renamed, or never written
             temporary.unlink()
-
-
-def sweep(path: Path) -> None:
-    """Delete what processes that were killed while they wrote `path` have left beside it; none may be writing it."""
-    for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        unfinished.unlink(missing_ok=True)
 
 
 def load_tensors(path: Path) -> object:
@@ -67,7 +60,7 @@ def load_tensors(path: Path) -> object:
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Hold back Ctrl-C and SIGTERM until the block is done, then raise KeyboardInterrupt if one came."""
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
         yield
@@ -101,35 +94,6 @@ def locked(path: Path) -> Iterator[None]:
         yield
         with contextlib.suppress(OSError):  # Windows keeps a file that is open
             path.unlink()
-
-
-_held: dict[Path, TextIO] = {}
-
-
-def hold(path: Path) -> bool:
-    """Lock the file `path` until this process ends, however it does; return False if another process has the lock.
-
-    Where the file system knows no locks, as on some clusters, nobody is kept out.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    path = path.absolute()
-    if path in _held:
-        return True
-    try:
-        file = open(path, "a")  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
-        taken = not _lock(file)
-    except OSError:
-        taken = False
-    if taken:
-        file.close()
-        return False
-    _held[path] = file
-    return True
 
 
 def _lock(file: TextIO) -> bool:

@@ -32,8 +32,7 @@ def hints(history: list[dict], validation: ConfusionMatrix, classes: tuple[str, 
         )
     if last["train_miou"] - last["val_miou"] > 0.2 and last["val_miou"] < 0.6 * last["train_miou"]:
         found.append(
-            f"mIoU is {last['train_miou']:.2f} in training and {last['val_miou']:.2f} in validation: the training "
-            "images are learnt by heart; try augmentation as in train_4_b.py, a pretrained encoder as in train_5_b.py, "
-            "or more images"
+            f"mIoU is {last['train_miou']:.2f} in training and {last['val_miou']:.2f} in validation: the network "
+            "overfits; try augmentation as in train_4_b.py, a pretrained encoder as in train_5_b.py, or more images"
         )
     return found

@@ -59,7 +59,7 @@ class Loader:
         self.shuffle, self.augment, self.copies = shuffle, augment, copies
         self.num_images = min(len(data) * copies, steps * batch_size or len(data) * copies)  # in an epoch
         self.num_batches = -(-self.num_images // batch_size)
-        self.batch_size, self.epoch, self.done = batch_size, 0, 0
+        self.batch_size, self.epoch = batch_size, 0
         # As they lie in memory, (N, H, W, 3): whole images are copied in one go.
         self._images, self._masks = data.images.permute(0, 2, 3, 1), data.masks
         self.on_device = run.device.type == "cuda" and self._fits(run.device)
@@ -70,9 +70,9 @@ class Loader:
         """Return the number of batches in an epoch, the same in every process."""
         return self.num_batches
 
-    def set_epoch(self, epoch: int, done: int = 0) -> None:
-        """Choose the epoch, from 1, whose order and augmentation the next iteration follows, after `done` batches."""
-        self.epoch, self.done = epoch, done
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 1, whose order and augmentation the next iteration follows."""
+        self.epoch = epoch
 
     def batches(self) -> tuple[torch.Tensor, ...]:
         """Return the indices (B,) int64 of the images in every batch of the epoch, of all processes together."""
@@ -81,6 +81,11 @@ class Loader:
             order = torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed_of(self.epoch)))
         order = order[torch.arange(self.num_images) * len(order) // self.num_images]
         return (order % len(self.data)).to(self._images.device).tensor_split(self.num_batches)
+
+    def names_of(self, number: int, most: int = 8) -> list[str]:
+        """Return the names of the images in batch `number` of the epoch, from 0; "..." stands for more than `most`."""
+        names = [self.data.names[i] for i in self.batches()[number].tolist()]
+        return names[:most] + ["..."] * (len(names) > most)
 
     def share(self, batch: torch.Tensor, rank: int) -> torch.Tensor:
         """Return the part of `batch`, indices of images, that the process `rank` takes."""
@@ -94,7 +99,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         generator = torch.Generator(self.run.device)
-        batches = enumerate(self._raw_batches(), start=self.done + 1)
+        batches = enumerate(self._raw_batches(), start=1)
         if self.run.device.type == "cuda" and not self.on_device:
             batches = self._copied_ahead(batches)
         for number, (images, masks) in batches:
@@ -108,7 +113,7 @@ class Loader:
 
     def _raw_batches(self) -> Iterator[Batch]:
         """Yield this process's share of every batch as stored: (B, H, W, 3) and (B, H, W), uint8."""
-        for batch in self.batches()[self.done :]:
+        for batch in self.batches():
             share = self.share(batch, self.run.rank)
             if not self.on_device:
                 read_ahead(self._images, share)

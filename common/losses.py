@@ -1,4 +1,8 @@
-"""Loss functions."""
+"""Loss functions: from logits (B, C, H, W) and target (B, H, W) to a scalar, the mean over all pixels but void.
+
+Any other that does so can stand in a script: `torch.nn.CrossEntropyLoss(ignore_index=VOID)`, one of your own, a sum of
+two. Over batches and processes, `common.engine` weighs a mean by `pixel_weight`.
+"""
 
 import torch
 from torch import nn
@@ -7,29 +11,37 @@ from torch.nn import functional as F
 from common.datasets.segmentation_set import VOID, SegmentationSet
 
 
-class CrossEntropy(nn.Module):
-    """Cross-entropy over the pixels that are not void, each class optionally weighted.
+class CrossEntropy(nn.CrossEntropyLoss):
+    """Cross-entropy as torch's, twice as fast on a processor, over the pixels that are not void.
 
-    Returns two numbers, the summed loss and the sum of the weights of its pixels, because the mean over several batches
-    or processes is the quotient of sums, not the mean of quotients. A batch that is void everywhere adds 0 to both.
+    Of a batch that is void everywhere it is 0, where torch's is NaN.
 
     Args:
         weight: (num_classes,) float; by default every class weighs 1.
     """
 
     def __init__(self, weight: torch.Tensor | None = None):
-        super().__init__()
-        self.register_buffer("weight", weight)
+        super().__init__(weight, ignore_index=VOID)
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return (total, weight), both 0-d float."""
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
         # As rows, one a pixel, which is how they lie in channels-last: torch is twice as fast at that on a CPU.
         rows = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
         total = F.cross_entropy(rows, target.flatten(), self.weight, ignore_index=VOID, reduction="sum")
-        valid = target != VOID
-        if self.weight is None:
-            return total, valid.sum().float()
-        return total, (self.weight[target * valid] * valid).sum()
+        return total / pixel_weight(self, target).clamp(min=1e-12)
+
+
+def pixel_weight(criterion: nn.Module, target: torch.Tensor) -> torch.Tensor:
+    """Return the weight (0-d float) of the pixels of `target` (B, H, W) in the mean that `criterion` takes.
+
+    That is the number of pixels that are not void or, where `criterion.weight` has a weight for each class, as torch's
+    CrossEntropyLoss does, the sum of theirs.
+    """
+    valid = target != VOID
+    weight = getattr(criterion, "weight", None)
+    if not isinstance(weight, torch.Tensor) or weight.ndim != 1:
+        return valid.sum().float()
+    return (weight[target * valid] * valid).sum()
 
 
 def class_weights(data: SegmentationSet, cap: float = 10.0) -> torch.Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from common.run import Run
+from common.system.distributed import all_gather
 
 MIOU, PIXEL_ACCURACY = "mIoU", "pixel accuracy"
 
@@ -46,10 +46,10 @@ class ConfusionMatrix:
         self.counts += counts.sum(0)
         self._images.append(torch.stack([valid.diagonal(dim1=1, dim2=2), valid.sum(2), valid.sum(1)], dim=1))
 
-    def gathered(self, run: Run) -> "ConfusionMatrix":
+    def gathered(self) -> "ConfusionMatrix":
         """Return the matrix of all processes together, on the CPU."""
         total = ConfusionMatrix(self.counts.shape[1])
-        for counts, images in run.gather((self.counts.cpu(), self.images.cpu())):
+        for counts, images in all_gather((self.counts.cpu(), self.images.cpu())):
             total.counts += counts
             total._images.append(images)
         return total
@@ -136,6 +136,26 @@ class ConfusionMatrix:
         lines += [f"  {name:<45}{v:>14.4f}{report['floor'][name]:>18.4f}" for name, v in report["scores"].items()]
         iou = ", ".join(f"{name} {value:.2f}" for name, value in report["iou"].items() if value is not None)
         return "\n".join([*lines, f"  IoU: {iou}"])
+
+
+class WeightedMean:
+    """The mean of the losses of batches, each by the weight of its pixels; exact under any batching.
+
+    What is added stays on the device: nothing waits for it before `compute`.
+    """
+
+    def __init__(self):
+        self._pairs: list[torch.Tensor] = []
+
+    def update(self, value: torch.Tensor, weight: torch.Tensor) -> None:
+        """Add a batch's mean and the weight that it is of, both 0-d float."""
+        self._pairs.append(torch.stack([value.detach() * weight, weight]))
+
+    def compute(self) -> float:
+        """Return the mean over the batches of all processes; 0 where nothing weighs."""
+        local = torch.stack(self._pairs).cpu().double().sum(0)  # in float64, which not every device has
+        total, weight = sum(all_gather(local)).tolist()
+        return total / weight if weight else 0.0
 
 
 def _iou(counts: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,5 @@
 """Where and how an experiment runs: name, seed, device, precision, processes."""
 
-import atexit
-import contextlib
 import copy
 import ctypes
 import inspect
@@ -11,18 +9,17 @@ import platform
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from common.errors import UserError
-from common.files import check_writable, hold, read_json, sweep, write_json
+from common.files import check_writable, read_json, write_json
+from common.system.distributed import all_gather, init_process_group
 
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 
@@ -39,7 +36,6 @@ class Run:
     cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
     encoder_weights: str = ""  # file or folder with ImageNet weights, without a network and for mobilenet_v1
     resume: bool = False  # go on from last_<name>.pt
-    checkpoint_minutes: float = 10  # how often last_<name>.pt is also written within an epoch that lasts longer
     clip_norm: float = 0.0  # norm that a gradient is clipped to; 0 leaves it as it is
     compile: bool = False  # compile the model with torch.compile
     dry_run: bool = False  # show the data, the model, what a step costs and a batch, then stop
@@ -51,20 +47,19 @@ class Run:
     rank: int = field(default=0, init=False)  # which of `world_size` processes this is; torchrun decides
     world_size: int = field(default=1, init=False)
 
-    def start(self, main: Callable, parameters: dict, alone: bool = True) -> "Run":
+    def start(self, main: Callable, parameters: dict) -> "Run":
         """Return a copy of this run that is ready to go; the first line of every `main`.
 
         Args:
             main: the experiment's function, whose file and defaults give the run its name.
             parameters: its arguments, that is `locals()`.
-            alone: refuse to start while another process has a run of this name.
 
         Raises:
-            UserError: a number out of range, a device that is not there, a folder that cannot be written,
-                nothing to resume, or a run of this name that is still going.
+            UserError: a number out of range, a device that is not there, a folder that cannot be written, or
+                nothing to resume.
         """
         parameters = {key: value for key, value in parameters.items() if key != "run"}
-        numbers = {"seed": self.seed, "checkpoint_minutes": self.checkpoint_minutes, "clip_norm": self.clip_norm}
+        numbers = {"seed": self.seed, "clip_norm": self.clip_norm}
         for key, value in (parameters | numbers).items():
             if isinstance(value, int | float) and not (value >= 0 and math.isfinite(value)):
                 raise UserError(f"--{key.replace('_', '-')} is {value}; it must be a number from 0 upwards")
@@ -81,8 +76,9 @@ class Run:
         if len(run.name.encode()) > 200:
             raise UserError(f"the run's name has {len(run.name)} letters, too many for a file; give a short --name")
         run._join_processes()
-        if run._restarted() and run._has_checkpoint():
-            run.resume = True  # torchrun gives the same command after a process has died
+        # After a process has died, torchrun gives the same command again; each machine counts the deaths on it.
+        if any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0")) and run.last_checkpoint.exists():
+            run.resume = True
         run.precision = choose_precision(self.precision, run.device)
         if run.resume and not run.last_checkpoint.exists():
             others = ", ".join(sorted(str(path) for path in Path().glob("last_*.pt"))) or "none"
@@ -100,15 +96,6 @@ class Run:
         plots = [run.plot(), run.plot("predictions"), run.plot("augmentation")]
         for path in (run.best_checkpoint, run.last_checkpoint, *plots, *records):
             check_writable(path)  # now, not after hours of training
-        if alone and run.rank == 0 and not run.dry_run:
-            if not hold(run.folder / ".lock"):
-                raise UserError(
-                    f"{run.name} is running already; wait for its end, stop it, or give this run another --name"
-                )
-            for path in (run.best_checkpoint, run.last_checkpoint, *plots, *records):
-                sweep(path)
-            if "TORCHELASTIC_RUN_ID" in os.environ and not run.resume:
-                (run.folder / ".lock").write_text(os.environ["TORCHELASTIC_RUN_ID"])
         run.print(f"{run.name}: {run.where()}")
         return run
 
@@ -178,51 +165,6 @@ class Run:
         if self.rank == 0:
             print(text, flush=True)
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Return `values` summed over all processes; itself if there is one."""
-        if self.world_size > 1:
-            dist.all_reduce(values := values.clone())
-        return values
-
-    def gather(self, value: object) -> list:
-        """Return the `value` of every process, in order of rank."""
-        if self.world_size == 1:
-            return [value]
-        values = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return values
-
-    def share_buffers(self, model: torch.nn.Module) -> None:
-        """Give the model's buffers in every process the values they have in the first."""
-        if self.world_size > 1:
-            for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
-
-    def wait(self) -> None:
-        """Wait until every process is here."""
-        if self.world_size > 1:
-            dist.barrier()
-
-    @contextlib.contextmanager
-    def first(self) -> Iterator[None]:
-        """Let the first process through the block, then the others, which then find its work done."""
-        if self.rank > 0:
-            self.wait()
-        yield
-        if self.rank == 0:
-            self.wait()
-
-    def _restarted(self) -> bool:
-        """Return whether torchrun has started this run again; each machine counts the processes that died on it."""
-        return any(self.gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
-
-    def _has_checkpoint(self) -> bool:
-        """Return whether last_<name>.pt is of this job of torchrun, and not of an earlier one of the run's name."""
-        last, begun = self.last_checkpoint, self.folder / ".lock"
-        if not last.exists() or not begun.exists() or begun.read_text() != os.environ.get("TORCHELASTIC_RUN_ID"):
-            return False
-        return last.stat().st_mtime_ns >= begun.stat().st_mtime_ns
-
     def _join_processes(self) -> None:
         """Set rank, world_size and device from torchrun's environment, or for a single process."""
         missing = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
@@ -236,15 +178,7 @@ class Run:
         if self.world_size > 1:
             if self.device.type == "cuda":
                 self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            if not dist.is_initialized():
-                backend = "nccl" if self.device.type == "cuda" else "gloo"
-                wait = timedelta(hours=2)  # for a large set to be decoded by one of them
-                store, rank, size = next(dist.rendezvous("env://", timeout=wait))
-                if os.environ.get("GROUP_WORLD_SIZE") == "1":
-                    # What dead processes left in the store would mislead those after a restart: torch issue 135712.
-                    store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-                dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
-                atexit.register(dist.destroy_process_group)  # or its threads may abort a process that ends well
+            init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
 

@@ -9,7 +9,6 @@ import sys
 import tarfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ from common.datasets.segmentation_set import VOID, SegmentationSet
 from common.datasets.shapes import CLASSES, COUNTS, draw_scene
 from common.datasets.shapes import PALETTE as SHAPES_PALETTE
 from common.datasets.voc import PALETTE
-from common.files import _held
 from common.models import DilatedFCN
 from common.run import Run
 
@@ -124,13 +122,10 @@ def voc_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run every test where its files disturb nobody; its runs are over at its end."""
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test where its files disturb nobody."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    yield
-    while _held:
-        _held.popitem()[1].close()
 
 
 FEW = {"train": 24, "val": 10, "test": 7}  # scenes; different numbers, lest one split pass for another

@@ -47,7 +47,7 @@ class Noting(Loader):
 
     def __iter__(self):
         note = seen.setdefault(f"{self.data.split} {self.epoch}", [])
-        for number, (images, masks) in enumerate(super().__iter__(), start=self.done + 1):
+        for number, (images, masks) in enumerate(super().__iter__(), start=1):
             if self.shuffle and doomed == f"{self.run.rank} {self.epoch} {number}":
                 os.kill(os.getpid(), signal.SIGKILL)
             note += images.mean((1, 2, 3)).tolist()

@@ -1,9 +1,14 @@
+from functools import partial
+
 import numpy as np
+import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from common.datasets.segmentation_set import VOID, SegmentationSet
-from common.losses import CrossEntropy, class_weights
+from common.losses import CrossEntropy, class_weights, pixel_weight
+from common.metrics import WeightedMean
 
 
 def set_of(masks: torch.Tensor, num_classes: int) -> SegmentationSet:
@@ -53,24 +58,33 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(2, 4, 5, 5, generator=generator), target
 
 
-def test_the_quotient_is_torchs_mean_over_non_void_pixels():
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 2.0, 3.0])])
+def test_it_is_torchs_mean_over_the_pixels_that_are_not_void(weight):
     logits, target = batch()
-    for weight in (None, torch.tensor([0.5, 1.0, 2.0, 3.0])):
-        total, denominator = CrossEntropy(weight)(logits, target)
-        torch.testing.assert_close(total / denominator, F.cross_entropy(logits, target, weight, ignore_index=VOID))
+    expected = F.cross_entropy(logits, target, weight, ignore_index=VOID)
+    torch.testing.assert_close(CrossEntropy(weight)(logits, target), expected)
 
 
-def test_sums_over_parts_give_the_mean_of_the_whole():
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 2.0, 3.0])])
+@pytest.mark.parametrize("kind", [CrossEntropy, partial(nn.CrossEntropyLoss, ignore_index=VOID)])
+def test_means_of_parts_by_their_weights_are_the_mean_of_the_whole(kind, weight):
     logits, target = batch()
-    criterion = CrossEntropy(torch.tensor([0.5, 1.0, 2.0, 3.0]))
-    parts = [criterion(logits[i : i + 1], target[i : i + 1]) for i in range(2)]
-    whole = criterion(logits, target)
-    torch.testing.assert_close(sum(p[0] for p in parts) / sum(p[1] for p in parts), whole[0] / whole[1])
+    criterion, mean = kind(weight), WeightedMean()
+    for i in range(2):
+        mean.update(criterion(logits[i : i + 1], target[i : i + 1]), pixel_weight(criterion, target[i : i + 1]))
+    assert mean.compute() == pytest.approx(criterion(logits, target).item())
+    assert mean.compute() != pytest.approx(sum(criterion(logits[i : i + 1], target[i : i + 1]) for i in range(2)) / 2)
+
+
+def test_a_loss_without_class_weights_is_weighed_by_its_pixels():
+    _, target = batch()
+    odd = nn.Linear(3, 4)  # its `weight` is no weight of classes
+    assert pixel_weight(nn.Identity(), target) == pixel_weight(odd, target) == (target != VOID).sum()
 
 
 def test_a_batch_of_void_alone_adds_nothing_and_has_zero_gradient():
-    logits = torch.randn(1, 4, 3, 3, requires_grad=True)
-    total, weight = CrossEntropy()(logits, torch.full((1, 3, 3), VOID))
-    total.backward()
-    assert total.item() == 0 and weight.item() == 0
+    logits, target = torch.randn(1, 4, 3, 3, requires_grad=True), torch.full((1, 3, 3), VOID)
+    loss = CrossEntropy()(logits, target)
+    loss.backward()
+    assert loss.item() == 0 and pixel_weight(CrossEntropy(), target) == 0
     assert logits.grad.abs().max() == 0

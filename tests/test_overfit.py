@@ -14,14 +14,14 @@ COARSE = {"fcn8s": 0.93, "pspnet": 0.88, "deeplabv3": 0.85}  # 8x8 or 4x4 places
 @pytest.mark.parametrize("model", COARSE)
 @pytest.mark.slow
 def test_models_with_coarse_maps_come_close(model, few_shapes):
-    with pytest.raises(UserError, match="on the image it was to learn by heart") as caught:
+    with pytest.raises(UserError, match="on the image it was to overfit") as caught:
         overfit.main("shapes", image_size=64, model=model, run=Run(device="cpu", name="test"))
     assert float(str(caught.value).split("mIoU ")[1].split()[0]) > COARSE[model]
 
 
 @pytest.mark.parametrize("model", [m for m in MODELS if m not in COARSE])
 @pytest.mark.slow
-def test_every_other_model_learns_one_image_by_heart(model, few_shapes):
+def test_every_other_model_overfits_one_image(model, few_shapes):
     scores = overfit.main("shapes", image_size=64, model=model, run=Run(device="cpu", name="test"))
     assert scores["learnt"] >= 0.99 > scores["untrained"]
 
@@ -35,7 +35,7 @@ def test_one_image_is_learnt_and_pictures_are_left(few_shapes):
 
 
 def test_a_network_that_does_not_learn_it_ends_in_an_explanation(few_shapes):
-    with pytest.raises(UserError, match=r"basic_fcn reached mIoU 0\.\d+ on the image it was to learn by heart"):
+    with pytest.raises(UserError, match=r"basic_fcn reached mIoU 0\.\d+ on the image it was to overfit"):
         overfit.main("shapes", image_size=32, model="basic_fcn", steps=1, lr=0, run=Run(device="cpu"))
 
 

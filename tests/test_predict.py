@@ -168,7 +168,7 @@ def test_a_score_of_predictions_that_were_replaced_is_removed(model, photos):
 
 def test_what_a_killed_prediction_left_is_removed(model, photos):
     Path("x").mkdir()
-    Path("x/.shares.csv.123.tmp").write_text("half")
+    Path("x/.shares.csv.tmp").write_text("half")
     on_cpu(photos / "images", out="x")
     assert not list(Path().rglob("*.tmp"))
 

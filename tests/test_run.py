@@ -1,12 +1,9 @@
 import copy
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import REPOSITORY, started
+from conftest import started
 
 from common.errors import UserError
 from common.run import Run, choose_device, choose_precision
@@ -98,21 +95,6 @@ def test_autocast_follows_the_precision(precision):
     with started(precision=precision).autocast():
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-
-
-def test_a_run_that_is_still_going_is_not_started_again():
-    program = "import sys; from common.run import Run; Run(name='test').start(Run, {}); print('on', flush=True); "
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", program + "sys.stdin.read()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as other:
-        while other.stdout.readline().strip() != "on":
-            assert other.poll() is None
-        with pytest.raises(UserError, match=r"test is running already; wait for its end, stop it, or give .* --name"):
-            Run(name="test").start(experiment, {})
-        Run(name="test").start(experiment, {}, alone=False)  # who only looks may
-        other.kill()
-    Run(name="test").start(experiment, {})
-    Run(name="test").start(experiment, {})  # one process may do one run after the other
 
 
 def test_processes_that_torchrun_did_not_start_are_explained(monkeypatch):

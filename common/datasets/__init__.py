@@ -14,6 +14,7 @@ from common.datasets.shapes import shapes
 from common.datasets.voc import voc2007, voc2012
 from common.errors import UserError
 from common.run import Run, short_name
+from common.system.distributed import main_process_first
 
 # Each takes the data root and returns a Source: what the set consists of, and how one sample is read.
 SOURCES = {
@@ -51,7 +52,7 @@ def load(
     size = pair(image_size)
     train_size = pair(tuple(round(train_scale * side) for side in size), "--stored-scale: the size")
     sizes = {"train": train_size, "val": size, "test": size}
-    with run.first():
+    with main_process_first():
         source = source_of(dataset, run)
         for note in source.notes:
             run.print(f"{dataset}: {note}")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from common.datasets.segmentation_set import Source
 from common.errors import UserError
-from common.files import locked, sweep, write_json
+from common.files import locked, write_json
 
 FORMAT = 2  # raise it when what is written below changes
 CHUNK = 256  # samples that are decoded but not yet safe from a kill are at most this many,
@@ -70,7 +70,6 @@ def _decode(source: Source, samples: list, size: tuple[int, int], folder: Path, 
     part = folder.with_name(f".{folder.name}.part")
     try:
         part.mkdir(exist_ok=True)
-        sweep(part / RECORD)
         _fill(part, source, samples, size, title)
         part.rename(folder)
     except Exception:  # KeyboardInterrupt is none

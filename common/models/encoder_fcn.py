@@ -16,7 +16,7 @@ class Deconvolutions(nn.Module):
 
     Each place of the map gets, beside its own features, their mean over the image (Liu, Rabinovich & Berg, ParseNet:
     Looking Wider to See Better, arXiv 2015): what ImageNet has taught the encoder to tell apart are whole images.
-    Dropout of channels keeps the decoder from learning the few maps of a frozen encoder by heart.
+    Dropout of channels keeps the decoder from overfitting the few maps of a frozen encoder.
 
     Args:
         channels: of the encoder's five maps, finest first.

@@ -1,0 +1,90 @@
+"""What a training shows while it runs: a progress bar, a line for each epoch, curves, TensorBoard."""
+
+import contextlib
+
+import torch
+from tqdm import tqdm
+
+from common import plotting
+from common.checkpoint import best_row
+from common.errors import UserError
+from common.loader import Loader
+from common.run import Run
+
+FIGURE_EPOCHS = 5  # after which TensorBoard gets a picture of predictions
+
+
+class Progress(contextlib.AbstractContextManager):
+    """Shows how far training is; draws the curves when its block ends, also if Ctrl-C ends it.
+
+    Args:
+        history: rows of the epochs that are done; more are appended while training goes on.
+        epochs: how many there will be at most.
+        loader: of the training set.
+    """
+
+    def __init__(self, history: list[dict], epochs: int, loader: Loader, run: Run):
+        self.history, self.epochs, self.run = history, epochs, run
+        self.bar = tqdm(
+            total=epochs * loader.num_images,
+            initial=len(history) * loader.num_images,
+            unit=" images",
+            disable=True if run.rank else None,  # None: shown on a terminal only
+            dynamic_ncols=True,
+            leave=False,
+            smoothing=0.05,
+        )
+        if loader.augment and run.rank == 0:
+            plotting.plot_augmentation(loader, run)
+        self.log = tensorboard(run, len(history)) if run.tensorboard and run.rank == 0 else None
+        self.loss = torch.zeros((), pin_memory=run.device.type == "cuda")
+
+    def update(self, loss: torch.Tensor, images: int) -> float:
+        """Count the `images` of a batch, and show and return its loss (0-d): the last that a GPU has sent."""
+        self.loss.copy_(loss.detach(), non_blocking=True)  # waits for nothing
+        value = self.loss.item()
+        self.bar.set_description(f"epoch {len(self.history) + 1}/{self.epochs}", refresh=False)
+        self.bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
+        self.bar.update(images * self.run.world_size)
+        return value
+
+    def end_epoch(self, model: torch.nn.Module, val_loader: Loader) -> None:
+        """Print the last row of the history as a line, and tell TensorBoard."""
+        self.bar.clear()
+        self.run.print(epoch_line(self.history, self.epochs))
+        if self.log:
+            row, epoch = self.history[-1], len(self.history)
+            for key, value in row.items():
+                self.log.add_scalar(key, value, epoch)
+            if epoch % FIGURE_EPOCHS == 0 or epoch == self.epochs:
+                self.log.add_figure("validation", plotting.predictions(model, val_loader.data, self.run), epoch)
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self.bar.close()
+        if self.log:
+            self.log.close()
+        if kind is KeyboardInterrupt:
+            state = f"{self.run.last_checkpoint} holds what came before, --resume goes on from there"
+            epoch = len(self.history) + 1
+            self.run.print(f"interrupted in epoch {epoch}: {state if self.history else 'nothing is kept of it'}")
+        if kind in (None, KeyboardInterrupt) and self.history and self.run.rank == 0:
+            plotting.plot_curves(self.history, best_row(self.history), self.run.plot(), self.run.name)
+
+
+def epoch_line(history: list[dict], epochs: int) -> str:
+    """Return the last epoch in one line; a star marks the best so far."""
+    row = history[-1]
+    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  lr {row['lr']:.1e}"]
+    for name in ("train", "val"):
+        loss, miou, accuracy = (row[f"{name}_{key}"] for key in ("loss", "miou", "pixel_accuracy"))
+        parts.append(f"{name} loss {loss:.3f} mIoU {miou:.3f} acc {accuracy:.3f}")
+    return "  |  ".join(parts) + f"  |  {row['seconds']:.1f} s" + " *" * (best_row(history) is row)
+
+
+def tensorboard(run: Run, epochs_done: int):
+    """Return a TensorBoard writer for runs/<run>/ that forgets what came after `epochs_done`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # only those who ask for it need the package
+    except ImportError:
+        raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+    return SummaryWriter(run.folder, purge_step=epochs_done + 1)

@@ -1,0 +1,70 @@
+"""Several processes, started by torchrun: torch's collectives, which do nothing where there is one process."""
+
+import atexit
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+TIMEOUT = timedelta(hours=2)  # for a large data set to be decoded by one process
+
+
+def init_process_group(backend: str) -> None:
+    """Join the other processes of this job; torchrun's environment says where they are."""
+    if dist.is_initialized():
+        return
+    store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        # What dead processes left in the store would mislead those after a restart: torch issue 135712.
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    atexit.register(dist.destroy_process_group)  # or its threads may abort a process that ends well
+
+
+def all_reduce(values: torch.Tensor) -> torch.Tensor:
+    """Return `values` summed over all processes."""
+    if dist.is_initialized():
+        dist.all_reduce(values := values.clone())
+    return values
+
+
+def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean of `values` over all processes."""
+    return all_reduce(values) / dist.get_world_size() if dist.is_initialized() else values
+
+
+def all_gather(value: object) -> list:
+    """Return the `value` of every process, in order of rank."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give the model's buffers in every process the values that they have in the main one."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+@contextlib.contextmanager
+def main_process_first() -> Iterator[None]:
+    """Let the main process through the block, then the others, which then find its work done."""
+    main = not dist.is_initialized() or dist.get_rank() == 0
+    if not main:
+        barrier()
+    yield
+    if main:
+        barrier()
