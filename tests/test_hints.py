@@ -23,7 +23,7 @@ def validation(*, background_alone: bool) -> ConfusionMatrix:
         (rows([2.0, 1.99, 1.98]), False, ["the training loss went from 2.000 to 1.980, hardly down"]),
         (rows([2.0, 1.99]), False, []),  # too early to say
         (rows([2.0, 0.5]), True, ["100.00% of the validation pixels are predicted sky: the network"]),
-        (rows([2.0, 0.5], 0.8, 0.3), False, ["mIoU is 0.80 in training and 0.30 in validation: the training images"]),
+        (rows([2.0, 0.5], 0.8, 0.3), False, ["mIoU is 0.80 in training and 0.30 in validation: the network overfits"]),
         (rows([2.0, 0.5], 0.8, 0.7), False, []),
         (
             rows([9.0, 0.5], 0.1, 0.11),
