@@ -4,7 +4,7 @@ Change    train_voc2012.py, with a choice of five decoders, on Oxford-IIIT Pet, 
           frozen encoder, then both learn at lower rates, the encoder at the lowest. Rates are reduced, and at last the
           stage ended, where validation stays as it is.
 Result    mIoU over background and five animals of VOC 2012, in part, 224 px, MobileNet v1, 6 + 10 epochs (floor 0.119):
-          pspnet 0.657, deeplabv3 0.615, fcn 0.544, unet 0.498, segnet @SEG6. On the drinks at 120x160 (floor 0.213):
+          pspnet 0.657, deeplabv3 0.615, fcn 0.544, unet 0.498, segnet 0.387. On the drinks at 120x160 (floor 0.213):
           unet 0.878, segnet 0.805, fcn 0.713, pspnet 0.706, deeplabv3 0.696; docs/experiments.md says why
 Run       python train_pets.py --model pspnet --encoder mobilenet_v2
           python train_pets.py --compare --encoder-weights FOLDER    # all five on both MobileNets: a table, a figure
