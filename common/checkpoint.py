@@ -85,7 +85,10 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     contents = load(path)
     if contents["model"] not in MODELS:
         raise UserError(f"{path} holds a model {contents['model']!r}; this version knows {', '.join(MODELS)}")
-    model = build(contents["model"], **contents["arguments"])
+    try:
+        model = build(contents["model"], **contents["arguments"])
+    except TypeError as error:  # the class has been edited since
+        raise UserError(f"{path}: {contents['model']} is no longer built from its arguments: {error}") from None
     load_weights(model, contents, path)
     return model.eval(), contents
 

@@ -82,6 +82,13 @@ def test_weights_of_other_shapes_are_named_in_a_sentence(saved, tmp_path):
     assert len(str(error.value)) < 400 and str(error.value).isprintable()
 
 
+def test_a_checkpoint_of_a_model_whose_arguments_were_edited_since_is_refused_in_a_sentence(saved, tmp_path):
+    contents = checkpoint.load(saved[0])
+    torch.save({**contents, "arguments": {"num_classes": [21]}}, tmp_path / "old.pt")
+    with pytest.raises(UserError, match=r"old\.pt: basic_fcn is no longer built from its arguments"):
+        checkpoint.load_model(tmp_path / "old.pt")
+
+
 def test_nothing_in_the_project_loads_what_could_run_code():
     """Only one place reads what torch.save wrote, and says weights_only; arrays are read without pickle."""
     sources = [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("*.ipynb"), *(REPOSITORY / "common").rglob("*.py")]
