@@ -3,17 +3,13 @@
 import csv
 import itertools
 import json
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, one_sentence, python, started, write_pets
+from conftest import started, write_pets
 from PIL import Image
 
 import train
@@ -44,20 +40,17 @@ def test_pets_load_with_classes_from_0_and_the_official_splits(pets_root):
     assert np.array_equal(test_set.masks[0].numpy() + 1, np.asarray(Image.open(path)))
 
 
-@pytest.mark.parametrize("mode", ["GIF", "PNG RGBA", "PNG L", "stray bytes", "apple"])
-def test_odd_files_of_the_official_archive_are_read(pets_root, mode):
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "apple"])  # behind the suffix .jpg; what a Mac leaves
+def test_odd_files_of_the_official_archive_are_read(pets_root, kind):
     folder = pets_root / "oxford-iiit-pet"
     path = folder / "images/beagle_0.jpg"
-    picture, form = Image.open(path).convert("RGB"), mode.split()[0]
-    if form in ("GIF", "PNG"):
-        picture.convert(mode.split()[-1] if form == "PNG" else "P").save(path, form)
-    elif mode == "apple":  # what a Mac leaves in an archive
+    picture = Image.open(path).convert("RGB")
+    if kind == "apple":
         (folder / "annotations/trimaps/._beagle_0.png").write_bytes(b"\0\5\26\7")
     else:
-        path.write_bytes(path.read_bytes()[:-2] + bytes(240) + b"\xff\xd9")
+        picture.convert("P" if kind == "GIF" else "RGBA").save(path, kind)
     test_set = load("pets", 64, started(data_root=pets_root))[2]
-    expected = np.asarray(picture.convert("L") if "L" in mode.split() else picture, dtype=float)
-    assert abs(test_set.images[0].float().mean() - expected.mean()) < 3
+    assert abs(test_set.images[0].float().mean() - np.asarray(picture, dtype=float).mean()) < 3
 
 
 @pytest.mark.parametrize(
@@ -80,23 +73,29 @@ def test_a_missing_list_names_the_command_that_fetches_it():
         load("pets", 32, started())
 
 
-def test_first_the_decoder_learns_then_everything(pets_root, monkeypatch):
-    settings = SMALL | {"epochs": 2, "fine_tune_epochs": 2, "batch_size": 8}
+def test_first_the_decoder_learns_then_everything_and_the_second_stage_may_come_later(pets_root, monkeypatch, capsys):
+    settings = SMALL | {"model": "fcn", "image_size": (32, 40), "epochs": 2, "batch_size": 12}
     torch.manual_seed(0)
     initial = train_pets.NETWORKS["fcn"]("mobilenet_v1", 3, pretrained=False).encoder.state_dict()
-    seen = []
+    run, seen = Run(device="cpu", precision="fp32", name="t", data_root=pets_root), []
 
     def remember(encoder, frozen):
         seen.append({key: value.clone() for key, value in encoder.state_dict().items()})
         freeze(encoder, frozen)
 
     monkeypatch.setattr(train_pets, "freeze", remember)
-    train_pets.main(model="fcn", **settings, run=Run(device="cpu", name="t", data_root=pets_root))
-    last = checkpoint.load(Path("last_t.pt"))
+    train_pets.main(**settings, fine_tune_epochs=0, run=run)
     assert seen[0].keys() == initial.keys() and all(torch.equal(seen[0][key], initial[key]) for key in initial)
+    assert len(checkpoint.load(Path("last_t.pt"))["history"]) == 2
+    train_pets.main(**settings, fine_tune_epochs=1, run=replace(run, resume=True))
+    last = checkpoint.load(Path("last_t.pt"))
     assert not torch.equal(last["weights"]["encoder.network.pw5.weight"], initial["network.pw5.weight"])
-    assert [(row["stage"], row["epoch"]) for row in last["history"]] == [(1, 1), (1, 2), (2, 3), (2, 4)]
+    assert [(row["stage"], row["epoch"]) for row in last["history"]] == [(1, 1), (1, 2), (2, 3)]
     assert [group["lr"] for group in last["optimizer"]["param_groups"]] == [1e-4, 3e-4]
+    assert checkpoint.load(Path("best_t.pt"))["image_size"] == [32, 40]  # that of validation, not of the crops' source
+    capsys.readouterr()
+    train_pets.main(**settings, fine_tune_epochs=0, run=replace(run, resume=True))
+    assert "stage 1 is finished" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -131,16 +130,7 @@ def test_a_stage_ends_when_validation_stays_as_it_is_and_the_rate_falls_before(p
 def test_rates_are_divided_by_3_after_as_many_epochs_without_a_better_score_as_plateau_says(plateau):
     optimizer = torch.optim.AdamW([torch.zeros(1)], lr=1.0)
     scheduler, rates = train_pets.reduce_on_plateau(optimizer, plateau), []
-    for miou in (
-        0.3,
-        0.30001,
-        0.2,
-        0.1,
-        0.3,
-        0.25,
-        0.30001,
-        0.2,
-    ):  # the second is the best, the others are worse or equal
+    for miou in (0.3, 0.30001, 0.2, 0.1, 0.3, 0.25, 0.30001, 0.2):  # the second is the best
         if scheduler:
             scheduler.step(miou)
         rates.append(optimizer.param_groups[0]["lr"])
@@ -149,19 +139,10 @@ def test_rates_are_divided_by_3_after_as_many_epochs_without_a_better_score_as_p
     assert rates[-1] == pytest.approx(3.0 ** -len(divided))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "segnets"], "invalid choice: 'segnets'"),
-        (["--encoder", "alexnet"], "invalid choice: 'alexnet'"),
-        (["--stored-scale", "0"], "--stored-scale: the size 0x0 is not possible"),
-        pytest.param(["--model", "pspnet", "--batch-size", "1"], "a batch has one image", marks=pytest.mark.slow),
-        pytest.param(["--model", "deeplabv3", "--batch-size", "1"], "a batch has one image", marks=pytest.mark.slow),
-    ],
-)
-def test_what_cannot_work_is_refused_in_one_sentence(pets_root, arguments, message):
-    tiny = ["--encoder=mobilenet_v1", "--no-pretrained", "--image-size=32", "--data-root", pets_root]
-    assert message in one_sentence(python("train_pets.py", *tiny, *arguments))
+@pytest.mark.parametrize("model", ["pspnet", "deeplabv3"])
+def test_a_batch_of_one_image_is_refused_where_it_cannot_be_normalised(pets_root, model):
+    with pytest.raises(UserError, match="a batch has one image"):
+        train_pets.main(**SMALL, model=model, batch_size=1, run=Run(device="cpu", data_root=pets_root))
 
 
 @pytest.mark.slow
@@ -197,39 +178,20 @@ def test_a_variant_that_fails_is_named_at_the_end_and_left_out(pets_root, capsys
     parameters = {"dataset": "pets", "image_size": 32, "epochs": 1}
     run = Run(device="cpu", name="c", data_root=pets_root)
     with pytest.raises(UserError, match=r"1 of 2 variants failed, for reasons above: bad"):
-        compare_variants(train.main, {"bad": {"batch_size": 0}, "good": {"batch_size": 8}}, parameters, run)
+        compare_variants(train.main, {"bad": {"batch_size": 0}, "good": {"batch_size": 24}}, parameters, run)
     assert "good" in Path("runs/c/table.csv").read_text() and "bad" not in Path("runs/c/table.csv").read_text()
     assert "bad failed: --batch-size 0 must be at least 1" in capsys.readouterr().out
 
 
-def test_a_comparison_takes_nothing_that_is_not_its_own(pets_root, capsys):
-    parameters = {"dataset": "pets", "image_size": 32, "epochs": 1, "lr": 1e-3, "batch_size": 8}
-    run = Run(device="cpu", name="c", data_root=pets_root)
-    compare_variants(train.main, {"one": {"batch_size": 8}}, parameters, run)
-    config, whole = Path("runs/c-one/config.json"), replace(run, precision="auto").start(train.main, parameters)
-    assert begun(config, parameters, whole)
-    assert not begun(config, parameters | {"lr": 1e-2}, whole)
+def test_a_comparison_takes_nothing_that_is_not_its_own(pets_root):
+    parameters = {"dataset": "pets", "image_size": 32, "lr": 1e-3, "batch_size": 8}
+    run = Run(device="cpu", name="c-one", data_root=pets_root).start(train.main, parameters)
+    run.record()
+    config = Path("runs/c-one/config.json")
+    assert begun(config, parameters, run)
+    assert not begun(config, parameters | {"lr": 1e-2}, run)
     for change in ({"seed": 1}, {"data_root": Path("elsewhere")}, {"encoder_weights": "w.pth"}):
-        assert not begun(config, parameters, replace(whole, **change))
-    Path("runs/c-one/history.csv").unlink()  # is made again from last_c-one.pt
-    capsys.readouterr()
-    compare_variants(train.main, {"one": {"batch_size": 8}}, parameters, run)
-    assert "resuming" in capsys.readouterr().out and Path("runs/c-one/history.csv").exists()
-    config.write_text("")
-    assert not begun(config, parameters, whole)
-
-
-def test_the_second_stage_can_be_left_out_and_added_later(pets_root, capsys):
-    settings = SMALL | {"model": "fcn", "epochs": 2, "batch_size": 8}
-    run = Run(device="cpu", precision="fp32", name="t", data_root=pets_root)
-    train_pets.main(**settings, fine_tune_epochs=0, run=run)
-    frozen = checkpoint.load(Path("last_t.pt"))
-    assert len(frozen["history"]) == 2
-    train_pets.main(**settings, fine_tune_epochs=1, run=replace(run, resume=True))
-    assert [row["stage"] for row in checkpoint.load(Path("last_t.pt"))["history"]] == [1, 1, 2]
-    capsys.readouterr()
-    train_pets.main(**settings, fine_tune_epochs=0, run=replace(run, resume=True))
-    assert "stage 1 is finished" in capsys.readouterr().out
+        assert not begun(config, parameters, replace(run, **change))
 
 
 def test_the_floor_is_of_the_most_frequent_class_and_named(pets_root, capsys):
@@ -239,33 +201,8 @@ def test_the_floor_is_of_the_most_frequent_class_and_named(pets_root, capsys):
     assert "all background" in capsys.readouterr().out
 
 
-def test_a_checkpoint_knows_the_size_that_the_network_was_validated_at(pets_root):
-    settings = SMALL | {"model": "fcn", "image_size": (40, 56), "epochs": 1, "fine_tune_epochs": 0}
-    train_pets.main(**settings, run=Run(device="cpu", name="t", data_root=pets_root))
-    assert checkpoint.load(Path("best_t.pt"))["image_size"] == [40, 56]
-
-
 @pytest.mark.slow
-def test_every_pair_trains_and_a_killed_comparison_goes_on(few_shapes, tmp_path):
-    write_pets(tmp_path / "data", 24, 6)
-    flags = [
-        "--compare",
-        "--no-pretrained",
-        "--image-size=32",
-        "--stored-scale=1",
-        "--epochs=1",
-        "--fine-tune-epochs=1",
-    ]
-    command = [sys.executable, REPOSITORY / "train_pets.py", *flags, "--data-root", tmp_path / "data"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while len(list(Path("runs").glob("*/test.json"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = {path: path.stat().st_mtime_ns for path in Path("runs").glob("*/test.json")}
-    assert len(done) >= 3
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert len(list(Path("runs").glob("*/test.json"))) == 10
-    assert all(path.stat().st_mtime_ns == time_ for path, time_ in done.items())
+def test_every_pair_trains(pets_root):
+    settings = {"pretrained": False, "image_size": 32, "stored_scale": 1, "epochs": 1, "fine_tune_epochs": 1}
+    results = train_pets.main(**settings, compare=True, run=Run(device="cpu", data_root=pets_root))
+    assert results.keys() == train_pets.PAIRS.keys() and len(results) == 10
