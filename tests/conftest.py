@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common import checkpoint
+from common import checkpoint, plotting
 from common.datasets.segmentation_set import VOID, SegmentationSet
 from common.datasets.shapes import CLASSES, COUNTS, draw_scene
 from common.datasets.shapes import PALETTE as SHAPES_PALETTE
@@ -136,6 +136,13 @@ def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the generated set small."""
     for split, count in FEW.items():
         monkeypatch.setitem(COUNTS, split, count)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures, which take longer than a small training."""
+    for kind in ("curves", "augmentation", "predictions"):
+        monkeypatch.setattr(plotting, f"plot_{kind}", lambda *args, **options: None)
 
 
 def write_checkpoint(

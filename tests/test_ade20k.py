@@ -65,8 +65,8 @@ def test_files_that_a_mac_leaves_are_not_images(folder):
     assert len(load_ade(folder)[0]) == 36
 
 
-def write_labels(path: Path, value: int, side: int = 32) -> None:
-    labels = np.zeros((side, side), dtype=np.uint8)
+def write_labels(path: Path, value: int) -> None:
+    labels = np.zeros((32, 32), dtype=np.uint8)
     labels[3, 4] = value
     Image.fromarray(labels).save(path)
 
@@ -84,23 +84,7 @@ PROBLEMS = {
         lambda f: write_labels(f / FIRST[1], 151),
         r"ADE_train_00000001\.png holds the value 151; expected 0\.\.150$",
     ),
-    "value 255": (
-        lambda f: write_labels(f / FIRST[1], 255),
-        r"ADE_train_00000001\.png holds the value 255; expected 0\.\.150$",
-    ),
-    "annotation of another size": (
-        lambda f: write_labels(f / FIRST[1], 1, side=31),
-        r"ADE_train_00000001\.png is 31x31 pixels but its image \S+ is 32x32",
-    ),
-    "image cut short": (
-        lambda f: (f / FIRST[0]).write_bytes((f / FIRST[0]).read_bytes()[:-300]),
-        r"ADE_train_00000001\.jpg cannot be read",
-    ),
     "no data": (lambda f: f.rename(f.parent / "elsewhere"), r"download\.py ade20k.*--dataset shapes"),
-    "no annotations": (
-        lambda f: (f / "annotations").rename(f / "labels"),
-        r"annotations/training is missing; get the data",
-    ),
     "empty folders": (
         lambda f: [path.unlink() for path in f.rglob("*_val_*")],
         r"images/validation holds no \.jpg file; get the data",

@@ -43,7 +43,7 @@ def test_the_colours_are_far_apart():
         assert min(np.abs(np.subtract(color, other)).max() for other in PALETTE[:i] + PALETTE[i + 1 :]) > 140
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_polygon_covers_what_lies_inside_and_nothing_else(seed):
     """Against matplotlib, which knows nothing of Pillow; on the outline itself the two may differ by a pixel."""
     rng = np.random.default_rng(seed)
@@ -63,7 +63,7 @@ def test_a_polygon_covers_what_lies_inside_and_nothing_else(seed):
     assert np.array_equal(mask[~near], inside[~near])
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_polygon_that_leaves_the_image_is_clipped(seed):
     corners = np.random.default_rng(seed).integers(-60, 120, (5, 2))
     clipped = rasterize(((1, tuple(map(tuple, corners.tolist()))),), (WIDTH, HEIGHT))
@@ -80,44 +80,18 @@ def test_of_two_that_overlap_the_later_in_the_file_is_on_top(folder):
         assert mask[15, 15] == winner and mask[5, 5] == 3 and mask[25, 25] == 1
 
 
-def test_a_moved_corner_renews_the_cache(folder):
-    name = "0000020.jpg"
-    for right in (20, 21):
-        write_project(folder / "segmentation_test.json", {name: [box(0, 0, right, 9)]})
-        assert load_drinks(folder)[2].masks[0, 5].sum() == right + 1
-
-
 def test_coordinates_between_pixels_are_rounded(folder):
     write_project(folder / "segmentation_test.json", {"0000020.jpg": [box(1.6, 0.2, 8.4, 4.9, 1)]})
     mask = load_drinks(folder)[2].masks[0]
     assert mask[:6, 2:9].all() and mask.sum() == 6 * 7
 
 
-def test_the_photographs_may_be_resized_to_any_height_and_width(folder):
-    train, _, _ = load_drinks(folder, size=(12, 16))
-    assert train.image_size == (12, 16) and set(train.masks.unique().tolist()) == {0, 1, 2, 3}
-
-
 BAD_REGIONS = {
     "two points": (polygon([(0, 0), (5, 5)]), "is a polygon with 2 points; it needs at least 3"),
-    "no point": (polygon([(0, 0)]) | {"shape_attributes": {"name": "polygon", "all_points_x": [], "all_points_y": []}},
-                 "is a polygon with 0 points"),
     "class 4": (box(0, 0, 5, 5, "4"), "has the class '4'; expected Name 1 to 3"),
-    "class 0": (box(0, 0, 5, 5, "0"), "has the class '0'"),
-    "class can": (box(0, 0, 5, 5, "can"), "has the class 'can'"),
     "no class": (box(0, 0, 5, 5) | {"region_attributes": {}}, "has the class None"),
-    "a word": (polygon([(0, 0), ("1", 5), (9, 9)]), "has the coordinate '1', which is no number"),
-    "a truth": (polygon([(0, 0), (True, 5), (9, 9)]), "has the coordinate True"),
-    "not a number": (polygon([(0, 0), (float("nan"), 5), (9, 9)]), "has the coordinate nan"),
-    "far away": (polygon([(0, 0), (10**400, 5), (9, 9)]), "has the coordinate 1000"),
-    "x without y": (polygon([(0, 0), (5, 5), (9, 9)]) | {"shape_attributes": {
-        "name": "polygon", "all_points_x": [1, 2, 3], "all_points_y": [1, 2]}}, "has not as many x as y"),
-    "no list": ({"shape_attributes": {"name": "polygon", "all_points_x": 5}, "region_attributes": {}},
-                "has not as many x as y"),
     "circle": ({"shape_attributes": {"name": "circle", "cx": 1}, "region_attributes": {"Name": "1"}},
                "is a 'circle'; only polygons are read"),
-    "no shape": ({"region_attributes": {"Name": "1"}}, "has no shape or no attributes"),
-    "no region": (7, "has no shape or no attributes"),
 }  # fmt: skip
 
 
@@ -133,21 +107,11 @@ def test_a_region_that_cannot_be_used_is_named_with_file_and_image(folder, probl
 
 ENTRY = {"filename": "0000000.jpg", "size": 1, "regions": []}
 BAD_FILES = {
-    "no JSON": ("hello", "segmentation_test.json is no JSON"),
-    "empty": ("", "segmentation_test.json is no JSON"),
     "cut short": ('{"_via_img_metadata": {', "segmentation_test.json is no JSON"),
-    "binary": (b"\xff\xfe\x00\xd8", "segmentation_test.json is no JSON"),
-    "too deep": ("[" * 100_000, "segmentation_test.json is no JSON"),
-    "a list": ([1, 2], "segmentation_test.json is no VIA project"),
     "another project": ({"images": [], "annotations": []}, "segmentation_test.json is no VIA project"),
-    "metadata of another kind": ({"_via_img_metadata": [1]}, "segmentation_test.json is no VIA project"),
-    "an entry without name": ({"_via_img_metadata": {"a": ENTRY, "b": {"regions": []}}}, "entry 2 names no image"),
-    "an entry of another kind": ({"_via_img_metadata": {"a": 3}}, "entry 1 names no image"),
     "regions of VIA 1": ({"_via_img_metadata": {"a": ENTRY | {"regions": {"0": 1}}}}, "has no list of regions"),
     "an image twice": ({"_via_img_metadata": {"a": ENTRY, "b": ENTRY}}, "lists 0000000.jpg twice"),
-    "an entry twice": (f'{{"_via_img_metadata": {{"a1": {json.dumps(ENTRY)}, "a1": 3}}}}', "lists 'a1' twice"),
     "no image": ({"_via_img_metadata": {}}, "segmentation_test.json lists no image"),
-    "a name without end": ({"_via_img_metadata": {"a": ENTRY | {"filename": 300 * "é"}}}, "entry 1 names no image"),
     "a missing image": ({"_via_img_metadata": {"a": ENTRY | {"filename": "gone.jpg"}}}, "gone.jpg, which is not in"),
 }  # fmt: skip
 
@@ -155,9 +119,7 @@ BAD_FILES = {
 @pytest.mark.parametrize("problem", BAD_FILES)
 def test_a_file_that_is_no_via_project_is_named_in_one_sentence(folder, problem):
     content, message = BAD_FILES[problem]
-    if not isinstance(content, str | bytes):
-        content = json.dumps(content)
-    (folder / "segmentation_test.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    (folder / "segmentation_test.json").write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(UserError) as error:
         load_drinks(folder)
     assert message in str(error.value) and "\n" not in str(error.value)

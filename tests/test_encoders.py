@@ -1,4 +1,3 @@
-import pickle
 import socket
 import time
 import urllib.request
@@ -77,13 +76,13 @@ def test_a_file_of_torchvision_gives_torchvisions_features(tmp_path):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_a_local_file_is_loaded_with_or_without_a_wrapper(name, wrapped, tmp_path, offline):
+def test_a_local_file_is_loaded_with_or_without_a_wrapper(name, tmp_path, offline):
     contents = official(name)
-    torch.save({"epoch": 3, "state_dict": contents} if wrapped else contents, tmp_path / "w.pth")
-    encoder = build_encoder(name, weights=str(tmp_path / "w.pth"))
-    first, value = next(iter(contents.items()))
-    assert torch.equal(encoder.network.get_parameter(first.removeprefix("features.")), value)
+    for whole in (contents, {"epoch": 3, "state_dict": contents}):
+        torch.save(whole, tmp_path / "w.pth")
+        encoder = build_encoder(name, weights=str(tmp_path / "w.pth"))
+        first, value = next(iter(contents.items()))
+        assert torch.equal(encoder.network.get_parameter(first.removeprefix("features.")), value)
 
 
 def test_the_weights_file_is_found_in_a_folder(tmp_path):
@@ -137,71 +136,48 @@ class Intruder:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_pickled_objects_are_refused_and_not_executed(zipped, tmp_path):
+def test_pickled_objects_are_refused_and_not_executed(tmp_path):
     trace = tmp_path / "executed"
-    contents = official("mobilenet_v1") | {"extra": Intruder(trace)}
-    torch.save(contents, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    torch.save(official("mobilenet_v1") | {"extra": Intruder(trace)}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"w\.pth holds more than plain values"):
         build_encoder("mobilenet_v1", weights=tmp_path / "w.pth")
-    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Intruder(trace)))
-    with pytest.raises(UserError, match=r"plain\.pkl"):
-        build_encoder("mobilenet_v1", weights=tmp_path / "plain.pkl")
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_is_cut_short_or_damaged_is_refused(zipped, tmp_path):
+def test_a_file_that_is_missing_cut_short_or_no_table_of_weights_is_refused(tmp_path):
     path = tmp_path / "w.pth"
-    torch.save({"conv1.weight": torch.zeros(300)}, path, _use_new_zipfile_serialization=zipped)
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    damaged = [whole[:end] for end in rng.integers(len(whole) - 1, size=20)]
-    damaged += [whole[:at] + rng.bytes(40) + whole[at + 40 :] for at in rng.integers(len(whole) // 2, size=20)]
-    for contents in damaged:
-        path.write_bytes(contents)
-        with pytest.raises(UserError, match=r"w\.pth"):
+    with pytest.raises(UserError, match="is missing"):
+        build_encoder("mobilenet_v1", weights=path)
+    torch.save({"conv1.weight": torch.zeros(300)}, path)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(UserError, match=r"w\.pth"):
+        build_encoder("mobilenet_v1", weights=path)
+    for contents in (torch.zeros(3), {"epoch": 3}):  # a checkpoint of something else
+        torch.save(contents, path)
+        with pytest.raises(UserError, match=r"w\.pth holds no table of named tensors"):
             build_encoder("mobilenet_v1", weights=path)
 
 
-def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is missing"):
-        build_encoder("resnet18", weights=tmp_path / "no.pth")
+def test_weights_of_another_network_or_with_a_tensor_too_few_or_too_many_are_refused_by_name(tmp_path):
+    path, contents = tmp_path / "w.pth", official("mobilenet_v1")
+    without = {key: value for key, value in contents.items() if key != "pw7_bn.running_var"}
+    for wrong, message in (
+        (official("resnet18"), "does not hold weights of mobilenet_v1: .* should be"),
+        (without, r"pw7_bn\.running_var should be \[512\] and is absent"),
+        (contents | {"more.weight": torch.zeros(2)}, r"more\.weight should be absent and is \[2\]"),
+    ):
+        torch.save(wrong, path)
+        with pytest.raises(UserError, match=message):
+            build_encoder("mobilenet_v1", weights=path)
 
 
-@pytest.mark.parametrize("contents", [[torch.zeros(3)], torch.zeros(3), {"conv1.weight": 1.5}, {"state_dict": 7}, {}])
-def test_a_file_without_named_tensors_is_refused(contents, tmp_path):
-    torch.save(contents, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"w\.pth"):
-        build_encoder("resnet18", weights=tmp_path / "w.pth")
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_weights_of_another_network_are_refused_by_name(name, tmp_path):
-    other = "mobilenet_v1" if name == "resnet18" else "resnet18"
-    torch.save(official(other), tmp_path / "w.pth")
-    with pytest.raises(UserError, match=f"does not hold weights of {name}: .* should be"):
-        build_encoder(name, weights=tmp_path / "w.pth")
-
-
-def test_weights_with_one_tensor_too_few_or_too_many_are_refused(tmp_path):
-    contents = official("mobilenet_v1")
-    torch.save({key: value for key, value in contents.items() if key != "pw7_bn.running_var"}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"pw7_bn\.running_var should be \[512\] and is absent"):
-        build_encoder("mobilenet_v1", weights=tmp_path / "w.pth")
-    torch.save(contents | {"more.weight": torch.zeros(2)}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"more\.weight should be absent and is \[2\]"):
-        build_encoder("mobilenet_v1", weights=tmp_path / "w.pth")
-
-
-@pytest.mark.parametrize("name", FROM_TORCHVISION)
-def test_without_a_network_the_file_the_folder_and_the_flags_are_named(name, offline):
+def test_without_a_network_the_file_the_folder_and_the_flags_are_named(offline):
     start = time.perf_counter()
     with pytest.raises(UserError) as caught:
-        build_encoder(name)
+        build_encoder("resnet18")
     assert time.perf_counter() - start < 5
     message = str(caught.value)
-    assert f"{name}-" in message and ".pth" in message and str(offline) in message
+    assert "resnet18-f37072fd.pth" in message and str(offline) in message
     assert "--no-pretrained" in message and "--encoder-weights" in message and "\n" not in message
 
 
@@ -223,12 +199,9 @@ def test_a_file_in_the_cache_of_torch_hub_needs_no_network(offline):
     assert torch.equal(build_encoder("resnet18").network.conv1.weight, contents["conv1.weight"])
 
 
-def test_mobilenet_v1_cannot_be_downloaded_and_says_so():
+def test_weights_that_nobody_has_or_wants_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"torchvision has no weights of mobilenet_v1.*--encoder-weights.*--no-pretr"):
         build_encoder("mobilenet_v1")
-
-
-def test_a_weights_file_and_random_weights_exclude_each_other(tmp_path):
     with pytest.raises(UserError, match="exclude each other"):
         build_encoder("resnet18", pretrained=False, weights=tmp_path / "w.pth")
 

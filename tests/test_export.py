@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import one_sentence, python, started, write_checkpoint
+from conftest import python, started, write_checkpoint
 from PIL import Image
 
 import export
@@ -55,6 +55,7 @@ def test_every_model_can_be_exported(name, capsys):
     assert "images (1, 3, 64, 96) in, logits differ" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_nothing_is_overwritten_and_a_wrong_file_is_not_kept(monkeypatch):
     write_checkpoint(Path("best_x.pt"))
@@ -77,7 +78,3 @@ def test_what_is_missing_is_named(monkeypatch):
 def test_a_missing_checkpoint_is_named():
     with pytest.raises(UserError, match=r"best_x\.pt is missing"):
         export.main(Path("best_x.pt"))
-
-
-def test_a_forgotten_checkpoint_is_asked_for():
-    assert "required: CHECKPOINT" in one_sentence(python("export.py"))

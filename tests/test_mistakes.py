@@ -24,6 +24,8 @@ from common.models import MODELS, BasicFCN, DilatedFCN, ResNetV2FCN
 from common.models.mobilenet_v1 import mobilenet_v1_layers
 from common.run import Run
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 ALL = ""  # every parameter's name begins with it
 # Of each script: how its rates go, and which flag, or number, is the first rate of the parameters whose names begin so.
 RATES = {
@@ -57,13 +59,6 @@ class Stage:
         for names, group in zip(self.groups, optimizer.param_groups, strict=True):
             for name in names:
                 self.rates[name].append(group["lr"])
-
-
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch) -> None:
-    """Leave out the pictures, which take longer than training."""
-    for kind in ("curves", "augmentation", "predictions"):
-        monkeypatch.setattr(common.engine.plotting, f"plot_{kind}", lambda *args, **options: None)
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ def test_one_image_is_learnt_and_pictures_are_left(few_shapes):
 
 
 def test_a_network_that_does_not_learn_it_ends_in_an_explanation(few_shapes):
-    with pytest.raises(UserError, match=r"basic_fcn reached mIoU 0\.\d+ on the image it was to overfit"):
-        overfit.main("shapes", image_size=32, model="basic_fcn", steps=1, lr=0, run=Run(device="cpu"))
+    with pytest.raises(UserError, match=r"dilated_fcn reached mIoU 0\.\d+ on the image it was to overfit"):
+        overfit.main("shapes", image_size=32, model="dilated_fcn", steps=1, lr=0, run=Run(device="cpu"))
 
 
 def test_an_image_that_is_not_there_is_named(few_shapes):

@@ -22,6 +22,8 @@ from common.loader import Loader
 from common.models.encoders import freeze
 from common.run import Run
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 SMALL = {"encoder": "mobilenet_v1", "pretrained": False, "image_size": 32}
 
 

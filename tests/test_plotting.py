@@ -22,38 +22,30 @@ def history(epochs):
     ]
 
 
-@pytest.mark.parametrize("epochs", [1, 3, 200])
+@pytest.mark.parametrize("epochs", [1, 200])
 def test_curves_are_drawn_for_any_number_of_epochs(epochs):
-    plot_curves(history(epochs), history(epochs)[0], Path("plots/curves.png"), "a title")
+    plot_curves(history(epochs), history(epochs)[0], Path("plots/curves.png"), "a $_title_$")  # no formula
     with Image.open("plots/curves.png") as picture:
         assert picture.width > 800 and np.asarray(picture.convert("L")).std() > 5
 
 
-@pytest.mark.parametrize("count", [1, 5, 99])
-def test_predictions_are_drawn_for_any_number_of_images(voc_root, count):
-    run = started(data_root=voc_root)
-    test_set = load("voc2007", 32, run)[2]
-    plot_predictions(BasicFCN(21), test_set, run, draw(test_set, 0, count))
-    with Image.open(run.plot("predictions")) as picture:
-        assert picture.height > 200 * min(count, 7)
-
-
-def test_names_with_two_dollars_are_drawn_as_they_are(voc_root):
+def test_predictions_are_drawn_for_any_number_of_images_and_names_of_classes(voc_root):
     run = started(data_root=voc_root)
     test_set = replace(load("voc2007", 32, run)[2], classes=tuple(f"net $_price_{i}$" for i in range(21)))
-    plot_predictions(BasicFCN(21), test_set, run, [0])
-    plot_curves(history(3), history(3)[0], Path("curves.png"), "a $_title_$")
-    assert run.plot("predictions").exists() and Path("curves.png").exists()
+    for count in (1, 99):
+        plot_predictions(BasicFCN(21), test_set, run, draw(test_set, 0, count))
+        with Image.open(run.plot("predictions")) as picture:
+            assert picture.height > 200 * min(count, 7)
 
 
 def test_a_picture_of_oblong_images_has_no_empty_rows(voc_root):
     run, heights = started(data_root=voc_root), []
-    for size in (32, (24, 32), (16, 32)):
+    for size in (32, (16, 32)):
         test_set = load("voc2007", size, run)[2]
-        plot_predictions(BasicFCN(21), test_set, run, draw(test_set, 0, 5))
+        plot_predictions(BasicFCN(21), test_set, run, draw(test_set, 0, 3))
         with Image.open(run.plot("predictions")) as picture:
             heights.append(picture.height)
-    assert heights[0] > 1.2 * heights[1] > 1.2 * 1.2 * heights[2]
+    assert heights[0] > 1.44 * heights[1]
 
 
 def test_masks_are_coloured_by_the_palette():

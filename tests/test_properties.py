@@ -4,7 +4,6 @@ Quick, a few inputs of each kind, always the same ones; with `-m slow` many, oth
 """
 
 import io
-import json
 import resource
 import shutil
 import struct
@@ -14,24 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    box,
-    count,
-    python,
-    write_drinks,
-    write_folder,
-    write_palette_mask,
-    write_pets,
-    write_project,
-    write_voc,
-)
+from conftest import count, write_drinks, write_folder, write_palette_mask, write_voc
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from common.datasets import SOURCES, VOID
 from common.datasets.folder import folder
-from common.datasets.reading import open_image, read_image, read_mask
+from common.datasets.reading import read_image, read_mask
 from common.datasets.segmentation_set import Coding
 from common.datasets.shapes import draw_scene
 from common.datasets.voc import PALETTE
@@ -199,19 +188,6 @@ def read_all(dataset: str, root: Path) -> list | None:
     return found
 
 
-@tries
-def test_any_trimap_is_one_of_three_classes_or_a_sentence(tries, tmp_path):
-    folder = write_pets(tmp_path, 2, 1, side=12)
-    trimap = folder / "annotations/trimaps/beagle_0.png"
-    whole = trimap.read_bytes()
-
-    def check(body):
-        trimap.write_bytes(body)
-        read_all("pets", tmp_path)
-
-    holds(check, tries, damaged(whole) | files, examples=[whole, *PICTURES.values()])
-
-
 # Lists
 
 
@@ -228,17 +204,6 @@ def test_any_list_of_voc_is_a_list_of_images_or_a_sentence(tries, tmp_path):
         read_all("voc2007", tmp_path)
 
     holds(check, tries, listings | st.binary(max_size=60), examples=[b"000000\r\n000001\r\n", b"\xef\xbb\xbf000000"])
-
-
-@tries
-def test_any_list_of_pets_is_a_list_of_images_or_a_sentence(tries, tmp_path):
-    folder = write_pets(tmp_path, 2, 1, side=12)
-
-    def check(body):
-        (folder / "annotations/trainval.txt").write_bytes(body)
-        read_all("pets", tmp_path)
-
-    holds(check, tries, listings | st.binary(max_size=60), examples=[b"Abyssinian_0 1 1 1\r\n", b"# a comment\n"])
 
 
 # Folders of one's own
@@ -288,68 +253,10 @@ def test_any_lists_and_classes_are_a_data_set_or_a_sentence(tries, collect, tmp_
     holds(check, tries, st.fixed_dictionaries({"classes.txt": st.none() | lines | body, **drawn}))
 
 
-# VIA projects
-
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
-)
-
-
-def places(value: object, path: tuple = ()) -> list[tuple]:
-    """Return the path to every value inside a JSON value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path] + [place for key, part in inner for place in places(part, (*path, key))]
-
-
-@st.composite
-def projects(draw, whole: dict):
-    """Draw a project of VIA in which up to three values are replaced by something else."""
-    project = json.loads(json.dumps(whole))
-    for _ in range(draw(st.integers(0, 3))):
-        *path, last = draw(st.sampled_from(places(project)[1:]))
-        inner = project
-        for key in path:
-            inner = inner[key]
-        inner[last] = draw(anything)
-    return json.dumps(project).encode(errors="surrogatepass")
-
-
-@tries
-def test_any_via_project_is_polygons_or_a_sentence(tries, tmp_path):
-    folder = write_drinks(tmp_path, train=4, test=1)
-    path = folder / "segmentation_train.json"
-    whole = json.loads(path.read_bytes())
-
-    def check(body):
-        path.write_bytes(body)
-        read_all("drinks", tmp_path)
-
-    texts = projects(whole) | damaged(path.read_bytes()) | anything.map(lambda value: json.dumps(value).encode())
-    empty = json.dumps({"_via_img_metadata": {}}).encode()
-    holds(check, 2 * tries, texts, examples=[empty, b"[" * 100_000, b'{"_via_img_metadata": ' + b"9" * 9999])
-
-
-@tries
-def test_any_polygon_is_drawn_within_the_image(tries, tmp_path):
-    folder = write_drinks(tmp_path, train=4, test=1)
-    far = st.floats(-999_999, 999_999) | st.integers(-999_999, 999_999)
-
-    def check(corners):
-        region = box(0, 0, 1, 1)
-        x, y = zip(*corners, strict=True)
-        region["shape_attributes"] |= {"all_points_x": list(x), "all_points_y": list(y)}
-        write_project(folder / "segmentation_test.json", {"0000004.jpg": [region]})
-        assert len(read_all("drinks", tmp_path)) == 5
-
-    holds(check, tries, st.lists(st.tuples(far, far), min_size=3, max_size=60))
-
-
 # Archives
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
 @tries
 def test_any_archive_is_unpacked_in_its_folder_or_a_sentence(tries, tmp_path, kind):
     write_drinks(tmp_path / "fetched", train=2, test=1)
@@ -380,30 +287,13 @@ def png_of(width: int, height: int, rows: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("read", [read_image, lambda path: read_mask(path, VOC)], ids=["image", "mask"])
-def test_a_picture_that_claims_to_be_huge_is_refused_and_takes_no_memory(tmp_path, read):
+def test_a_picture_that_claims_to_be_huge_is_refused_and_takes_no_memory(tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(png_of(60_000, 60_000, bytes(1 << 20)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError, match=r"bomb\.png cannot be read \(.*could be decompression bomb") as error:
-        read(path)
-    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"bomb\.png cannot be read \(.*could be decompression bomb"):
+        read_image(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB
-
-
-def test_a_bomb_among_the_images_ends_a_run_in_one_sentence(voc_root):
-    (voc_root / "VOCdevkit/VOC2007/JPEGImages/000003.jpg").write_bytes(png_of(60_000, 60_000))
-    done = python("train.py", "--data-root", voc_root, "--device", "cpu")
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "000003.jpg cannot be read" in done.stderr.splitlines()[-1]
-    count["inputs tried"] += 1
-
-
-def test_pictures_that_would_start_another_program_are_refused(tmp_path):
-    path = tmp_path / "image.jpg"
-    path.write_bytes(PICTURES["EPS"])  # Pillow would have Ghostscript run what is in it
-    with pytest.raises(UserError, match=r"image\.jpg cannot be read \(cannot identify"):
-        open_image(path)
 
 
 # The metric

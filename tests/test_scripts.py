@@ -19,7 +19,7 @@ SCENES = {"train": 6, "val": 3, "test": 2}  # different numbers, lest one split 
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_it_trains_on_shapes(name, monkeypatch):
+def test_it_trains_on_shapes(name, monkeypatch, without_pictures):
     for split, count in SCENES.items():
         monkeypatch.setitem(COUNTS, split, count)
     main = importlib.import_module(name).main

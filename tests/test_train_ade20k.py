@@ -23,7 +23,7 @@ def train(root: Path = Path("nowhere"), name: str = "test", **settings) -> dict:
 
 
 @pytest.fixture
-def light(monkeypatch) -> None:
+def light(monkeypatch, without_pictures) -> None:
     """Let the script build a small network, where a test is not about its own large ones."""
     monkeypatch.setattr(train_ade20k, "build", lambda model, num_classes, **options: DilatedFCN(num_classes))
 
