@@ -115,15 +115,16 @@ def shift(model: nn.Module, side: int = 128) -> float:
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - set(ON_ENCODERS) - {"resnet_v2_fcn"}))
 def test_the_logits_lie_where_the_image_is(name):
-    assert abs(shift(build(name, num_classes=3))) < 6
+    assert abs(shift(build(name, num_classes=3))) < 2
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("name", [name for name in ON_ENCODERS if name != "segnet"])  # it unpools: see the next
 def test_the_logits_lie_where_the_image_is_with_every_encoder_at_every_stride(name, encoder):
-    side = 128 if encoder == "vgg16" else 192  # what pads one side when it strides needs room
+    # VGG-16 is symmetric; the others pad what they stride over on one side, which needs room.
+    side, tolerance = (128, 1) if encoder == "vgg16" else (192, 6)
     for stride in MODELS[name].output_strides:
-        assert abs(shift(MODELS[name](encoder, 3, pretrained=False, output_stride=stride), side)) < 6, stride
+        assert abs(shift(MODELS[name](encoder, 3, pretrained=False, output_stride=stride), side)) < tolerance, stride
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
