@@ -1,7 +1,6 @@
 """The benchmarks, tiny: what they print is what they promise, and the numbers are possible ones."""
 
 import math
-import platform
 import re
 import time
 from pathlib import Path
@@ -9,22 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import needs_shared, python, started
+from conftest import started
 
 from benchmarks import epoch, limit, loader, metrics
-from benchmarks.measure import in_turn, print_table, seconds
+from benchmarks.measure import in_turn, print_table
 from benchmarks.reference import (
     count_classes,
     count_pixels,
     mean_iou,
-    plain_memory,
     reference_epoch,
     reference_loader,
-    resident,
 )
 from common.datasets import VOID
 from common.errors import UserError
-from common.models import MODELS, BasicFCN
+from common.models import BasicFCN
 from common.run import Run
 
 
@@ -83,12 +80,6 @@ def test_epoch_compares_our_loop_the_plain_ones_and_an_external_network(tmp_path
     assert list(Path(".cache").iterdir()) == []
 
 
-def test_an_external_network_is_called_with_the_number_of_classes_or_as_written(tmp_path):
-    file = write_package(tmp_path / "nets2")
-    assert epoch.load_external(f"{file}:Own", 7).out_channels == 7
-    assert epoch.load_external(f"{file}:Own(5, channels=1)", 7).weight.shape == (5, 1, 1, 1)
-
-
 def test_an_external_network_that_cannot_be_had_is_explained():
     Path("net.py").write_text("KERNEL = 1")
     for text, reason in (("nowhere.py:Net", "nowhere.py is no file"), ("net.py", "must be FILE:CLASS"),
@@ -135,16 +126,6 @@ def test_limit_finds_a_possible_part_of_the_ceiling_and_the_memory_of_a_model(ca
     assert len(line.split()) == 8 and line.split()[6].endswith("%")
 
 
-@pytest.mark.slow
-def test_flops_of_the_step_are_three_times_those_of_the_network():
-    images = torch.rand(2, 3, 32, 32)
-    for name in ("basic_fcn", "unet"):
-        model = MODELS[name](num_classes=21)
-        forward = limit.flops_of(lambda model=model: model(images))
-        both = limit.flops_of(lambda model=model: model(images).sum().backward())
-        assert 2.8 * forward < both <= 3 * forward  # the first layer needs no gradient of the images
-
-
 def test_the_reference_reads_the_same_images_as_we_do(voc_root):
     loader = reference_loader(voc_root, "val", (24, 40), 4, "none", 0, started())
     batches = list(loader)
@@ -179,17 +160,6 @@ def test_the_best_plain_loop_has_bf16_and_channels_last_and_the_tutorial_s_has_n
     assert {images.is_contiguous(memory_format=torch.channels_last) for images, _ in seen} == {best}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep freed memory")
-def test_freed_memory_is_given_back_for_the_tutorial_loop_alone():
-    started()
-    torch.empty(2**29, dtype=torch.uint8).fill_(1)
-    before = resident()
-    with plain_memory():
-        assert resident() < before - 2**28
-    assert resident() > before - 2**25
-
-
 def test_candidates_take_turns_and_the_first_time_is_not_in_the_median():
     calls, waits = [], iter([0.05, 0.01, 0.01])
 
@@ -200,18 +170,3 @@ def test_candidates_take_turns_and_the_first_time_is_not_in_the_median():
     first, median = in_turn({"a": wait, "b": lambda: calls.append("b")}, 2, "wall", started())["a"]
     assert calls == ["a", "b"] * 3
     assert first >= 0.05 > median >= 0.01
-
-
-def test_processor_time_does_not_pass_while_we_sleep():
-    run = started()
-    start = seconds("cpu", run), seconds("wall", run)
-    time.sleep(0.3)
-    assert seconds("cpu", run) - start[0] < 0.2 < 0.3 <= seconds("wall", run) - start[1]
-
-
-@needs_shared
-@pytest.mark.slow
-def test_a_benchmark_runs_from_the_command_line():
-    result = python("benchmarks/epoch.py", "--image-size", "64", "--images", "8", "--repeats", "1", "--batch-size", "4")
-    assert result.returncode == 0, result.stderr
-    assert len(table(result.stdout)) == 4

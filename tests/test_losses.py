@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from common.datasets.segmentation_set import VOID, SegmentationSet
 from common.losses import CrossEntropy, class_weights, pixel_weight
@@ -51,18 +50,25 @@ def test_masks_that_are_void_everywhere_weigh_every_class_one():
     assert torch.equal(class_weights(set_of(masks_of(void=10), 4)), torch.ones(4))
 
 
-def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
     target = torch.randint(0, 4, (2, 5, 5), generator=generator)
     target[0, :2] = VOID
     return torch.randn(2, 4, 5, 5, generator=generator), target
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 2.0, 3.0])])
-def test_it_is_torchs_mean_over_the_pixels_that_are_not_void(weight):
-    logits, target = batch()
-    expected = F.cross_entropy(logits, target, weight, ignore_index=VOID)
-    torch.testing.assert_close(CrossEntropy(weight)(logits, target), expected)
+def test_it_and_its_gradient_are_torchs_mean_over_the_pixels_that_are_not_void(weight, layout):
+    results = []
+    for loss in (CrossEntropy(weight), nn.CrossEntropyLoss(weight, ignore_index=VOID)):
+        logits, target = batch()
+        logits = logits.to(memory_format=layout).requires_grad_()
+        mean = loss(logits, target)
+        mean.backward()
+        results.append((mean.detach(), logits.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 2.0, 3.0])])

@@ -58,33 +58,6 @@ def bash(written: str, folder: Path, smaller: str = "", **environment: str) -> s
 
 
 START = [text for kind, text in BLOCKS if kind == "bash" and "requirements" in text]
-STAND_IN = """#!/bin/sh
-did="$(basename "$0") $*"
-echo "$did" >> log
-[ "$2" != venv ] || { mkdir -p .venv/bin && echo 'echo source .venv/bin/activate >> log' > .venv/bin/activate; }
-[ "$did" != "$FAILS" ]
-"""
-
-
-@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
-def test_ci_runs_the_commands_of_the_start_as_they_are_written_and_ends_with_the_first_that_fails(tmp_path):
-    (tmp_path / ".ci").mkdir()
-    (tmp_path / "bin").mkdir()
-    for name in (".ci/run", "README.md"):
-        shutil.copy(REPOSITORY / name, tmp_path / name)
-    for name in ("python3", "python", "pip", "ruff", "chromedriver"):
-        (tmp_path / "bin" / name).write_text(STAND_IN)
-        (tmp_path / "bin" / name).chmod(0o755)
-    expected = [part for line in "".join(START).splitlines() for part in re.sub(" +#.*", "", line).split(" && ")]
-    assert len(expected) == 6
-    expected += ["ruff check .", "ruff format --check .", "python -m pytest -m slow"]
-    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    for fails in ("nothing", expected[0], *expected[2:]):
-        (tmp_path / "log").unlink(missing_ok=True)
-        done = subprocess.run(["bash", tmp_path / ".ci/run"], env=environment | {"FAILS": fails}, capture_output=True)
-        last = len(expected) if fails == "nothing" else expected.index(fails) + 1
-        assert (tmp_path / "log").read_text().splitlines() == expected[:last]
-        assert (done.returncode == 0) == (fails == "nothing")
 
 
 def test_all_other_blocks_of_commands_are_run_by_a_test():

@@ -3,12 +3,9 @@
 import ctypes
 import os
 import resource
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from torch import nn
 from torch.nn import functional as F
 
@@ -65,23 +62,6 @@ def test_bf16_changes_the_loss_by_a_fiftieth_at_most(voc_root):
     assert bf16["scores"]["mIoU"] == pytest.approx(fp32["scores"]["mIoU"], abs=0.02)
 
 
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_loss_and_its_gradient_are_torch_s(layout, weighted):
-    generator = torch.Generator().manual_seed(0)
-    target = torch.randint(0, 5, (3, 6, 8), generator=generator)
-    target[0, :2] = VOID
-    weight = torch.rand(5, generator=generator) if weighted else None
-    results = []
-    for loss in (CrossEntropy(weight), nn.CrossEntropyLoss(weight, ignore_index=VOID)):
-        logits = torch.randn(3, 5, 6, 8, generator=torch.Generator().manual_seed(1)).to(memory_format=layout)
-        mean = loss(logits.requires_grad_(), target)
-        mean.backward()
-        results.append((mean.detach(), logits.grad))
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-7)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_transposed_convolution_and_its_gradients_are_torch_s(dtype, tolerance, bias):
@@ -110,45 +90,3 @@ def test_freed_memory_is_used_again_without_a_page_fault():
         torch.ones(2**24)  # 64 MiB in 16,384 pages, freed at once
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert sorted(faults[-10:])[5] < 1000
-
-
-FIRST_BATCH = """
-import sys, resource
-sys.path.insert(0, {root!r})
-from pathlib import Path
-
-def seconds():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-if {bare}:
-    import torch, torchvision
-    print(seconds())
-    sys.exit()
-import train
-from common.loader import Loader
-from common.run import Run
-
-class Timed(Loader):
-    def __iter__(self):
-        for batch in super().__iter__():
-            print(seconds())
-            sys.exit()
-
-train.Loader = Timed
-train.main(image_size=32, run=Run(device="cpu", data_root=Path({data!r})))
-"""
-
-
-@pytest.mark.slow
-def test_the_first_batch_comes_within_two_seconds_of_the_bare_imports(voc_root):
-    """In processor time, and from a warm cache."""
-
-    def seconds(bare: bool) -> float:
-        code = FIRST_BATCH.format(root=str(REPOSITORY), data=str(voc_root), bare=bare)
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        return float(result.stdout.splitlines()[-1])
-
-    seconds(bare=False)  # fills the cache
-    assert seconds(bare=False) - seconds(bare=True) < 2
