@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DRINKS_SIZE, SHARED, box, needs_shared, polygon, started, write_drinks, write_project
+from conftest import DRINKS_SIZE, box, polygon, started, write_drinks, write_project
 from matplotlib.path import Path as Outline
 
 import train_drinks
@@ -147,12 +147,3 @@ def test_the_documents_settings_are_flags_of_train_drinks(folder):
 def test_the_books_rate_falls_in_steps():
     rates = [1e-3 * train_drinks.rate(epoch) for epoch in (0, 39, 40, 59, 60, 79, 80, 299)]
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 1e-4, 1e-4, 5e-5, 5e-5])
-
-
-@needs_shared
-def test_the_real_drinks_load():
-    train, val, test = load("drinks", (120, 160), started(data_root=SHARED / "data"))
-    assert (len(train), len(val), len(test)) == (180, 20, 40)
-    for part in (train, val, test):
-        share = part.masks.flatten().bincount(minlength=4) / part.masks.numel()
-        assert 0.8 < share[0] < 0.9 and (share[1:] > 0.02).all()  # background, then three objects of similar size

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import count, write_drinks, write_folder, write_palette_mask, write_voc
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -22,7 +21,6 @@ from common.datasets.segmentation_set import Coding
 from common.datasets.shapes import draw_scene
 from common.datasets.voc import PALETTE
 from common.errors import UserError
-from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from download import get
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL.*")  # of files that it reads all the same
@@ -256,59 +254,3 @@ def test_any_archive_is_unpacked_in_its_folder_or_a_sentence(tries, tmp_path, ki
         shutil.rmtree(inner / "data", ignore_errors=True)
 
     holds(check, tries // 2, damaged(made.read_bytes()))
-
-
-# The metric
-
-
-def scores_by_hand(prediction: np.ndarray, target: np.ndarray, classes: int) -> dict[str, float]:
-    """Return mIoU and pixel accuracy as their definitions have it: pixel by pixel, class by class."""
-    hits, unions, present = [0] * classes, [0] * classes, [False] * classes
-    right = valid = 0
-    for p, t in zip(prediction.ravel().tolist(), target.ravel().tolist(), strict=True):
-        if t == VOID:
-            continue
-        valid += 1
-        right += p == t
-        present[t] = True
-        for c in {p, t}:
-            unions[c] += 1
-        hits[t] += p == t
-    ious = [hits[c] / unions[c] for c in range(classes) if present[c]]
-    nan = float("nan")
-    return {MIOU: sum(ious) / len(ious) if ious else nan, PIXEL_ACCURACY: right / valid if valid else nan}
-
-
-@st.composite
-def predictions(draw):
-    """Draw the number of classes, a prediction and a target (N, H, W), and the sizes of the batches."""
-    classes, images, side = draw(st.integers(1, 6)), draw(st.integers(1, 5)), draw(st.integers(1, 4))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    prediction = rng.integers(0, draw(st.integers(1, classes)), (images, side, side))
-    target = rng.integers(0, draw(st.integers(1, classes)), (images, side, side))
-    target[rng.random(target.shape) < draw(st.sampled_from([0, 0.3, 1]))] = VOID
-    return classes, prediction, target, draw(st.lists(st.integers(1, 4), min_size=images, max_size=images))
-
-
-@tries
-def test_the_metric_is_its_definition_however_images_are_batched(tries):
-    def check(drawn):
-        classes, prediction, target, sizes = drawn
-        whole = ConfusionMatrix(classes)
-        whole.update(torch.from_numpy(prediction), torch.from_numpy(target))
-        expected = scores_by_hand(prediction, target, classes)
-        scores = whole.scores()
-        assert {key: scores[key] for key in expected} == pytest.approx(expected, nan_ok=True)
-        assert all(0 <= value <= 1 or value != value for value in scores.values())
-
-        parts, start = ConfusionMatrix(classes), 0
-        for size in sizes:
-            batch = slice(start, start := start + size)
-            parts.update(torch.from_numpy(prediction[batch]), torch.from_numpy(target[batch]))
-        assert torch.equal(parts.counts, whole.counts) and torch.equal(parts.images, whole.images)
-
-        shuffled = ConfusionMatrix(classes)
-        shuffled.update(torch.from_numpy(prediction[::-1].copy()), torch.from_numpy(target[::-1].copy()))
-        assert str(shuffled.scores()) == str(scores)  # to the last digit; str, since NaN is not NaN
-
-    holds(check, 2 * tries, predictions())
