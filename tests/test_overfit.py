@@ -23,18 +23,12 @@ def test_models_with_coarse_maps_come_close(model, few_shapes):
 @pytest.mark.slow
 def test_every_other_model_overfits_one_image(model, few_shapes):
     scores = overfit.main("shapes", image_size=64, model=model, run=Run(device="cpu", name="test"))
-    assert scores["learnt"] >= 0.99 > scores["untrained"]
-
-
-@pytest.mark.slow
-def test_one_image_is_learnt_and_pictures_are_left(few_shapes):
-    scores = overfit.main("shapes", image_size=48, model="dilated_fcn", steps=200, run=Run(device="cpu", name="test"))
     assert scores["learnt"] >= 0.99 > max(scores["unseen"], scores["untrained"])
     for kind in ("", "_untrained", "_predictions"):
         assert Path(f"plots/test{kind}.png").stat().st_size > 5000
 
 
-def test_a_network_that_does_not_learn_it_ends_in_an_explanation(few_shapes):
+def test_a_network_that_does_not_learn_it_ends_in_an_explanation(few_shapes, without_pictures):
     with pytest.raises(UserError, match=r"dilated_fcn reached mIoU 0\.\d+ on the image it was to overfit"):
         overfit.main("shapes", image_size=32, model="dilated_fcn", steps=1, lr=0, run=Run(device="cpu"))
 

@@ -196,13 +196,6 @@ def test_a_comparison_takes_nothing_that_is_not_its_own(pets_root):
         assert not begun(config, parameters, replace(run, **change))
 
 
-def test_the_floor_is_of_the_most_frequent_class_and_named(pets_root, capsys):
-    result = train.main("pets", image_size=32, epochs=1, run=Run(device="cpu", data_root=pets_root))
-    masks = load("pets", 32, started(data_root=pets_root))[2].masks
-    assert result["floor"]["pixel accuracy"] == pytest.approx((masks == 1).float().mean().item())
-    assert "all background" in capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_every_pair_trains(pets_root):
     settings = {"pretrained": False, "image_size": 32, "stored_scale": 1, "epochs": 1, "fine_tune_epochs": 1}
