@@ -39,7 +39,7 @@ from common.files import check_writable, write_text
 from common.inference import predict
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.plotting import colorize, draw
-from common.run import Run, choose_device, choose_precision
+from common.run import Run
 
 # What the original projects report, by script, data set and --model: the score, and what it is of.
 PUBLISHED = {
@@ -68,7 +68,7 @@ class Record:
     @property
     def script(self) -> str:
         """The stem of the script that was run."""
-        return self.config["script"]
+        return self.config["experiment"]["script"]
 
     @property
     def dataset(self) -> str:
@@ -78,18 +78,17 @@ class Record:
     @property
     def key(self) -> tuple[str, str, str]:
         """The run's key in PUBLISHED."""
-        return self.script, self.dataset, self.config["parameters"].get("model", "")
+        return self.script, self.dataset, self.config["experiment"].get("model", "")
 
     @property
     def seed(self) -> int:
         """The seed that the run was started with."""
-        return self.config["run"]["seed"]
+        return self.config["experiment"]["seed"]
 
     @property
     def experiment(self) -> str:
         """All that can change a score but the seed, as text: the same in runs that differ in their seed alone."""
-        settings = [self.config["run"][key] for key in ("precision", "clip_norm", "encoder_weights")]
-        return json.dumps([self.script, self.config["parameters"], *settings, self.dataset], sort_keys=True)
+        return json.dumps({**self.config["experiment"], "seed": None}, sort_keys=True)
 
     @property
     def image_miou(self) -> dict[str, float]:
@@ -117,8 +116,7 @@ def main(
     if out.suffix != ".html":
         raise UserError(f"--out {out} is no page; give it a name that ends in .html")
     check_writable(out)
-    run = Run(name="report", device=choose_device(device), data_root=data_root, cache_dir=cache_dir, seed=seed)
-    run.precision = choose_precision("auto", run.device)
+    run = Run(name="report", device=device, data_root=data_root, cache_dir=cache_dir, seed=seed).prepared()
     records, problems = read_runs(Path("runs"))
     for problem in problems:
         print(f"left out: {problem}")

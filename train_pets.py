@@ -37,6 +37,7 @@ def main(
     model: Literal["unet", "fcn", "segnet", "pspnet", "deeplabv3"] = "unet",  # architecture of the decoder
     encoder: Encoder = "mobilenet_v2",  # network whose ImageNet features are used
     pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
+    encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
     image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
     stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
     epochs: int = 20,  # passes over the training images with the encoder frozen, at most
@@ -45,7 +46,7 @@ def main(
     lr: float = 1e-3,  # learning rate of the decoder in the first stage
     fine_tune_lr: float = 3e-4,  # learning rate of the decoder in the second stage
     encoder_lr: float = 1e-4,  # learning rate of the encoder in the second stage
-    plateau: int = 2,  # epochs without a better validation mIoU after which the rates are divided by 3; 0 never does
+    plateau: int = 3,  # epochs without a better validation mIoU after which the rates are divided by 3; 0 never does
     patience: int = 6,  # such epochs after which a stage ends
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     compare: bool = False,  # train all five on both MobileNets, or what of it is missing, and compare them
@@ -61,7 +62,7 @@ def main(
     test_loader = Loader(test_set, batch_size, run)
 
     network = NETWORKS[model](
-        encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=True, image_size=image_size
+        encoder, train_set.num_classes, pretrained, encoder_weights, freeze_encoder=True, image_size=image_size
     )
     criterion = CrossEntropy()
     optimizer = torch.optim.AdamW(network.decoder.parameters(), lr=lr, weight_decay=weight_decay, fused=True)

@@ -32,6 +32,7 @@ def train_one_epoch(
     scheduler: LRScheduler | None,
     run: Run,
     progress: Progress | None = None,
+    clip_norm: float = 0,
 ) -> tuple[float, ConfusionMatrix]:
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
@@ -54,8 +55,8 @@ def train_one_epoch(
         share = weight / all_reduce_mean(weight).clamp(min=1e-12)
         optimizer.zero_grad()
         (loss * share).backward()
-        if run.clip_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
+        if clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         lr = optimizer.param_groups[-1]["lr"]
         optimizer.step()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
@@ -67,7 +68,7 @@ def train_one_epoch(
             names = ", ".join(loader.names_of(number))
             raise UserError(
                 f"the loss is {shown} in batch {number + 1} of {len(loader)} of epoch {loader.epoch} ({names}), at "
-                f"learning rate {lr:.2g}; try a smaller one, or --clip-norm 1"
+                f"learning rate {lr:.2g}; try a smaller one, or fit(..., clip_norm=1)"
             )
     return mean_loss.compute(), matrix.gathered()
 
@@ -97,6 +98,7 @@ def fit(
     epochs: int,
     run: Run,
     patience: int = 0,
+    clip_norm: float = 0,
     previous: Sequence[dict] = (),
 ) -> list[dict]:
     """Train `model`, then give it the weights of the epoch with the best validation mIoU; return the history.
@@ -110,6 +112,7 @@ def fit(
         scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
         epochs: how often the training set is seen; with 0, a stage after the first is left out.
         patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
+        clip_norm: norm to which a larger gradient is clipped; 0 leaves it as it is.
         previous: what an earlier `fit` of the same run returned, if training has stages. Epochs are counted on, the
             best is sought among all, and `--resume` passes over stages that are finished.
 
@@ -136,13 +139,13 @@ def fit(
         while len(history) < epochs and not out_of_patience(history[len(previous) :], patience):
             start, lr = time.perf_counter(), optimizer.param_groups[-1]["lr"]
             train_loader.set_epoch(len(history) + 1)
-            train = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run, progress)
+            train = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run, progress, clip_norm)
             trained = time.perf_counter()
             broadcast_buffers(model)  # each process has BatchNorm statistics of its own share
             loss, matrix = evaluate(network, val_loader, criterion, run)
             if not math.isfinite(loss):
                 where = f"in validation in epoch {len(history) + 1}, at learning rate {lr:.2g}"
-                raise UserError(f"the loss is {loss} {where}; try a smaller one, or --clip-norm 1")
+                raise UserError(f"the loss is {loss} {where}; try a smaller one, or fit(..., clip_norm=1)")
             row = {"epoch": len(history) + 1, "stage": checkpointer.stage, "lr": lr}
             row |= scores_of("train", *train) | scores_of("val", loss, matrix)
             row["train_images_per_second"] = train_loader.num_images / (trained - start)

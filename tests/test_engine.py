@@ -77,7 +77,7 @@ def test_a_run_leaves_what_it_promises(voc_root):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert rows[0].keys() >= {"lr", "train_loss", "val_loss", "train_miou", "val_miou", "seconds"}
-    assert json.loads(Path("runs/test/config.json").read_text())["parameters"]["batch_size"] == 4
+    assert json.loads(Path("runs/test/config.json").read_text())["experiment"]["batch_size"] == 4
     assert json.loads(Path("runs/test/test.json").read_text())["scores"] == result["scores"]
     for path in ("plots/test.png", "plots/test_predictions.png", "best_test.pt", "last_test.pt"):
         assert Path(path).stat().st_size > 1000
@@ -252,7 +252,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_images_and_learning_
     names = ", ".join(loader.data.names[i] for i in loader.batches()[1].tolist())
     assert str(error.value) == (
         f"the loss is nan in batch 2 of 3 of epoch 1 ({names}), at learning rate 1e+20; try a smaller one, or "
-        "--clip-norm 1"
+        "fit(..., clip_norm=1)"
     )
     assert not Path("last_test.pt").exists()
 
@@ -272,10 +272,11 @@ def test_clipped_gradients_are_no_longer_than_asked_for(voc_root, monkeypatch):
     monkeypatch.setitem(MODELS, "fading", Fading)
     levels = []
     for clip_norm in (0.0, 1e-3):  # the gradient is 1
-        run = Run(**FP32, data_root=voc_root, clip_norm=clip_norm).start(lambda: None, {})
+        run = Run(**FP32, data_root=voc_root).start(lambda: None, {})
         train_set, val_set, _ = load("voc2007", 32, run)
         optimizer = torch.optim.SGD((model := Fading()).parameters(), lr=0.1)
-        fit(model, Loader(train_set, 12, run), Loader(val_set, 4, run), Push(), optimizer, epochs=1, run=run)
+        loaders = Loader(train_set, 12, run), Loader(val_set, 4, run)
+        fit(model, *loaders, Push(), optimizer, epochs=1, run=run, clip_norm=clip_norm)
         levels.append(model.level.item())
     assert levels == pytest.approx([0.35, 0.45 - 1e-4])
 

@@ -106,7 +106,7 @@ def outcome() -> dict:
     files |= {f"{kind} plot": Path(f"plots/test{kind}.png").read_bytes() for kind in kinds}
     rows = [row.split(",") for row in Path("runs/test/history.csv").read_text().splitlines()]
     files["history"] = [row[: rows[0].index("train_images_per_second")] for row in rows]
-    files["config"] = json.loads(Path("runs/test/config.json").read_text())["parameters"]
+    files["config"] = json.loads(Path("runs/test/config.json").read_text())["experiment"]
     return files | {"last": comparable("last_test.pt"), "best": comparable_weights("best_test.pt")}
 
 

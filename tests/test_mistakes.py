@@ -92,7 +92,9 @@ def train(monkeypatch, tmp_path):
             patch.setattr(script, "fit", watched)
             for network in light.keys() & vars(script).keys():
                 patch.setattr(script, network, light[network])
-            run = Run(name="test", device="cpu", precision="fp32", encoder_weights=str(tmp_path / "mobilenet_v1.pth"))
+            if "encoder_weights" in defaults:
+                small["encoder_weights"] = str(tmp_path / "mobilenet_v1.pth")
+            run = Run(name="test", device="cpu", precision="fp32")
             script.main(dataset="shapes", **small | settings, run=run)
         return stages
 

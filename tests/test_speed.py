@@ -16,7 +16,8 @@ import train
 from common.datasets import VOID
 from common.losses import CrossEntropy
 from common.models.layers import ConvTranspose2d
-from common.run import Run, keep_freed_memory
+from common.run import Run
+from common.system.device import keep_freed_memory
 
 
 def plain_loss(self, logits, target):
