@@ -252,7 +252,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_images_and_learning_
     names = ", ".join(loader.data.names[i] for i in loader.batches()[1].tolist())
     assert str(error.value) == (
         f"the loss is nan in batch 2 of 3 of epoch 1 ({names}), at learning rate 1e+20; try a smaller one, or "
-        "fit(..., clip_norm=1)"
+        "clip_norm=1 in fit"
     )
     assert not Path("last_test.pt").exists()
 

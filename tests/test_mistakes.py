@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import common.engine
+import common.plotting
 import train_drinks
 import train_pets
 from common.datasets import VOID, load
@@ -63,7 +64,7 @@ class Stage:
 def without_pictures(monkeypatch) -> None:
     """Leave out the pictures, which take longer than training."""
     for kind in ("curves", "augmentation", "predictions"):
-        monkeypatch.setattr(common.engine.plotting, f"plot_{kind}", lambda *args, **options: None)
+        monkeypatch.setattr(common.plotting, f"plot_{kind}", lambda *args, **options: None)
 
 
 @pytest.fixture
