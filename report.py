@@ -17,6 +17,8 @@ on the screen and in the page.
 
 import ast
 import base64
+import csv
+import functools
 import html
 import io
 import json
@@ -41,18 +43,7 @@ from common.metrics import MIOU, PIXEL_ACCURACY
 from common.plotting import colorize, draw
 from common.run import Run
 
-# What the original projects report, by script, data set and --model: the score, and what it is of.
-PUBLISHED = {
-    ("train", "voc2007", ""): "0.055, its own IoU, 632 images",
-    ("train_4_a", "voc2007", ""): "0.061, its own IoU, 632 images",
-    ("train_4_b", "voc2007", ""): "0.064, its own IoU, 632 images",
-    ("train_4_c", "voc2007", ""): "0.068, its own IoU, 632 images",
-    ("train_5_a", "voc2007", ""): "0.077, its own IoU, 632 images",
-    ("train_5_b", "voc2007", ""): "0.15, its own IoU, 632 images, ResNet-18",
-    ("train_5_c", "voc2007", ""): "0.087, its own IoU, 632 images",
-    ("train_ade20k", "ade20k_other", "fcn_vgg16"): "pixel accuracy 0.38 in validation, 151 classes, FCN",
-    ("train_drinks", "drinks", ""): "0.761, per-image mIoU over classes present, 1050 images",
-}
+PUBLISHED = Path(__file__).parent / "docs" / "published.csv"  # what the original projects report
 COLUMNS = ("run", "mIoU", "floor", "pixel accuracy", "data", "parameters", "minutes", "question", "published")
 
 
@@ -77,7 +68,7 @@ class Record:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """The run's key in PUBLISHED."""
+        """By which `published` finds the run."""
         return self.script, self.dataset, self.config["experiment"].get("model", "")
 
     @property
@@ -204,8 +195,16 @@ def row_of(group: list[Record]) -> list[tuple[str, float | str]]:
         (f"{parameters / 1e6:.2f} M", parameters),
         (f"{minutes:.1f}", minutes),
         (question(first.script), first.script),
-        (published := PUBLISHED.get(first.key, ""), published),
+        (found := published().get(first.key, ""), found),
     ]
+
+
+@functools.cache
+def published() -> dict[tuple[str, str, str], str]:
+    """Return what the original projects report, by script, data set and --model."""
+    with open(PUBLISHED, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        return {(row["script"], row["dataset"], row["model"]): f"{row['score']}: {row['of what']}" for row in rows}
 
 
 def question(script: str) -> str:
