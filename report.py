@@ -304,18 +304,18 @@ def models_of(dataset: str, records: list[Record], run: Run) -> tuple[list[tuple
         if not path.exists():
             continue
         try:
-            model, about = checkpoint.load_model(path)
+            model, metadata = checkpoint.load_model(path)
         except UserError as error:
             problems.append(f"by {record.name}: {error}")
             continue
-        size = tuple(about["image_size"])
+        size = tuple(metadata["image_size"])
         try:
             if size not in sets:
                 sets[size] = load(dataset, size, run)[2]
         except UserError as error:
             return [], [f"of {dataset}: {error}"]
         now = {"classes": list(sets[size].classes), "test images": sorted(sets[size].names)}
-        then = {"classes": about["classes"], "test images": sorted(record.test["image_miou"])}
+        then = {"classes": metadata["classes"], "test images": sorted(record.test["image_miou"])}
         if changed := [what for what in now if now[what] != then[what]]:
             what = " and ".join(changed)
             problems.append(f"by {record.name}: the {what} of {dataset} are others now than it had; train it again")
