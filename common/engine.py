@@ -16,7 +16,7 @@ from common.loader import Loader
 from common.losses import pixel_weight
 from common.metrics import ConfusionMatrix, WeightedMean
 from common.reporting.progress import Progress, summarize
-from common.reporting.test_scores import report_test
+from common.reporting.scores import report_test
 from common.run import Run
 from common.system.distributed import all_reduce_mean, broadcast_buffers, data_parallel
 
@@ -156,7 +156,7 @@ def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run) 
     """Score `model` on the test set, once: print a table, write runs/<run>/test.json, draw some predictions.
 
     Returns:
-        What test.json holds, see `common.reporting.test_scores`.
+        What test.json holds, see `common.reporting.scores`.
     """
     with torch_errors(test_loader.batch_size):
         loss, matrix = evaluate(model, test_loader, criterion, run)
