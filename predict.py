@@ -43,7 +43,7 @@ from common.files import atomic, defer_signals, read_json, write_json
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
 from common.overlay import overlay
-from common.run import Run, choose_device, choose_precision, short_name
+from common.run import Run, short_name
 from common.stream import AHEAD, Item, ahead, is_large, predicted, read
 
 HUGE = 1 << 28  # pixels of an image; those with more are refused
@@ -71,8 +71,7 @@ def main(
     Image.MAX_IMAGE_PIXELS = HUGE
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # else it refuses twice as many
     model, about = load_model(find_checkpoint(checkpoint))
-    run = Run(name=about["run"], device=choose_device(device))
-    run.precision = choose_precision(precision, run.device)
+    run = Run(name=about["run"], device=device, precision=precision).prepared()
     model.to(run.device, memory_format=torch.channels_last)
     given = images.stem if images.is_file() else short_name(str(images))
     folder = Path(out) if out else Path("predictions", short_name(run.name), given)

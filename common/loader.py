@@ -82,10 +82,11 @@ class Loader:
         order = order[torch.arange(self.num_images) * len(order) // self.num_images]
         return (order % len(self.data)).to(self._images.device).tensor_split(self.num_batches)
 
-    def names_of(self, number: int, most: int = 8) -> list[str]:
-        """Return the names of the images in batch `number` of the epoch, from 0; "..." stands for more than `most`."""
+    def describe(self, number: int, most: int = 8) -> str:
+        """Say which batch of the epoch has this `number`, from 0, and which images are in it, `most` at most."""
         names = [self.data.names[i] for i in self.batches()[number].tolist()]
-        return names[:most] + ["..."] * (len(names) > most)
+        names = ", ".join(names[:most] + ["..."] * (len(names) > most))
+        return f"in batch {number + 1} of {len(self)} of epoch {self.epoch} ({names})"
 
     def share(self, batch: torch.Tensor, rank: int) -> torch.Tensor:
         """Return the part of `batch`, indices of images, that the process `rank` takes."""

@@ -70,8 +70,12 @@ def train(monkeypatch, tmp_path):
     for split, count in {"train": 4, "val": 3, "test": 2}.items():
         monkeypatch.setitem(COUNTS, split, count)
     torch.save(mobilenet_v1_layers().state_dict(), tmp_path / "mobilenet_v1.pth")
-    light = {"build": lambda model, num_classes, **options: DilatedFCN(num_classes)}
-    light |= {"BasicFCN": DilatedFCN, "UNet": DilatedFCN, "ResNetV2FCN": partial(ResNetV2FCN, depth=11)}
+    real_build = common.models.build
+
+    def build(model: str, num_classes: int, **options) -> nn.Module:
+        return real_build(model, num_classes, **options) if "encoder" in options else DilatedFCN(num_classes)
+
+    light = {"build": build, "BasicFCN": DilatedFCN, "UNet": DilatedFCN, "ResNetV2FCN": partial(ResNetV2FCN, depth=11)}
 
     def train(name: str, **settings) -> list[Stage]:
         script, stages = importlib.import_module(name), []
@@ -87,7 +91,9 @@ def train(monkeypatch, tmp_path):
             patch.setattr(script, "fit", watched)
             for network in light.keys() & vars(script).keys():
                 patch.setattr(script, network, light[network])
-            run = Run(name="test", device="cpu", precision="fp32", encoder_weights=str(tmp_path / "mobilenet_v1.pth"))
+            if "encoder_weights" in defaults:
+                small["encoder_weights"] = str(tmp_path / "mobilenet_v1.pth")
+            run = Run(name="test", device="cpu", precision="fp32")
             script.main(dataset="shapes", **small | settings, run=run)
         return stages
 
@@ -148,7 +154,7 @@ def test_rates_fall_only_where_validation_gets_no_better_and_the_encoder_has_the
         return loss, matrix
 
     monkeypatch.setattr(common.engine, "evaluate", scripted)
-    first, second = train("train_pets", model="fcn", epochs=6, fine_tune_epochs=6, plateau=1)
+    first, second = train("train_pets", model="fcn8s", epochs=6, fine_tune_epochs=6, plateau=1)
     assert next(scores, None) is None
     defaults = inspect.signature(train_pets.main).parameters
     lr, fine_tune_lr, encoder_lr = (defaults[flag].default for flag in ("lr", "fine_tune_lr", "encoder_lr"))

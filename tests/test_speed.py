@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import train
-from common.models.layers import ConvTranspose2d
-from common.run import Run, keep_freed_memory
+from common.models.layers import FastConvTranspose2d
+from common.run import Run
+from common.system.device import keep_freed_memory
 
 
 def trained(voc_root, precision="fp32"):
@@ -29,7 +30,7 @@ def test_bf16_changes_the_loss_by_a_fiftieth_at_most(voc_root, without_pictures)
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_transposed_convolution_and_its_gradients_are_torch_s(dtype, tolerance, bias):
     results = []
-    for kind in (ConvTranspose2d, nn.ConvTranspose2d):
+    for kind in (FastConvTranspose2d, nn.ConvTranspose2d):
         torch.manual_seed(0)
         layer = kind(6, 5, kernel_size=3, stride=2, padding=1, output_padding=1, bias=bias)
         layer.to(memory_format=torch.channels_last)

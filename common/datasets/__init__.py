@@ -66,10 +66,10 @@ def load(
                 dataset=dataset,
                 split=split,
                 coding=source.coding,
+                splits={part: [sample[0] for sample in samples] for part, samples in source.splits.items()},
             )
             for split, size in sizes.items()
         ]
-    run.splits = {part.split: part.names for part in sets}
     counts = ", ".join(f"{len(s)} {s.split}" for s in sets)
     run.print(f"{dataset}: {counts} images at {'x'.join(map(str, sizes['val']))}, {len(source.classes)} classes")
     return tuple(sets)

@@ -52,6 +52,7 @@ class SegmentationSet:
     dataset: str  # "voc2007"
     split: str  # "train", "val" or "test"
     coding: Coding | None = None  # of the mask files, if the set has such
+    splits: dict[str, list[str]] = field(default_factory=dict)  # names of all images of the data set, by split
 
     def __len__(self) -> int:
         return len(self.images)
