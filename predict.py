@@ -76,7 +76,7 @@ def main(
     for path in (folder / "masks", folder / "overlays", folder / "shares.csv"):
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already; add --overwrite, or name an --out")
-    paths, skipped = find_images(images, folder)
+    paths, others = find_images(images, folder)
     if split != "all":
         paths = select_split(paths, run.folder / "splits.json", split)
     elif score and (seen := set(read_json(run.folder / "splits.json").get("train", [])) & paths.keys()):
@@ -95,7 +95,7 @@ def main(
             with atomic(folder / kind / f"{name}.png") as temporary:
                 picture.save(temporary, format="PNG", compress_level=3)  # a third of the time of 6, a tenth more bytes
 
-    matrix, rows, writing, stopped = ConfusionMatrix(len(classes)), [], deque(), None
+    matrix, rows, problems, writing, stopped = ConfusionMatrix(len(classes)), [], [], deque(), None
     with ThreadPoolExecutor(THREADS) as pool:
         bar = tqdm(prefetch(pool, read, paths), total=len(paths), unit=" images", disable=None)
         try:
@@ -103,7 +103,7 @@ def main(
                 try:
                     image, mask = reading.result()
                 except UserError as error:
-                    skipped.append(str(error))
+                    problems.append(str(error))
                     continue
                 prediction = predict(model, image, size or image.size[::-1], run, tta, max_pixels)
                 scores = score_image(prediction, mask, matrix) if score else []
@@ -122,7 +122,7 @@ def main(
             smaller = f"--max-pixels {max(STRIDE**2, max_pixels // 4)}, or a smaller --image-size"
             stopped = UserError(f"the memory does not suffice for {max_pixels} pixels at a time; try {smaller}")
     if not rows:
-        raise stopped or UserError(f"none of the images could be used: {skipped[-1]}")
+        raise stopped or UserError(f"none of the images could be used: {problems[0]}")
 
     header = ["image", "width", "height", *classes, *([MIOU, PIXEL_ACCURACY] if score else [])]
     with atomic(folder / "shares.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -132,7 +132,7 @@ def main(
     if score and not stopped:
         print("\n" + matrix.table(f"{len(rows)} images at their own size", classes))
         write_json(folder / "score.json", {"images": len(rows), **matrix.report(classes)})
-    if skipped:
+    if skipped := problems + others:
         print(f"skipped {len(skipped)} files: {'; '.join(skipped[:5])}{'; ...' * (len(skipped) > 5)}")
     print(f"{'interrupted: ' if stopped else ''}{len(rows)} of {len(paths)} images; see {folder}")
     if stopped:
