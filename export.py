@@ -39,7 +39,7 @@ from common.datasets import Size, pair
 from common.datasets.shapes import draw_scene
 from common.errors import UserError
 from common.files import atomic
-from common.inference import resized
+from common.inference import resize
 
 TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime, as a part of the largest where that is above 1
 
@@ -58,7 +58,7 @@ def main(
         raise UserError(f"{path} is there already; add --overwrite, or name another --out")
     model, metadata = load_model(checkpoint)
     height, width = pair(image_size) if image_size else metadata["image_size"]
-    scene = torch.from_numpy(resized(draw_scene(0)[0], (height, width))).permute(2, 0, 1)[None].float() / 255
+    scene = resize(draw_scene(0)[0], (height, width)) / 255
     with atomic(path) as temporary:
         write(model, scene, {key: metadata[key] for key in ("run", "dataset", "classes", "palette")}, temporary)
         agreement = compare(model, scene, temporary)
