@@ -15,14 +15,14 @@ from conftest import REPOSITORY, tar_of, write_folder, write_voc
 
 from common.datasets.shapes import draw_scene
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+WRITTEN = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "docs/your-own.md"))
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", WRITTEN, re.DOTALL)
 TRIED = []  # beginnings of the blocks of commands that a test runs
 
 
 def block(language: str, first: str) -> str:
-    """Return the code block of the README that begins with `first`."""
+    """Return the code block of the pages that begins with `first`."""
     return next(text for kind, text in BLOCKS if kind == language and text.startswith(first))
 
 
@@ -34,9 +34,10 @@ def commands(first: str):
 
 @pytest.fixture
 def clone(tmp_path) -> Path:
-    """A copy of what the repository holds of code."""
+    """A copy of what the repository holds of code and pages."""
     folder = tmp_path / "clone"
-    shutil.copytree(REPOSITORY / "common", folder / "common", ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("common", "docs"):
+        shutil.copytree(REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for path in REPOSITORY.glob("*.py"):
         shutil.copy(path, folder)
     return folder
