@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
-from common.files import atomic, defer_signals, load_tensors, read_json, write_json, write_text
+from common.files import atomic, load_tensors, read_json, write_json, write_text
 from common.models import MODELS, build, name_of
 from common.run import Run, plain
 from common.system.distributed import barrier
@@ -201,7 +201,7 @@ class Checkpointer:
         if self.scheduler:
             self.scheduler.load_state_dict(contents["scheduler"])
         history = contents["history"]
-        self._write_best_and_history(history)  # a kill may have come before it
+        self._write_best_and_history(history)
         barrier()
         if not run.best_checkpoint.exists():
             raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
@@ -209,14 +209,12 @@ class Checkpointer:
         return history, False
 
     def save(self, history: list[dict]) -> None:
-        """Write what the last epoch of `history` left; Ctrl-C waits until all of it is written."""
-        with defer_signals():
-            if self.run.rank == 0:
-                state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
-                state["scheduler"] = self.scheduler and self.scheduler.state_dict()
-                contents = describe(self.model, self.data, self.run, history)
-                save(self.run.last_checkpoint, contents | state)
-            self._write_best_and_history(history)
+        """Write what the last epoch of `history` left."""
+        if self.run.rank == 0:
+            state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
+            state["scheduler"] = self.scheduler and self.scheduler.state_dict()
+            save(self.run.last_checkpoint, describe(self.model, self.data, self.run, history) | state)
+        self._write_best_and_history(history)  # after a kill in between, restore does it
 
     def load_best(self, history: list[dict]) -> None:
         """Give the model the weights of the epoch with the best validation mIoU."""

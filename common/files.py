@@ -5,10 +5,8 @@ import errno
 import json
 import os
 import pickle
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,26 +55,6 @@ def load_tensors(path: Path) -> object:
                 "run code in it"
             ) from None
         raise UserError(f"{path} is damaged or cut short; replace it by a whole copy") from None
-
-
-@contextlib.contextmanager
-def defer_signals() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM until the block is done, then raise KeyboardInterrupt if one came."""
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
-        yield
-        return
-    came = []
-    handlers = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background job ignores Ctrl-C, and shall go on to
-            handlers[number] = signal.signal(number, lambda *_: came.append(_))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if came:
-        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
