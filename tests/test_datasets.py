@@ -1,6 +1,5 @@
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,21 +64,12 @@ def test_a_changed_file_renews_the_cache(voc_root):
     assert load_voc(voc_root)[0].masks[3].unique().tolist() == [7]
 
 
-def test_decoding_in_chunks_keeps_the_order(voc_root, monkeypatch, tmp_path):
-    whole = load_voc(voc_root)
-    monkeypatch.setattr(sys.modules["common.datasets.cache"], "CHUNK", 3)
-    chunks = load("voc2007", 32, started(data_root=voc_root, cache_dir=tmp_path / "other"))
-    assert all(
-        torch.equal(a.images, b.images) and torch.equal(a.masks, b.masks) for a, b in zip(whole, chunks, strict=True)
-    )
-
-
 @pytest.mark.parametrize("damage", [b"", b"junk", None])
 def test_a_damaged_cache_is_named(voc_root, damage):
     load_voc(voc_root)
     path = next((voc_root.parent / "cwd" / ".cache").glob("voc2007-train-*")) / "images.npy"
     path.write_bytes(path.read_bytes()[:-500] if damage is None else damage)
-    with pytest.raises(UserError, match=r"voc2007-train-\S+ is damaged; delete that folder"):
+    with pytest.raises(UserError, match=r"voc2007-train-\S+ is damaged; delete it"):
         load_voc(voc_root)
 
 
@@ -118,7 +108,7 @@ def test_a_failed_decoding_leaves_no_cache_behind(voc_root, tmp_path):
     paths(voc_root)[0].write_bytes(b"no image")
     with pytest.raises(UserError):
         load_voc(voc_root)
-    assert [path.suffix for path in (tmp_path / "cwd" / ".cache").iterdir()] == [".lock"]
+    assert not list((tmp_path / "cwd" / ".cache").iterdir())
 
 
 def rgb_mask(path, color):

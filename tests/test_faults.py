@@ -57,7 +57,6 @@ KILLS = {
     "config.json, half of it": ("open", ".config.json.tmp", 1, "die", 100),
     "config.json, before its name": ("os.rename", "config.json", 1, "kill", 0),
     "decoded images, half of them": ("open", "images.npy", 3, "die", 5000),
-    "decoded images, before their record": ("os.rename", "progress.json", 1, "kill", 0),
     "decoded images, before their name": ("os.rename", "voc2007-val-*", 1, "kill", 0),
     "splits.json, half of it": ("open", ".splits.json.tmp", 1, "die", 100),
     "augmentation, half of it": ("open", ".test_augmentation.png.tmp", 1, "die", 10_000),
