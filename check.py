@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from common.cli import cli
 from common.datasets import SOURCES, source_of
-from common.datasets.folder import folder
+from common.datasets.folder import inspect
+from common.datasets.mask_classes import Unlisted
 from common.datasets.reading import Unusable, WrongValues, orientation
 from common.datasets.segmentation_set import VOID, Source
 from common.errors import UserError
@@ -35,6 +36,7 @@ MOST_VALUES = 20  # that are named with their frequency
 
 # What a reader's sentence is about, by words in it.
 KINDS = {
+    "what classes.txt lacks, and lines for it, with names of your own": r"must list",
     "images without a mask": r" has no mask",
     "masks without an image": r" has no image",
     "files of the same name": r"have the same name",
@@ -71,7 +73,7 @@ def main(
         if dataset in SOURCES or not path.is_dir():
             source = source_of(dataset, Run(data_root=data_root, cache_dir=cache_dir))
         else:
-            source = folder(path, cache_dir, problems=unlisted)
+            source = inspect(path, cache_dir, unlisted)
         found = read_all(source, dataset)
         doubts = doubts_of(found, source)
         if source.classes:  # it is known what the masks mean
@@ -131,7 +133,8 @@ def problems_of(problems: list[UserError]) -> dict[str, list[str]]:
     for problem in problems:
         sentence = str(problem)
         kind = next((kind for kind, words in KINDS.items() if re.search(words, sentence)), "other problems")
-        groups[kind].append(sentence)
+        lines = problem.lines if isinstance(problem, Unlisted) else []
+        groups[kind].append("\n      ".join([sentence, *lines]))
         if isinstance(problem, WrongValues):
             pixels.update(problem.pixels)
             files.update(problem.pixels.keys())

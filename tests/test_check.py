@@ -86,8 +86,9 @@ def test_all_problems_of_a_folder_are_told_at_once_beside_what_is_sound(data, ca
     shutil.copy(data / "images/20.png", data / "images/20.jpg")
     (data / "test.txt").write_text((data / "test.txt").read_text() + "03\nnowhere\n.\n")
     status, out = run(data, capsys)
-    assert status == 2 and "28 samples, 9 problems, 0 to think about" in out
+    assert status == 2 and "28 samples, 10 problems, 0 to think about" in out
     for kind in (
+        "(1): what classes.txt lacks, and lines for it, with names of your own",
         "(1): files of the same name",
         "(2): lines of lists that name no image",
         "(1): images in two lists",
@@ -114,7 +115,19 @@ def test_where_no_classes_can_be_told_images_and_sizes_are_looked_at_all_the_sam
     shutil.copy(data / "images/00.png", data / "images/10.png")
     status, out = run(data, capsys)
     assert status == 2 and "30 samples, 4 problems, 1 to think about" in out
-    assert "line 2, 'sky', has the name" in out and "holds 255 different values" in out
+    assert "line 2, 'sky', has the name" in out and "must list" in out
+
+
+def test_lines_that_classes_txt_could_have_are_proposed(data, capsys):
+    (data / "classes.txt").unlink()
+    for path in (data / "masks").iterdir():
+        mask = np.array(Image.open(path))[..., None]
+        Image.fromarray(np.where(mask == 1, np.uint8([128, 0, 0]), np.uint8([0, 0, 64]))).save(path)
+    status, out = run(data, capsys)
+    assert status == 2 and "30 samples, 1 problems" in out
+    assert re.search(r"holds the colours 0 0 64; 128 0 0, which .*\n      class0 0 0 64\n      class1 128 0 0\n", out)
+    (data / "classes.txt").write_text("sky 0 0 64\ntree 128 0 0\n")
+    assert run(data, capsys)[0] == 0
 
 
 def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys):

@@ -9,6 +9,7 @@ import resource
 import shutil
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.datasets import SOURCES, VOID
-from common.datasets.folder import folder
+from common.datasets.folder import folder, inspect
 from common.datasets.reading import open_image, read_image, read_mask
 from common.datasets.segmentation_set import Coding
 from common.datasets.shapes import draw_scene
@@ -270,9 +271,10 @@ def test_any_lists_and_classes_are_a_data_set_or_a_sentence(tries, collect, tmp_
             if body is not None:
                 text = body if isinstance(body, bytes) else "\n".join(body).encode(errors="replace")
                 (photos / name).write_bytes(text)
-        problems = [] if collect else None
-        source = result_or_sentence(lambda: folder(photos, tmp_path, progress=False, problems=problems))
-        for problem in problems or []:
+        problems = []
+        read = partial(inspect, problems=problems) if collect else folder
+        source = result_or_sentence(lambda: read(photos, tmp_path, progress=False))
+        for problem in problems:
             assert "\n" not in str(problem) and len(str(problem)) < 1000, str(problem)
         if source is None or problems:
             return

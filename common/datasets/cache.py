@@ -27,7 +27,7 @@ def decode_once(
     """Return images (N, 3, H, W) and masks (N, H, W), uint8, of one split of `source`, resized to `size`.
 
     They are decoded by all processors at the first call and written to `cache_dir`; later calls map the files. A
-    changed sample list, file (by size and time) or `size` leads to a new cache.
+    changed sample list, file (by size and time), coding or `size` leads to a new cache.
 
     Raises:
         UserError: from `source.read`; an empty split; a file that is missing; a cache that cannot be written.
@@ -35,7 +35,7 @@ def decode_once(
     samples = source.splits[split]
     if not samples:
         raise UserError(f"the {split} split of {dataset} is empty; it needs at least one image")
-    folder = cache_dir / f"{dataset}-{split}-{size[0]}x{size[1]}-{fingerprint(samples, size)}"
+    folder = cache_dir / f"{dataset}-{split}-{size[0]}x{size[1]}-{fingerprint(samples, size, source.coding)}"
     if not folder.exists():
         try:
             _decode(source, samples, size, folder, f"decoding {dataset} {split}" if progress else None)
@@ -92,9 +92,9 @@ def _decode(source: Source, samples: list, size: tuple[int, int], folder: Path, 
         shutil.rmtree(part, ignore_errors=True)
 
 
-def fingerprint(samples: list[tuple], size: tuple[int, int]) -> str:
-    """Return 16 hexadecimal digits that change with the samples, their files and `size`."""
-    digest = hashlib.sha256(repr((FORMAT, size)).encode())
+def fingerprint(samples: list[tuple], *others: object) -> str:
+    """Return 16 hexadecimal digits that change with the samples, their files and the `others`."""
+    digest = hashlib.sha256(repr((FORMAT, *others)).encode())
     for sample in samples:
         for item in sample:
             digest.update(str(item).encode(errors="surrogateescape"))

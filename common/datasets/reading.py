@@ -29,13 +29,11 @@ class Unusable(UserError):
 
 
 @contextlib.contextmanager
-def noted(problems: list[UserError] | None) -> Iterator[None]:
-    """Add a UserError to `problems` and go on; where that is None, let it pass."""
+def noted(problems: list[UserError]) -> Iterator[None]:
+    """Add a UserError to `problems` and go on."""
     try:
         yield
     except UserError as error:
-        if problems is None:
-            raise
         problems.append(error)
 
 
@@ -175,8 +173,9 @@ def _decode(codes: np.ndarray, are_colors: bool, path: Path, coding: Coding) -> 
         if are_colors:
             y, x = np.argwhere(codes == wrong[0])[0]
             place = f"{rgb(wrong[0])} at x={x}, y={y}{others}"
-            raise WrongValues(f"{path} has the colour {place}, which is no class's colour", pixels)
-        raise WrongValues(f"{path} holds the value {wrong[0]}{others}; expected {ranges(known)}", pixels)
+            raise WrongValues(f"{path} has the colour {place}, which is no class's colour{jpeg_hint(path)}", pixels)
+        sentence = f"{path} holds the value {wrong[0]}{others}; expected {ranges(known)}{jpeg_hint(path)}"
+        raise WrongValues(sentence, pixels)
     if codes.dtype == np.uint8:
         table = np.zeros(256, dtype=np.uint8)
         table[list(known)] = list(known.values())
@@ -198,6 +197,12 @@ def read_codes(image: Image.Image, path: Path, palettes_are_colors: bool = False
     if values.ndim != 2 or (values.dtype.kind == "f" and not are_whole(values)):
         raise UserError(f"{path} is a mask in {image.mode} colours; store class numbers, or RGB colours")
     return values if values.dtype == np.uint8 else values.astype(np.uint8 if values.dtype == bool else np.int64), False
+
+
+def jpeg_hint(path: Path | str) -> str:
+    """Say why a mask holds what it should not, if it is a JPEG."""
+    is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
+    return "; a JPEG's compression mixes neighbouring values: save masks as PNG" if is_jpeg else ""
 
 
 def are_whole(values: np.ndarray) -> bool:
