@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, needs_shared, write_palette_mask, write_voc
+from conftest import SHARED, needs_shared, write_voc
 from PIL import Image
 
 import check
@@ -100,13 +100,6 @@ def test_all_problems_of_a_folder_are_told_at_once_beside_what_is_sound(data, ca
     assert next(line for line in out.splitlines() if line.startswith("tree")).split()[2::2] == ["7", "8", "10"]
 
 
-def test_masks_without_image_are_told_where_no_list_says_what_counts(data, capsys):
-    for name in ("train.txt", "val.txt", "test.txt", "images/04.png", "images/05.png"):
-        (data / name).unlink()
-    status, out = run(data, capsys)
-    assert status == 2 and "problems (2): masks without an image" in out and "28 samples, 2 problems" in out
-
-
 def test_where_no_classes_can_be_told_images_and_sizes_are_looked_at_all_the_same(data, capsys):
     (data / "classes.txt").write_text("sky\nsky\n")
     Image.fromarray(np.arange(600).reshape(20, 30).astype(np.uint8)).save(data / "masks/07.png")
@@ -160,13 +153,6 @@ def test_images_that_exif_turns_and_their_masks_not_are_named_where_the_sizes_do
     assert status == 1 and "0 problems, 2 to think about" in out
     for name, orientation in (("01", 3), ("02", 6)):
         assert re.search(rf"images/{name}\.png is turned by .*, {orientation}, and \S*masks/{name}\.png is not", out)
-
-
-def test_masks_without_anything_but_background_are_named(tmp_path, capsys):
-    mask = sorted(write_voc(tmp_path, {"train": 6, "val": 3, "test": 3}).glob("SegmentationClass/*.png"))[2]
-    write_palette_mask(mask, np.zeros((64, 64), dtype=np.uint8))
-    status, out = run("voc2007", capsys, "--data-root", str(tmp_path))
-    assert status == 1 and "to think about (1): masks of nothing but background\n  train 000002\n" in out
 
 
 def test_data_that_cannot_be_listed_has_status_2(tmp_path, capsys):
