@@ -159,7 +159,7 @@ def test_impossible_sizes_are_refused(settings):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("fits", [True, False], ids=["data on the GPU", "data copied ahead"])
+@pytest.mark.parametrize("fits", [True, False], ids=["data on the GPU", "data on the CPU"])
 def test_on_a_gpu_batches_equal_those_on_the_cpu(fits, monkeypatch):
     monkeypatch.setattr(Loader, "_fits", lambda self, device: fits)
     data = numbered_set(40, side=32)
