@@ -37,9 +37,9 @@ from common.checkpoint import load_model
 from common.cli import cli
 from common.datasets import Size, pair
 from common.datasets.reading import find_files, name_below
-from common.datasets.segmentation_set import Coding
 from common.errors import UserError, is_out_of_memory, more
 from common.files import atomic, defer_signals, read_json, write_json
+from common.labels import LabelMap
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
 from common.overlay import overlay
@@ -87,9 +87,9 @@ def main(
     seen = "their own size" if own_size else "x".join(map(str, size))
     print(f"{run.name}: {run.where()}; images: {len(items)}, seen at {seen}{', flipped and scaled' * tta}")
     warn_of_training_images(items, run, split, bool(score))
-    coding = Coding(**about["coding"]) if about.get("coding") else Coding.plain(about["palette"])
+    label_map = LabelMap(**about["label_map"]) if about.get("label_map") else LabelMap.plain(about["palette"])
     matrix, total, stopped = ConfusionMatrix(len(about["classes"])), Shares(about["classes"]), None
-    ready = partial(read, size=size, coding=coding, skip=images.is_dir())
+    ready = partial(read, size=size, label_map=label_map, skip=images.is_dir())
     table, scores = folder / "shares.csv", folder / "score.json"
     with (
         atomic(table) as temporary,

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from common.datasets.reading import FORMATS, check_size, read_image, read_mask, reading
-from common.datasets.segmentation_set import Coding
 from common.errors import UserError
 from common.inference import classes_at, classes_by_tiles, look, resized
+from common.labels import LabelMap
 from common.run import Run
 
 LARGE = 1 << 25  # pixels of an image that is in memory alone
@@ -34,12 +34,12 @@ class Item:
     problem: str = ""  # why it could not be read
 
 
-def read(item: Item, size: tuple[int, int] | None, coding: Coding, skip: bool) -> Item:
+def read(item: Item, size: tuple[int, int] | None, label_map: LabelMap, skip: bool) -> Item:
     """Return a copy of `item` with all that is needed to look at it; the item itself stays small.
 
     Args:
         size: height and width that the network sees; None is the image's own.
-        coding: of the true masks.
+        label_map: of the true masks.
         skip: of an image that cannot be read say why, instead of raising UserError.
     """
     try:
@@ -48,7 +48,7 @@ def read(item: Item, size: tuple[int, int] | None, coding: Coding, skip: bool) -
         if not skip:
             raise
         return replace(item, problem=str(error))
-    target = read_mask(item.truth, coding) if item.truth else None
+    target = read_mask(item.truth, label_map) if item.truth else None
     if item.truth:
         check_size(image, target, item.path, item.truth)
     return replace(item, image=image, pixels=resized(image, size or image.size[::-1]), target=target)

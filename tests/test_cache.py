@@ -15,7 +15,7 @@ import torch
 from conftest import REPOSITORY, started
 from PIL import Image
 
-from common.datasets import Source, load
+from common.datasets import DatasetSpec, load
 from common.datasets.cache import decode_once
 from common.errors import UserError
 
@@ -41,8 +41,8 @@ def decode(seconds: float = 0) -> tuple[torch.Tensor, torch.Tensor]:
         pixels = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         return Image.fromarray(pixels), np.full((SIDE, SIDE), sample[1], dtype=np.uint8)
 
-    source = Source(("a",), ((0, 0, 0),), {"train": [(str(i), i) for i in range(COUNT)]}, read)
-    return decode_once(source, "numbers", "train", (SIDE, SIDE), Path("cache"), progress=False)
+    spec = DatasetSpec(("a",), ((0, 0, 0),), {"train": [(str(i), i) for i in range(COUNT)]}, read_sample=read)
+    return decode_once(spec, "numbers", "train", (SIDE, SIDE), Path("cache"), progress=False)
 
 
 def start() -> subprocess.Popen:

@@ -108,6 +108,15 @@ def test_nothing_in_the_project_loads_what_could_run_code():
         assert found == [], word
 
 
+def test_a_checkpoint_of_format_1_is_read(saved):
+    path, _ = saved
+    contents = checkpoint.load(path)
+    old = {**contents, "format": 1, "coding": contents["label_map"]}
+    del old["label_map"]
+    torch.save(old, path)
+    assert checkpoint.load(path)["label_map"] == contents["label_map"]
+
+
 def test_other_files_and_newer_formats_are_named(saved, tmp_path):
     with pytest.raises(UserError, match=r"missing\.pt is missing"):
         checkpoint.load(tmp_path / "missing.pt")

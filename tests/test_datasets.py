@@ -8,7 +8,7 @@ import torch
 from conftest import SHARED, needs_shared, started, write_palette_mask, write_voc
 from PIL import Image
 
-from common.datasets import SOURCES, VOID, load
+from common.datasets import DATASETS, VOID, load
 from common.datasets.segmentation_set import split_off
 from common.datasets.voc import CLASSES, PALETTE, voc2012
 from common.errors import UserError
@@ -242,7 +242,7 @@ def test_a_problem_with_the_files_is_named_in_one_sentence(voc_root, problem):
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=f"choose one of {', '.join(SOURCES)}"):
+    with pytest.raises(UserError, match=f"choose one of {', '.join(DATASETS)}"):
         load_voc("anywhere", dataset="vok")
 
 

@@ -16,8 +16,8 @@ from common.datasets import VOID, load
 from common.datasets.folder import folder
 from common.datasets.mask_classes import Unlisted
 from common.datasets.reading import open_image
-from common.datasets.voc import voc_palette
 from common.errors import UserError
+from common.labels import voc_palette
 from common.run import Run
 
 RED, GREEN, BLACK = (255, 0, 0), (0, 200, 0), (0, 0, 0)
@@ -67,7 +67,7 @@ def test_any_experiment_trains_on_it_and_the_checkpoint_knows_names_and_colours(
     _, contents = load_model(Path("best_train-photos-image_size32-epochs1.pt"))
     assert contents["classes"] == ["ground", "disk", "box", "wedge", "star", "cross"]
     assert contents["palette"][2] == [245, 190, 40] and contents["dataset"] == str(photos)
-    assert contents["coding"]["numbers"][255] == VOID
+    assert contents["label_map"]["numbers"][255] == VOID
     splits = json.loads(Path("runs/train-photos-image_size32-epochs1/splits.json").read_text())
     assert sorted(name for names in splits.values() for name in names) == [str(i) for i in range(8)]
 

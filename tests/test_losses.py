@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.datasets.segmentation_set import VOID, SegmentationSet
+from common.datasets.segmentation_set import SegmentationSet
+from common.labels import VOID
 from common.losses import CrossEntropy, class_weights, pixel_weight
 from common.metrics import WeightedMean
 

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from common import inference, stream
 from common.checkpoint import load_model
 from common.datasets.reading import open_image
-from common.datasets.segmentation_set import VOID, Coding
 from common.datasets.shapes import CLASSES, PALETTE, draw_scene
 from common.errors import UserError
 from common.inference import classes_at, classes_by_tiles, look, predict, spans
+from common.labels import VOID, LabelMap
 from common.metrics import ConfusionMatrix
 from common.overlay import overlay
 from common.stream import Item, read
@@ -235,8 +235,8 @@ def test_a_score_is_taken_at_the_images_own_size_by_the_projects_definitions(mod
 
 
 def test_true_masks_are_read_as_the_training_read_them(photos):
-    coding = {"numbers": {0: 0, 255: 1}, "colors": {}, "palettes_are_colors": False}
-    write_checkpoint(Path("best_tiny.pt"), coding=coding)
+    label_map = {"numbers": {0: 0, 255: 1}, "colors": {}, "palettes_are_colors": False}
+    write_checkpoint(Path("best_tiny.pt"), label_map=label_map)
     for path in (photos / "masks").iterdir():
         Image.fromarray(np.full((48, 48), 255, dtype=np.uint8)).save(path)
     out = on_cpu(photos / "images", score=str(photos / "masks"))
@@ -343,7 +343,7 @@ def test_ctrl_c_leaves_a_table_of_what_was_done(model, photos):
 
 def test_reading_leaves_the_list_of_images_small(photos):
     item = Item("0", photos / "images/0.jpg", written="0")
-    ready = read(item, None, Coding.plain(PALETTE), skip=True)
+    ready = read(item, None, LabelMap.plain(PALETTE), skip=True)
     assert ready.pixels.shape == (48, 48, 3) and item.image is None and item.pixels is None
 
 

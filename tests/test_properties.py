@@ -30,19 +30,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.datasets import SOURCES, VOID
+from common.datasets import DATASETS, VOID
 from common.datasets.folder import folder, inspect
 from common.datasets.reading import open_image, read_image, read_mask
-from common.datasets.segmentation_set import Coding
 from common.datasets.shapes import draw_scene
 from common.datasets.voc import PALETTE
 from common.errors import UserError
+from common.labels import LabelMap
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from download import get
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL.*")  # of files that it reads all the same
 
-VOC = Coding.plain(PALETTE)
+VOC = LabelMap.plain(PALETTE)
 SECONDS = 5  # that one input may take; a hang is longer
 tries = pytest.mark.parametrize("tries", [40, pytest.param(500, marks=pytest.mark.slow, id="many")])
 
@@ -189,14 +189,14 @@ def read_all(dataset: str, root: Path) -> list | None:
     """Read every sample of a data set; None if that ended in a sentence."""
 
     def read():
-        source = SOURCES[dataset](root)
-        samples = [sample for split in source.splits.values() for sample in split]
-        return [(source, *source.read(sample)) for sample in samples]
+        spec = DATASETS[dataset](root)
+        samples = [sample for split in spec.splits.values() for sample in split]
+        return [(spec, *spec.read(sample)) for sample in samples]
 
     found = result_or_sentence(read)
-    for source, image, mask in found or []:
+    for spec, image, mask in found or []:
         assert image.size == mask.shape[::-1] and image.mode == "RGB" and mask.dtype == np.uint8
-        assert set(np.unique(mask).tolist()) <= {*range(len(source.classes)), VOID}
+        assert set(np.unique(mask).tolist()) <= {*range(len(spec.classes)), VOID}
     return found
 
 
@@ -273,17 +273,17 @@ def test_any_lists_and_classes_are_a_data_set_or_a_sentence(tries, collect, tmp_
                 (photos / name).write_bytes(text)
         problems = []
         read = partial(inspect, problems=problems) if collect else folder
-        source = result_or_sentence(lambda: read(photos, tmp_path, progress=False))
+        spec = result_or_sentence(lambda: read(photos, tmp_path, progress=False))
         for problem in problems:
             assert "\n" not in str(problem) and len(str(problem)) < 1000, str(problem)
-        if source is None or problems:
+        if spec is None or problems:
             return
-        samples = [sample for split in source.splits.values() for sample in split]
+        samples = [sample for split in spec.splits.values() for sample in split]
         names = {sample[0] for sample in samples}
-        assert len(samples) == len(names) and names <= {"0", "1", "trip/2", "3", "4"} and all(source.splits.values())
-        assert 2 <= len(set(source.classes)) == len(source.classes) == len(source.palette)
+        assert len(samples) == len(names) and names <= {"0", "1", "trip/2", "3", "4"} and all(spec.splits.values())
+        assert 2 <= len(set(spec.classes)) == len(spec.classes) == len(spec.palette)
         for sample in samples:
-            result_or_sentence(lambda sample=sample: source.read(sample))
+            result_or_sentence(lambda sample=sample: spec.read(sample))
 
     body = st.binary(max_size=20)
     drawn = {f"{split}.txt": st.none() | listed | body for split in ("train", "val", "test")}

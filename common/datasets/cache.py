@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from common.datasets.segmentation_set import Source
+from common.datasets.segmentation_set import DatasetSpec
 from common.errors import UserError
 
 FORMAT = 2  # raise it when what is written below changes
@@ -22,23 +22,23 @@ DAY = 24 * 3600  # seconds
 
 
 def decode_once(
-    source: Source, dataset: str, split: str, size: tuple[int, int], cache_dir: Path, progress: bool = True
+    spec: DatasetSpec, dataset: str, split: str, size: tuple[int, int], cache_dir: Path, progress: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images (N, 3, H, W) and masks (N, H, W), uint8, of one split of `source`, resized to `size`.
+    """Return images (N, 3, H, W) and masks (N, H, W), uint8, of one split of `spec`, resized to `size`.
 
     They are decoded by all processors at the first call and written to `cache_dir`; later calls map the files. A
-    changed sample list, file (by size and time), coding or `size` leads to a new cache.
+    changed sample list, file (by size and time), label map or `size` leads to a new cache.
 
     Raises:
-        UserError: from `source.read`; an empty split; a file that is missing; a cache that cannot be written.
+        UserError: from `spec.read`; an empty split; a file that is missing; a cache that cannot be written.
     """
-    samples = source.splits[split]
+    samples = spec.splits[split]
     if not samples:
         raise UserError(f"the {split} split of {dataset} is empty; it needs at least one image")
-    folder = cache_dir / f"{dataset}-{split}-{size[0]}x{size[1]}-{fingerprint(samples, size, source.coding)}"
+    folder = cache_dir / f"{dataset}-{split}-{size[0]}x{size[1]}-{fingerprint(samples, size, spec.label_map)}"
     if not folder.exists():
         try:
-            _decode(source, samples, size, folder, f"decoding {dataset} {split}" if progress else None)
+            _decode(spec, samples, size, folder, f"decoding {dataset} {split}" if progress else None)
         except OSError as error:
             raise UserError(f"cannot write the cache {folder}: {error.strerror or error}") from error
     # Copy-on-write maps: torch warns about read-only ones, and nothing here writes to them.
@@ -49,7 +49,7 @@ def decode_once(
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)
 
 
-def _decode(source: Source, samples: list, size: tuple[int, int], folder: Path, title: str | None) -> None:
+def _decode(spec: DatasetSpec, samples: list, size: tuple[int, int], folder: Path, title: str | None) -> None:
     """Write images.npy (N, H, W, 3) and masks.npy (N, H, W) of `samples` to `folder`, which is whole or not there."""
     height, width = size
     shapes = {"images": (len(samples), height, width, 3), "masks": (len(samples), height, width)}
@@ -64,7 +64,7 @@ def _decode(source: Source, samples: list, size: tuple[int, int], folder: Path, 
     lock = threading.Lock()
 
     def write(index: int) -> None:
-        image, mask = source.read(samples[index])
+        image, mask = spec.read(samples[index])
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         # Nearest for masks: the mean of classes 3 and 5 is not class 4.
         mask = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)

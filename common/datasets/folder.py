@@ -21,21 +21,17 @@ on is drawn from the rest. If there is a train.txt, images that no list names ar
 
 import hashlib
 import unicodedata
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from common.datasets.mask_classes import interpret, read_classes, scan
-from common.datasets.reading import find_files, name_below, noted, read_pair, read_text
-from common.datasets.segmentation_set import Coding, Source
+from common.datasets.reading import find_files, name_below, noted, read_text
+from common.datasets.segmentation_set import DatasetSpec
 from common.errors import UserError
 
 SHARE = 0.15  # of the images to validate on, and of those to test on
 
 
-def folder(path: Path, cache_dir: Path, progress: bool = True) -> Source:
+def folder(path: Path, cache_dir: Path, progress: bool = True) -> DatasetSpec:
     """Return the set in the folder `path`, as described above.
 
     The masks are looked through at the first call, and what is found is kept in `cache_dir`.
@@ -45,15 +41,15 @@ def folder(path: Path, cache_dir: Path, progress: bool = True) -> Source:
             be understood, masks that do not fit it.
     """
     problems = []
-    source = inspect(path, cache_dir, problems, progress)
+    spec = inspect(path, cache_dir, problems, progress)
     if len(problems) > 1:
         raise UserError(f"{problems[0]} (and {len(problems) - 1} more problems; `python check.py {path}` tells all)")
     if problems:
         raise problems[0]
-    return source
+    return spec
 
 
-def inspect(path: Path, cache_dir: Path, problems: list[UserError], progress: bool = True) -> Source:
+def inspect(path: Path, cache_dir: Path, problems: list[UserError], progress: bool = True) -> DatasetSpec:
     """Return what is sound in the folder `path`, as `folder` does, and add what is wrong to `problems`.
 
     What reading the files would refuse is not among them. If the masks do not tell classes, all their pixels are void.
@@ -76,16 +72,11 @@ def inspect(path: Path, cache_dir: Path, problems: list[UserError], progress: bo
     with noted(problems):
         listed = read_classes(path / "classes.txt")
     found = scan([(name, masks[name]) for name in names if name in masks], cache_dir, progress)
-    classes, palette, coding, said = interpret(found, listed, path, problems)
+    classes, palette, label_map, said = interpret(found, listed, path, problems)
     samples = {
         split: [(name, images[name], masks[name]) for name in names if name in masks] for split, names in splits.items()
     }
-    return Source(classes, palette, samples, partial(_read, coding=coding), coding, (*notes, *said))
-
-
-def _read(sample: tuple[str, Path, Path], coding: Coding) -> tuple[Image.Image, np.ndarray]:
-    _, image_path, mask_path = sample
-    return read_pair(image_path, mask_path, coding)
+    return DatasetSpec(classes, palette, samples, label_map, (*notes, *said))
 
 
 def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:

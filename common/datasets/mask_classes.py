@@ -11,11 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from common.datasets.cache import fingerprint
-from common.datasets.reading import distinct, jpeg_hint, open_image, read_codes, read_text, rgb
-from common.datasets.segmentation_set import VOID, VOID_COLOR, Coding, color_number
-from common.datasets.voc import voc_palette
+from common.datasets.reading import distinct, jpeg_hint, open_image, read_codes, read_text
 from common.errors import UserError
 from common.files import read_json, write_json
+from common.labels import VOID, VOID_COLOR, LabelMap, color_number, rgb, voc_palette
 
 MOST = 255  # classes: a mask has 8 bits a pixel, and VOID is one of its values
 MOST_UNLISTED = 200  # smoothed outlines have all values; so many are classes only if classes.txt lists them
@@ -121,8 +120,8 @@ def _look(path: Path) -> tuple[str, list[int]]:
 
 def interpret(
     found: Found, listed: Classes | None, path: Path, problems: list[UserError]
-) -> tuple[tuple, tuple, Coding, list[str]]:
-    """Return classes, palette and coding of the masks in the folder `path`, and what to say about them.
+) -> tuple[tuple, tuple, LabelMap, list[str]]:
+    """Return classes, palette and label map of the masks in the folder `path`, and what to say about them.
 
     What classes.txt should list, and does not, is added to `problems`. If classes cannot be told, all pixels are void.
     """
@@ -160,7 +159,8 @@ def interpret(
         of_names = listed.names and not listed.colors and not colors  # then a line with a colour does not fit
         problems.append(Unlisted(sentence, [] if hint or of_names else proposed))
     if not names:
-        return (), (), Coding(dict.fromkeys([*range(256), *numbers], VOID), dict.fromkeys(proposed, VOID), by_color), []
+        void = LabelMap(dict.fromkeys([*range(256), *numbers], VOID), dict.fromkeys(proposed, VOID), by_color)
+        return (), (), void, []
     greys = {value * 0x010101: index for value, index in known.items() if value < 256}
     palette = [rgb(color) for color in listed.colors] or voc_palette(len(names))
     notes = []
@@ -168,7 +168,7 @@ def interpret(
         notes = [f"masks of 0 and 255 alone: a binary task, in which 0 is {names[0]!r} and 255 {names[1]!r}"]
     elif not listed.names:
         notes = [f"the masks hold {len(names)} classes, from 0; {VOID} is ignored (classes.txt can name them)"]
-    return tuple(names), tuple(palette), Coding(known, greys | known_colors, by_color), notes
+    return tuple(names), tuple(palette), LabelMap(known, greys | known_colors, by_color), notes
 
 
 def _values(values: set[int], names: list, listed: Classes, known_colors: dict[int, int]) -> dict[int, int]:
