@@ -39,7 +39,7 @@ from common.datasets import Size, pair
 from common.datasets.shapes import draw_scene
 from common.errors import UserError
 from common.files import atomic
-from common.inference import resized
+from common.inference import resize
 
 TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime, as a part of the largest where that is above 1
 
@@ -56,24 +56,24 @@ def main(
     path = Path(out) if out else checkpoint.with_suffix(".onnx")
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; add --overwrite, or name another --out")
-    model, about = load_model(checkpoint)
-    height, width = pair(image_size) if image_size else about["image_size"]
-    scene = torch.from_numpy(resized(draw_scene(0)[0], (height, width))).permute(2, 0, 1)[None].float() / 255
+    model, metadata = load_model(checkpoint)
+    height, width = pair(image_size) if image_size else metadata["image_size"]
+    scene = resize(draw_scene(0)[0], (height, width)) / 255
     with atomic(path) as temporary:
-        write(model, scene, {key: about[key] for key in ("run", "dataset", "classes", "palette")}, temporary)
+        write(model, scene, {key: metadata[key] for key in ("run", "dataset", "classes", "palette")}, temporary)
         agreement = compare(model, scene, temporary)
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, images (1, 3, {height}, {width}) in, {agreement}")
     return path
 
 
-def write(model: nn.Module, images: torch.Tensor, about: dict, path: Path) -> None:
-    """Write `model`, for inputs of the size of `images`, and what is to be known about it, to `path`."""
+def write(model: nn.Module, images: torch.Tensor, metadata: dict, path: Path) -> None:
+    """Write `model`, for inputs of the size of `images`, and what is to be known metadata it, to `path`."""
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # talks of constants that it makes itself
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecations within the exporter
         names = {"input_names": ["images"], "output_names": ["logits"]}
         program = torch.onnx.export(model, (images,), dynamo=True, verbose=False, **names)
-    program.model.metadata_props.update({key: json.dumps(value) for key, value in about.items()})
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in metadata.items()})
     program.save(path)
 
 

@@ -28,7 +28,7 @@ ENOUGH = 0.99  # mIoU over the classes in the image
 def main(
     dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     image_size: Size = 224,  # side of the square that the image is resized to, pixels; 120x160 is height x width
-    image: int = 0,  # which training image to learn
+    image: int = 0,  # which training image to overfit
     model: Model = "encoder_unet",  # network, always from random weights
     encoder: Encoder = "resnet18",  # of the networks that have one
     steps: int = 300,  # updates of the weights
@@ -40,9 +40,9 @@ def main(
     train_set, _, _ = load(dataset, image_size, run)
     if image >= len(train_set):
         raise UserError(f"--image {image}: {dataset} has the training images 0 to {len(train_set) - 1}")
-    learnt, unseen = train_set.select([image]), train_set.select([(image + 1) % len(train_set)])
-    learnt_loader, unseen_loader = Loader(learnt, batch_size, run), Loader(unseen, batch_size, run)
-    train_loader = Loader(learnt, batch_size, run, copies=batch_size * STEPS_PER_EPOCH)
+    seen, unseen = train_set.select([image]), train_set.select([(image + 1) % len(train_set)])
+    seen_loader, unseen_loader = Loader(seen, batch_size, run), Loader(unseen, batch_size, run)
+    train_loader = Loader(seen, batch_size, run, copies=batch_size * STEPS_PER_EPOCH)
 
     network = build(model, train_set.num_classes, encoder=encoder, pretrained=False, freeze_encoder=False)
     network.to(run.device)
@@ -52,22 +52,22 @@ def main(
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * STEPS_PER_EPOCH)
 
     both = train_set.select([image, (image + 1) % len(train_set)])
-    _, untrained = evaluate(network, learnt_loader, criterion, run)
+    _, untrained = evaluate(network, seen_loader, criterion, run)
     plot_predictions(network, both, run, [0, 1], kind="untrained")
-    fit(network, train_loader, learnt_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)
+    fit(network, train_loader, seen_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)
     plot_predictions(network, both, run, [0, 1])
-    (_, on_learnt), (_, on_unseen) = (evaluate(network, x, criterion, run) for x in (learnt_loader, unseen_loader))
+    (_, on_seen), (_, on_unseen) = (evaluate(network, x, criterion, run) for x in (seen_loader, unseen_loader))
 
-    run.print(f"mIoU on {learnt.names[0]}: {untrained.mean_iou():.4f} untrained, {on_learnt.mean_iou():.4f} learnt")
+    run.print(f"mIoU on {seen.names[0]}: {untrained.mean_iou():.4f} untrained, {on_seen.mean_iou():.4f} trained")
     run.print(f"mIoU on {unseen.names[0]}, which it has never seen: {on_unseen.mean_iou():.4f}")
     run.print(f"see {run.plot()}, {run.plot('untrained')} and {run.plot('predictions')}")
-    if not on_learnt.mean_iou() >= ENOUGH:
+    if not on_seen.mean_iou() >= ENOUGH:
         raise UserError(
-            f"{model} reached mIoU {on_learnt.mean_iou():.4f} on the image it was to overfit, not {ENOUGH}. "
+            f"{model} reached mIoU {on_seen.mean_iou():.4f} on the image it was to overfit, not {ENOUGH}. "
             "Look at the curve: if it still falls, give more --steps; if it jumps, a smaller --lr; if it is flat, the "
             "network, the loss or the labels are broken"
         )
-    return {"learnt": on_learnt.mean_iou(), "unseen": on_unseen.mean_iou(), "untrained": untrained.mean_iou()}
+    return {"trained": on_seen.mean_iou(), "unseen": on_unseen.mean_iou(), "untrained": untrained.mean_iou()}
 
 
 if __name__ == "__main__":

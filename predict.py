@@ -10,21 +10,16 @@ The class numbers are 0, 1, 2, ... in the order of the columns of shares.csv, wh
 Photographs are turned upright as their camera says, and so are their masks.
 
 The network sees each image stretched to the size at which it was validated; its logits are enlarged to the image's own
-size. --image-size shows it another size, --own-size what the file holds. What then has more than --max-pixels is cut
-into tiles that overlap by a quarter; a network that looks at an image as a whole sees less of it in a tile.
+size. --image-size shows it another size, --own-size what the file holds. What then has more than --max-pixels is seen
+through a sliding window; a network that looks at an image as a whole sees less of it in a window.
 
 --score reads true masks as the training did: files of the same names as the images, or one file for one image.
 """
 
-import contextlib
 import csv
-import os
-import time
-import warnings
-from collections import Counter, deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -36,17 +31,18 @@ from tqdm import tqdm
 from common.checkpoint import load_model
 from common.cli import cli
 from common.datasets import Size, pair
-from common.datasets.reading import find_files, name_below
+from common.datasets.reading import find_files, name_below, read_image, read_pair
 from common.errors import UserError, is_out_of_memory, more
-from common.files import atomic, defer_signals, read_json, write_json
+from common.files import atomic, read_json, write_json
+from common.inference import predict
 from common.labels import LabelMap
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
 from common.overlay import overlay
-from common.run import Run, choose_device, choose_precision, short_name
-from common.stream import AHEAD, Item, ahead, is_large, predicted, read
+from common.run import Run, short_name
 
-HUGE = 1 << 28  # pixels of an image; those with more are refused
+THREADS = 4  # that read images ahead and write results behind
+Image.MAX_IMAGE_PIXELS = 1 << 28  # above, Pillow warns; it refuses twice as many
 
 
 def main(
@@ -58,7 +54,7 @@ def main(
     tta: bool = False,  # average over the image and its mirror image, each at 3/4, 1 and 5/4 of its size
     image_size: Size = 0,  # pixels that the network sees, 224 or 120x160; 0 is the size that it was validated at
     own_size: bool = False,  # let the network see each image at its own size
-    max_pixels: int = 1 << 20,  # that the network sees at a time; larger images are cut into tiles
+    max_pixels: int = 1 << 20,  # that the network sees at a time; over larger images slides a window
     overwrite: bool = False,  # replace what an earlier prediction has left
     device: str = "auto",  # auto, cpu, cuda, cuda:1, mps
     precision: Literal["auto", "bf16", "fp32"] = "auto",  # auto takes bf16 where the processor is fast at it
@@ -68,88 +64,79 @@ def main(
         raise UserError("--own-size and --image-size exclude each other; leave out one of them")
     if max_pixels < STRIDE**2:
         raise UserError(f"--max-pixels {max_pixels} must be at least {STRIDE**2}")
-    Image.MAX_IMAGE_PIXELS = HUGE
-    warnings.simplefilter("error", Image.DecompressionBombWarning)  # else it refuses twice as many
-    model, about = load_model(find_checkpoint(checkpoint))
-    run = Run(name=about["run"], device=choose_device(device))
-    run.precision = choose_precision(precision, run.device)
+    model, metadata = load_model(find_checkpoint(checkpoint))
+    run = Run(name=metadata["run"], device=device, precision=precision).prepared()
     model.to(run.device, memory_format=torch.channels_last)
-    given = images.stem if images.is_file() else short_name(str(images))
-    folder = Path(out) if out else Path("predictions", short_name(run.name), given)
-    items, others = find_items(images, folder)
-    if split != "all":
-        items = in_split(items, run, split)
-    if score:
-        find_truths(items, Path(score), images)
-    check_absent(items, folder, overwrite)
-    size = None if own_size else pair(image_size) if image_size else tuple(about["image_size"])
+    classes, palette = metadata["classes"], metadata["palette"]
+    label_map = LabelMap(**metadata["label_map"]) if metadata.get("label_map") else LabelMap.plain(palette)
+    size = None if own_size else pair(image_size) if image_size else tuple(metadata["image_size"])
 
-    seen = "their own size" if own_size else "x".join(map(str, size))
-    print(f"{run.name}: {run.where()}; images: {len(items)}, seen at {seen}{', flipped and scaled' * tta}")
-    warn_of_training_images(items, run, split, bool(score))
-    label_map = LabelMap(**about["label_map"]) if about.get("label_map") else LabelMap.plain(about["palette"])
-    matrix, total, stopped = ConfusionMatrix(len(about["classes"])), Shares(about["classes"]), None
-    ready = partial(read, size=size, label_map=label_map, skip=images.is_dir())
-    table, scores = folder / "shares.csv", folder / "score.json"
-    with (
-        atomic(table) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(items), unit=" images", disable=None, dynamic_ncols=True, leave=False) as bar,
-    ):
-        rows, writing, start = csv.writer(file), deque(), time.perf_counter()
-        rows.writerow(["image", "width", "height", *about["classes"], *([MIOU, PIXEL_ACCURACY] if score else [])])
+    folder = Path(out or Path("predictions", run.name, images.stem if images.is_file() else short_name(str(images))))
+    for path in (folder / "masks", folder / "overlays", folder / "shares.csv"):
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} is there already; add --overwrite, or name an --out")
+    paths, others = find_images(images, folder)
+    if split != "all":
+        paths = select_split(paths, run.folder / "splits.json", split)
+    elif score and (seen := set(read_json(run.folder / "splits.json").get("train", [])) & paths.keys()):
+        print(f"{len(seen)} of the images have the names of training images; --split test leaves them out")
+    masks = find_masks(Path(score), images, paths) if score else {}
+    shown = "x".join(map(str, size)) if size else "their own size"
+    print(f"{run.name}: {run.where()}; images: {len(paths)}, seen at {shown}{', flipped and scaled' * tta}")
+
+    def read(name: str) -> tuple[Image.Image, np.ndarray | None]:
+        return read_pair(paths[name], masks[name], label_map) if score else (read_image(paths[name]), None)
+
+    def write(name: str, image: Image.Image, prediction: np.ndarray) -> None:
+        mask = Image.fromarray(prediction)
+        mask.putpalette(np.array(palette, dtype=np.uint8).tobytes())
+        for kind, picture in (("masks", mask), ("overlays", overlay(image, prediction, classes, palette))):
+            with atomic(folder / kind / f"{name}.png") as temporary:
+                picture.save(temporary, format="PNG", compress_level=3)  # a third of the time of 6, a tenth more bytes
+
+    matrix, rows, problems, writing, stopped = ConfusionMatrix(len(classes)), [], [], deque(), None
+    with ThreadPoolExecutor(THREADS) as pool:
+        bar = tqdm(prefetch(pool, read, paths), total=len(paths), unit=" images", disable=None)
         try:
-            with enough_memory(max_pixels):
-                for item, classes in predicted(model, ahead(pool, ready, items), max_pixels, tta, run):
-                    bar.update()
-                    if item.problem:
-                        others.append(item.problem)
-                        continue
-                    with defer_signals():  # counted, in the table and on disk, or neither
-                        row = [item.path.name if images.is_file() else item.path.relative_to(images).as_posix()]
-                        row += [*item.image.size, *(f"{share:.6f}" for share in total.add(classes))]
-                        row += compare(classes, item.target, matrix) if score else []
-                        rows.writerow(row)
-                        writing.append(pool.submit(write, folder, item, classes, about))
-                    while len(writing) > (0 if is_large(item.image) else AHEAD):
-                        writing[0].result()
-                        writing.popleft()
-        except (KeyboardInterrupt, UserError) as error:  # what was done is kept
-            stopped = error
-        with enough_memory(max_pixels):
-            while writing:
-                writing.popleft().result()
-        if not total.images and not isinstance(stopped, KeyboardInterrupt):
-            raise stopped or UserError(f"none of the images could be read: {others[-1]}")
-        scores.unlink(missing_ok=True)  # an earlier one is of other predictions
-    seconds = time.perf_counter() - start
-    print(total.table())
-    if others:
-        shown = "; ".join(others[:5]) + f"; and {len(others) - 5} others" * (len(others) > 5)
-        print(f"skipped {len(others)} files that are no images: {shown}")
+            for name, reading in bar:
+                try:
+                    image, mask = reading.result()
+                except UserError as error:
+                    problems.append(str(error))
+                    continue
+                prediction = predict(model, image, size or image.size[::-1], run, tta, max_pixels)
+                scores = score_image(prediction, mask, matrix) if score else []
+                writing.append(pool.submit(write, name, image, prediction))
+                shares = np.bincount(prediction.ravel(), minlength=len(classes)) / prediction.size
+                rows.append([name + paths[name].suffix, *image.size, *shares.round(6).tolist(), *scores])
+                if len(writing) > THREADS:
+                    writing.popleft().result()
+            for future in writing:
+                future.result()
+        except (KeyboardInterrupt, UserError) as error:
+            stopped = error  # what was done is kept
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            smaller = f"--max-pixels {max(STRIDE**2, max_pixels // 4)}, or a smaller --image-size"
+            stopped = UserError(f"the memory does not suffice for {max_pixels} pixels at a time; try {smaller}")
+    if not rows:
+        raise stopped or UserError(f"none of the images could be used: {problems[0]}")
+
+    header = ["image", "width", "height", *classes, *([MIOU, PIXEL_ACCURACY] if score else [])]
+    with atomic(folder / "shares.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    print(share_table(np.array([row[3 : 3 + len(classes)] for row in rows]), classes))
+    (folder / "score.json").unlink(missing_ok=True)  # an earlier one is of other predictions
     if score and not stopped:
-        print("\n" + matrix.table(f"{total.images} images at their own size", about["classes"]))
-        write_json(scores, {"images": total.images, **matrix.report(about["classes"])})
-    done = f"{total.images} of {len(items)} images in {seconds:.1f} s, {total.images / seconds:.1f} images/s"
-    print(f"{'interrupted: ' if stopped else ''}{done}; see {folder}")
+        print("\n" + matrix.table(f"{len(rows)} images at their own size", classes))
+        write_json(folder / "score.json", {"images": len(rows), **matrix.report(classes)})
+    if skipped := problems + others:
+        print(f"skipped {len(skipped)} files: {'; '.join(skipped[:5])}{'; ...' * (len(skipped) > 5)}")
+    print(f"{'interrupted: ' if stopped else ''}{len(rows)} of {len(paths)} images; see {folder}")
     if stopped:
         raise stopped
     return folder
-
-
-@contextlib.contextmanager
-def enough_memory(max_pixels: int) -> Iterator[None]:
-    """Turn what is said of memory that does not suffice into a sentence."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"the memory does not suffice for {max_pixels} pixels at a time; "
-            f"try --max-pixels {max(STRIDE**2, max_pixels // 4)}, or a smaller --image-size"
-        ) from None
 
 
 def find_checkpoint(given: str) -> Path:
@@ -164,124 +151,70 @@ def find_checkpoint(given: str) -> Path:
     return found[-1]
 
 
-def find_items(images: Path, out: Path) -> tuple[list[Item], list[str]]:
-    """Return the images to look at, and the names of files that are none; what was written to `out` is passed over."""
+def find_images(images: Path, out: Path) -> tuple[dict[str, Path], list[str]]:
+    """Return the images by name, and the names of other files; what a prediction has written is passed over."""
     if images.is_file():
-        return [Item(images.stem, images, written=images.stem)], []
-    if not images.is_dir():
-        raise UserError(f"{images} is missing; name an image, or a folder with images")
-    found, others = find_files(images)
-    found = [path for path in found if not is_output(path, images, out)]
-    if not found:
-        raise UserError(f"{images} holds no image")
-    names, files = [name_below(images, path) for path in found], [path.relative_to(images).as_posix() for path in found]
-    written = names
-    while len(set(written)) < len(written):  # a.jpg, a.png and a.jpg.png cannot be written to a.png and a.jpg.png alone
-        count = Counter(written)
-        written = [name if count[name] == 1 else file for name, file in zip(written, files, strict=True)]
-    items = [Item(name, path, written=to) for name, path, to in zip(names, found, written, strict=True)]
-    return items, [str(path.relative_to(images)) for path in others]
+        return {images.stem: images}, []
+    outputs = [path.resolve() for path in (Path("predictions"), out / "masks", out / "overlays")]
+    paths, (found, others) = {}, find_files(images)
+    for path in found:
+        name = name_below(images, path)
+        if any(output in path.resolve().parents for output in outputs):
+            continue
+        if name in paths:
+            raise UserError(f"{paths[name]} and {path} would both be written to {name}.png; rename one of them")
+        paths[name] = path
+    if not paths:
+        raise UserError(f"{images} is missing, or holds no image")
+    return paths, [str(path) for path in others]
 
 
-def is_output(path: Path, images: Path, out: Path) -> bool:
-    """Return whether the file `path` below `images` lies in masks/ or overlays/ of `out`, or of an earlier output."""
-    folders = [folder for folder in path.parents if images in folder.parents and folder.name in ("masks", "overlays")]
-    beside = [folder.parent for folder in folders]
-    return any((folder / "shares.csv").is_file() or folder.resolve() == out.resolve() for folder in beside)
-
-
-def recorded_split(run: Run, split: str) -> list[str] | None:
-    """Return the names of the images that the training had in `split`, if its record is here."""
-    return read_json(run.folder / "splits.json").get(split)
-
-
-def in_split(items: list[Item], run: Run, split: str) -> list[Item]:
-    """Return those of `items` that the training had in `split`."""
-    names = recorded_split(run, split)
+def select_split(paths: dict[str, Path], record: Path, split: str) -> dict[str, Path]:
+    """Return the images that the training had in `split`, by its `record` splits.json."""
+    names = read_json(record).get(split)
     if names is None:
-        raise UserError(f"--split {split} needs {run.folder / 'splits.json'}, where the training has recorded it")
-    chosen = [item for item in items if item.name in set(names)]
-    if len(chosen) < len(names):
-        raise UserError(f"{len(names) - len(chosen)} of the {len(names)} images of {run.name}'s {split} are not there")
-    return chosen
+        raise UserError(f"--split {split} needs {record}, where the training has recorded it")
+    if missing := [name for name in names if name not in paths]:
+        raise UserError(f"{missing[0]}{more(missing)} of the {len(names)} images in {split} is not there")
+    return {name: paths[name] for name in names}
 
 
-def warn_of_training_images(items: list[Item], run: Run, split: str, scored: bool) -> None:
-    """Say so if a score is about to be taken on images that the model was trained on."""
-    names = set(recorded_split(run, "train") or ()) if scored and split == "all" else set()
-    if seen := sum(item.name in names for item in items):
-        print(f"{seen} of the {len(items)} images have the names of training images; --split test leaves them out")
-
-
-def find_truths(items: list[Item], masks: Path, images: Path) -> None:
-    """Give each item the path of its true mask."""
+def find_masks(masks: Path, images: Path, paths: dict[str, Path]) -> dict[str, Path]:
+    """Return the true mask of each image by the image's name."""
     if images.is_file() and masks.is_file():
-        items[0].truth = masks
-        return
-    if not masks.is_dir():
-        raise UserError(f"--score {masks} is no folder; name the one that holds a mask for each image")
+        return {images.stem: masks}
     found = {name_below(masks, path): path for path in find_files(masks)[0]}
+    if missing := [path for name, path in paths.items() if name not in found]:
+        raise UserError(f"{missing[0]}{more(missing)} has no mask in {masks}")
+    return found
+
+
+def prefetch(pool: ThreadPoolExecutor, function: Callable, items: Iterable) -> Iterator[tuple[object, Future]]:
+    """Yield each item with the future of `function(item)`; a few are computed ahead."""
+    ahead = deque()
     for item in items:
-        item.truth = found.get(item.name)
-    if without := [item.path for item in items if not item.truth]:
-        raise UserError(f"{without[0]}{more(without)} has no mask in {masks}")
+        ahead.append((item, pool.submit(function, item)))
+        if len(ahead) > THREADS:
+            yield ahead.popleft()
+    yield from ahead
 
 
-def check_absent(items: list[Item], folder: Path, overwrite: bool) -> None:
-    """Raise UserError if something would be overwritten that was not meant to be."""
-    targets = [
-        folder / "shares.csv",
-        folder / "score.json",
-        *(path for item in items for path in targets_of(folder, item)),
-    ]
-    if not overwrite and (there := [path for path in targets if path.exists()]):
-        raise UserError(f"{there[0]}{more(there)} is there already; add --overwrite, or name an --out")
-
-
-def targets_of(folder: Path, item: Item) -> tuple[Path, Path]:
-    """Return where the mask and the overlay of an image go."""
-    return folder / "masks" / f"{item.written}.png", folder / "overlays" / f"{item.written}.png"
-
-
-def write(folder: Path, item: Item, classes: np.ndarray, about: dict) -> None:
-    """Write the mask and the overlay of an image."""
-    mask, over = targets_of(folder, item)
-    picture = Image.fromarray(classes)
-    picture.putpalette(np.array(about["palette"], dtype=np.uint8).tobytes())
-    for path, image in ((mask, picture), (over, overlay(item.image, classes, about["classes"], about["palette"]))):
-        with atomic(path) as temporary:
-            image.save(temporary, format="PNG", compress_level=3)  # a third of the time of 6, a tenth more bytes
-
-
-def compare(classes: np.ndarray, target: np.ndarray, total: ConfusionMatrix) -> list[str]:
-    """Add an image to the confusion matrix; return its own mIoU and pixel accuracy."""
+def score_image(prediction: np.ndarray, mask: np.ndarray, total: ConfusionMatrix) -> list[str]:
+    """Add an image to the confusion matrix `total`; return its own mIoU and pixel accuracy."""
     matrix = ConfusionMatrix(total.counts.shape[1])
-    matrix.update(torch.from_numpy(classes).long()[None], torch.from_numpy(target).long()[None])
+    matrix.update(torch.from_numpy(prediction).long()[None], torch.from_numpy(mask).long()[None])
     total.add(matrix)
     return [f"{matrix.mean_iou():.4f}", f"{matrix.pixel_accuracy():.4f}"]
 
 
-class Shares:
-    """Sums up which part of the images each class covers."""
-
-    def __init__(self, classes: list[str]):
-        self.classes, self.images = classes, 0
-        self.sum, self.count = np.zeros(len(classes)), np.zeros(len(classes), dtype=int)
-
-    def add(self, classes: np.ndarray) -> np.ndarray:
-        """Add an image's classes (H, W) uint8; return the part of it that each class covers."""
-        shares = np.array(Image.fromarray(classes).histogram()[: len(self.classes)]) / classes.size  # copies no pixels
-        self.images, self.sum, self.count = self.images + 1, self.sum + shares, self.count + (shares > 0)
-        return shares
-
-    def table(self) -> str:
-        """Return the mean share of each class that was seen, and in how many images it was, as lines."""
-        width = max(map(len, [*self.classes, "class"]))
-        lines = [f"{'class':<{width}}  mean share  in images"]
-        for name, share, count in zip(self.classes, self.sum / max(1, self.images), self.count, strict=True):
-            if count:
-                lines.append(f"{name:<{width}}{share:>12.2%}{count:>11}")
-        return "\n".join(lines)
+def share_table(shares: np.ndarray, classes: list[str]) -> str:
+    """Return the mean of shares (images, classes), and in how many images each class that was seen is, as lines."""
+    width = max(map(len, [*classes, "class"]))
+    lines = [f"{'class':<{width}}  mean share  in images"]
+    for name, values in zip(classes, shares.T, strict=True):
+        if values.any():
+            lines.append(f"{name:<{width}}{values.mean():>12.2%}{np.count_nonzero(values):>11}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

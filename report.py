@@ -17,6 +17,8 @@ on the screen and in the page.
 
 import ast
 import base64
+import csv
+import functools
 import html
 import io
 import json
@@ -39,20 +41,9 @@ from common.inference import predict
 from common.labels import VOID_COLOR, colorize
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.plotting import draw
-from common.run import Run, choose_device, choose_precision
+from common.run import Run
 
-# What the original projects report, by script, data set and --model: the score, and what it is of.
-PUBLISHED = {
-    ("train", "voc2007", ""): "0.055, its own IoU, 632 images",
-    ("train_4_a", "voc2007", ""): "0.061, its own IoU, 632 images",
-    ("train_4_b", "voc2007", ""): "0.064, its own IoU, 632 images",
-    ("train_4_c", "voc2007", ""): "0.068, its own IoU, 632 images",
-    ("train_5_a", "voc2007", ""): "0.077, its own IoU, 632 images",
-    ("train_5_b", "voc2007", ""): "0.15, its own IoU, 632 images, ResNet-18",
-    ("train_5_c", "voc2007", ""): "0.087, its own IoU, 632 images",
-    ("train_ade20k", "ade20k_other", "fcn_vgg16"): "pixel accuracy 0.38 in validation, 151 classes, FCN",
-    ("train_drinks", "drinks", ""): "0.761, per-image mIoU over classes present, 1050 images",
-}
+PUBLISHED = Path(__file__).parent / "docs" / "published.csv"  # what the original projects report
 COLUMNS = ("run", "mIoU", "floor", "pixel accuracy", "data", "parameters", "minutes", "question", "published")
 
 
@@ -68,7 +59,7 @@ class Record:
     @property
     def script(self) -> str:
         """The stem of the script that was run."""
-        return self.config["script"]
+        return self.config["experiment"]["script"]
 
     @property
     def dataset(self) -> str:
@@ -77,19 +68,18 @@ class Record:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """The run's key in PUBLISHED."""
-        return self.script, self.dataset, self.config["parameters"].get("model", "")
+        """By which `published` finds the run."""
+        return self.script, self.dataset, self.config["experiment"].get("model", "")
 
     @property
     def seed(self) -> int:
         """The seed that the run was started with."""
-        return self.config["run"]["seed"]
+        return self.config["experiment"]["seed"]
 
     @property
     def experiment(self) -> str:
         """All that can change a score but the seed, as text: the same in runs that differ in their seed alone."""
-        settings = [self.config["run"][key] for key in ("precision", "clip_norm", "encoder_weights")]
-        return json.dumps([self.script, self.config["parameters"], *settings, self.dataset], sort_keys=True)
+        return json.dumps({**self.config["experiment"], "seed": None}, sort_keys=True)
 
     @property
     def image_miou(self) -> dict[str, float]:
@@ -117,8 +107,7 @@ def main(
     if out.suffix != ".html":
         raise UserError(f"--out {out} is no page; give it a name that ends in .html")
     check_writable(out)
-    run = Run(name="report", device=choose_device(device), data_root=data_root, cache_dir=cache_dir, seed=seed)
-    run.precision = choose_precision("auto", run.device)
+    run = Run(name="report", device=device, data_root=data_root, cache_dir=cache_dir, seed=seed).prepared()
     records, problems = read_runs(Path("runs"))
     for problem in problems:
         print(f"left out: {problem}")
@@ -206,8 +195,16 @@ def row_of(group: list[Record]) -> list[tuple[str, float | str]]:
         (f"{parameters / 1e6:.2f} M", parameters),
         (f"{minutes:.1f}", minutes),
         (question(first.script), first.script),
-        (published := PUBLISHED.get(first.key, ""), published),
+        (found := published().get(first.key, ""), found),
     ]
+
+
+@functools.cache
+def published() -> dict[tuple[str, str, str], str]:
+    """Return what the original projects report, by script, data set and --model."""
+    with open(PUBLISHED, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        return {(row["script"], row["dataset"], row["model"]): f"{row['score']}: {row['of what']}" for row in rows}
 
 
 def question(script: str) -> str:
@@ -307,18 +304,18 @@ def models_of(dataset: str, records: list[Record], run: Run) -> tuple[list[tuple
         if not path.exists():
             continue
         try:
-            model, about = checkpoint.load_model(path)
+            model, metadata = checkpoint.load_model(path)
         except UserError as error:
             problems.append(f"by {record.name}: {error}")
             continue
-        size = tuple(about["image_size"])
+        size = tuple(metadata["image_size"])
         try:
             if size not in sets:
                 sets[size] = load(dataset, size, run)[2]
         except UserError as error:
             return [], [f"of {dataset}: {error}"]
         now = {"classes": list(sets[size].classes), "test images": sorted(sets[size].names)}
-        then = {"classes": about["classes"], "test images": sorted(record.test["image_miou"])}
+        then = {"classes": metadata["classes"], "test images": sorted(record.test["image_miou"])}
         if changed := [what for what in now if now[what] != then[what]]:
             what = " and ".join(changed)
             problems.append(f"by {record.name}: the {what} of {dataset} are others now than it had; train it again")

@@ -34,6 +34,7 @@ def main(
     lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
     encoder: Encoder = "resnet18",  # network whose ImageNet features are used
     pretrained: bool = True,  # ImageNet weights, frozen; --no-pretrained trains the encoder too, from random ones
+    encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
     weighted: bool = True,  # loss weighted against class imbalance, as in train_4_c.py
     copies: int = 3,  # augmented copies of each image in an epoch
     stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
@@ -47,7 +48,7 @@ def main(
     val_loader = Loader(val_set, batch_size, run)
     test_loader = Loader(test_set, batch_size, run)
 
-    model = EncoderFCN(encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=pretrained)
+    model = EncoderFCN(encoder, train_set.num_classes, pretrained, encoder_weights, freeze_encoder=pretrained)
     criterion = CrossEntropy(class_weights(train_set) if weighted else None)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=True)

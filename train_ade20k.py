@@ -46,6 +46,7 @@ def main(
     batch_size: int = 5,  # images per step
     model: Literal["fcn_vgg16", "ade_unet"] = "fcn_vgg16",  # network
     pretrained: bool = True,  # ImageNet weights for VGG-16; the U-Net always starts from random ones
+    encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
     optimizer: Literal["rmsprop", "adamw", "adam"] = "adam",  # how gradients become steps
     lr: float = 0.0,  # learning rate; 0 takes the optimizer's own
     compare_optimizers: bool = False,  # each optimizer in turn, from the same weights and with the same batches
@@ -61,12 +62,12 @@ def main(
     val_loader = Loader(val_set, batch_size, run, steps=val_steps)
     test_loader = Loader(test_set, batch_size, run)
 
-    network = build(model, train_set.num_classes, pretrained=pretrained, encoder_weights=run.encoder_weights)
+    network = build(model, train_set.num_classes, pretrained=pretrained, encoder_weights=encoder_weights)
     criterion = CrossEntropy()
     algorithm, own_lr = OPTIMIZERS[optimizer]
-    optimizer = algorithm(network.parameters(), lr=lr or own_lr)
+    optim = algorithm(network.parameters(), lr=lr or own_lr)
 
-    fit(network, train_loader, val_loader, criterion, optimizer, epochs=epochs, run=run)
+    fit(network, train_loader, val_loader, criterion, optim, epochs=epochs, run=run)
     return score(network, test_loader, criterion, run)
 
 

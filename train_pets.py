@@ -3,9 +3,9 @@
 Change    train_voc2012.py, with a choice of five decoders, on Oxford-IIIT Pet, in two stages: the decoder learns on a
           frozen encoder, then both learn at lower rates, the encoder at the lowest. Rates are reduced, and at last the
           stage ended, where validation stays as it is.
-Result    mIoU over background and five animals of VOC 2012, in part, 224 px, MobileNet v1, 6 + 10 epochs (floor 0.119):
-          pspnet 0.657, deeplabv3 0.615, fcn 0.544, unet 0.498, segnet 0.387. On the drinks at 120x160 (floor 0.213):
-          unet 0.878, segnet 0.805, fcn 0.713, pspnet 0.706, deeplabv3 0.696; docs/experiments.md says why
+Result    mIoU over background and five animals of VOC 2012, in part, 224 px, MobileNet v1, 6 + 10 epochs, floor 0.119:
+          pspnet 0.657, deeplabv3 0.615, fcn8s 0.544, encoder_unet 0.498, segnet 0.387. On the drinks at 120x160, floor
+          0.213: encoder_unet 0.878, segnet 0.805, fcn8s 0.713, pspnet 0.706, deeplabv3 0.696; see docs/experiments.md
 Run       python train_pets.py --model pspnet --encoder mobilenet_v2
           python train_pets.py --compare --encoder-weights FOLDER    # all five on both MobileNets: a table, a figure
 """
@@ -23,20 +23,22 @@ from common.datasets import Size, load
 from common.engine import fit, score
 from common.loader import Loader
 from common.losses import CrossEntropy
-from common.models import DeepLabV3, Encoder, EncoderUNet, FCN8s, PSPNet, SegNet
+from common.models import Encoder, build
+from common.models.deeplabv3 import dilations_for
 from common.models.encoders import freeze
 from common.run import Run
 
-NETWORKS = {"unet": EncoderUNet, "fcn": FCN8s, "segnet": SegNet, "pspnet": PSPNet, "deeplabv3": DeepLabV3}
-COMPARED = ((m, e) for e in ("mobilenet_v1", "mobilenet_v2") for m in NETWORKS)
+DECODERS = ("encoder_unet", "fcn8s", "segnet", "pspnet", "deeplabv3")
+COMPARED = ((m, e) for e in ("mobilenet_v1", "mobilenet_v2") for m in DECODERS)
 PAIRS = {f"{m}-{e}": {"model": m, "encoder": e, "compare": False} for m, e in COMPARED}
 
 
 def main(
     dataset: str = "pets",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
-    model: Literal["unet", "fcn", "segnet", "pspnet", "deeplabv3"] = "unet",  # architecture of the decoder
+    model: Literal[DECODERS] = "encoder_unet",  # architecture of the decoder
     encoder: Encoder = "mobilenet_v2",  # network whose ImageNet features are used
     pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
+    encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
     image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
     stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
     epochs: int = 20,  # passes over the training images with the encoder frozen, at most
@@ -45,7 +47,7 @@ def main(
     lr: float = 1e-3,  # learning rate of the decoder in the first stage
     fine_tune_lr: float = 3e-4,  # learning rate of the decoder in the second stage
     encoder_lr: float = 1e-4,  # learning rate of the encoder in the second stage
-    plateau: int = 2,  # epochs without a better validation mIoU after which the rates are divided by 3; 0 never does
+    plateau: int = 3,  # epochs without a better validation mIoU after which the rates are divided by 3; 0 never does
     patience: int = 6,  # such epochs after which a stage ends
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     compare: bool = False,  # train all five on both MobileNets, or what of it is missing, and compare them
@@ -60,9 +62,9 @@ def main(
     val_loader = Loader(val_set, batch_size, run)
     test_loader = Loader(test_set, batch_size, run)
 
-    network = NETWORKS[model](
-        encoder, train_set.num_classes, pretrained, run.encoder_weights, freeze_encoder=True, image_size=image_size
-    )
+    options = {"pretrained": pretrained, "encoder_weights": encoder_weights, "freeze_encoder": True}
+    options["dilations"] = dilations_for(image_size)  # DeepLabv3's
+    network = build(model, train_set.num_classes, encoder=encoder, **options)
     criterion = CrossEntropy()
     optimizer = torch.optim.AdamW(network.decoder.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     scheduler = reduce_on_plateau(optimizer, plateau)

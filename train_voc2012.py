@@ -34,6 +34,7 @@ def main(
     encoder_lr: float = 2e-4,  # learning rate of the encoder, which knows a lot already
     encoder: Encoder = "resnet18",  # network whose ImageNet features are used
     pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
+    encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
     copies: int = 3,  # crops of each image in an epoch
     smallest_crop: float = 0.35,  # smallest area of a crop, as a part of the image's
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
@@ -46,7 +47,7 @@ def main(
     val_loader = Loader(val_set, batch_size, run)
     test_loader = Loader(test_set, batch_size, run)
 
-    model = EncoderUNet(encoder, train_set.num_classes, pretrained, run.encoder_weights)
+    model = EncoderUNet(encoder, train_set.num_classes, pretrained, encoder_weights)
     criterion = CrossEntropy()
     groups = [
         {"params": model.encoder.parameters(), "lr": encoder_lr},

@@ -33,7 +33,8 @@ from common.datasets import SegmentationSet
 from common.datasets.voc import CLASSES, PALETTE
 from common.loader import Loader
 from common.models import MODELS, build, count_parameters
-from common.run import Run, keep_freed_memory
+from common.run import Run
+from common.system.device import keep_freed_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

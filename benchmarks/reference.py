@@ -30,7 +30,8 @@ from common.augment import random_hflip, random_rotated_crop
 from common.datasets import VOID, Size, load
 from common.datasets.voc import CLASSES
 from common.loader import Loader
-from common.run import Run, keep_freed_memory
+from common.run import Run
+from common.system.device import keep_freed_memory
 
 # The same augmentation twice: ours, and as many of the transforms that do as much.
 Augment = Literal["none", "flip", "all"]

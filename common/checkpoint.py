@@ -7,7 +7,9 @@ data set's classes, palette, label map and image size. `last_<run>.pt` also hold
 import csv
 import io
 import math
+import platform
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +20,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.errors import UserError
-from common.files import atomic, defer_signals, load_tensors, write_text
+from common.files import atomic, defer_signals, load_tensors, read_json, write_json, write_text
 from common.models import MODELS, build, name_of
-from common.run import Run
+from common.run import Run, plain
 from common.system.distributed import barrier
 
 FORMAT = 2  # raise it when an older program could not read what is written
@@ -32,8 +34,7 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
     return {
         "format": FORMAT,
         "run": run.name,
-        "parameters": run.parameters,
-        "seed": run.seed,
+        "experiment": run.experiment,
         "model": name_of(model),
         "arguments": model.arguments,
         "weights": model.state_dict(),
@@ -46,6 +47,12 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
         "scores": history[-1] if history else {},  # the epoch's row of history.csv
         "torch": str(torch.__version__),
     }
+
+
+def describe_run(run: Run) -> dict:
+    """Return the contents of config.json: the experiment, where and how it runs, and by which versions."""
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    return {"experiment": run.experiment, "run": plain(asdict(run)), "command": sys.argv, "versions": versions}
 
 
 def save(path: Path, contents: dict) -> None:
@@ -154,16 +161,35 @@ class Checkpointer:
             if self.run.last_checkpoint.exists() and not self.run.resume:
                 self.run.print(f"starting over: {self.run.last_checkpoint} is replaced (--resume would go on from it)")
             barrier()  # until all have looked
-            self.run.record()
-            if self.run.rank == 0 and not self.run.resume:  # or a restart by torchrun would take it for its own
-                self.run.last_checkpoint.unlink(missing_ok=True)
+            if self.run.rank == 0:
+                self._record_settings()
         return history, finished
+
+    def _record_settings(self) -> None:
+        """Write what is run, and on what, to config.json and splits.json; if the run goes on, compare the images."""
+        run, config, splits = self.run, self.run.folder / "config.json", self.run.folder / "splits.json"
+        if run.resume:
+            if (found := read_json(splits)) and found != self.data.splits:
+                raise UserError(
+                    f"the images or their splits are not those in {splits}, with which {run.name} began; "
+                    "bring them back, or start over without --resume"
+                )
+            return
+        found, dataset = read_json(config).get("experiment", {}).get("dataset"), run.experiment.get("dataset")
+        if found and dataset and Path(found) != Path(dataset):
+            raise UserError(
+                f"{run.folder} is of a run of that name on {found}, not {dataset}; give this one another --name"
+            )
+        run.last_checkpoint.unlink(missing_ok=True)  # or a restart by torchrun would take it for its own
+        (run.folder / "test.json").unlink(missing_ok=True)
+        write_json(config, describe_run(run))
+        write_json(splits, self.data.splits)
 
     def _load_last(self) -> tuple[list[dict], bool]:
         """Return what `restore` does, from last_<run>.pt."""
         run, path = self.run, self.run.last_checkpoint
         contents = load(path)
-        if missing := {"optimizer", "scheduler", "stage", "history", "parameters", "seed"} - contents.keys():
+        if missing := {"optimizer", "scheduler", "stage", "history", "experiment"} - contents.keys():
             raise UserError(f"{path} has no {min(missing)}, which a training needs to go on; it cannot be resumed")
         if contents["stage"] < self.stage:
             return self.previous, False
@@ -215,8 +241,7 @@ class Checkpointer:
 
     def _check_settings(self, contents: dict) -> None:
         """Raise UserError where the checkpoint was trained with other parameters, schedule or optimizer."""
-        path, run = self.run.last_checkpoint, self.run
-        found, expected = contents["parameters"] | {"seed": contents["seed"]}, run.parameters | {"seed": run.seed}
+        path, found, expected = self.run.last_checkpoint, contents["experiment"], self.run.experiment
         scheduled = self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau)  # drawn over all epochs
         for key in sorted(found.keys() | expected.keys()):
             free = key == "patience" or (key.endswith("epochs") and not scheduled)

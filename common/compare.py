@@ -2,17 +2,17 @@
 
 import csv
 import io
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from common import plotting
+from common.checkpoint import describe_run
 from common.errors import UserError
-from common.files import read_json, write_text
+from common.files import read_json, write_json, write_text
 from common.metrics import MIOU, PIXEL_ACCURACY
-from common.run import Run, default_name
+from common.run import Run, default_name, plain
 
 COLUMNS = ["variant", "parameters", "test loss", "pixel accuracy", "mIoU", "floor", "images/s", "minutes"]
 
@@ -38,55 +38,45 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
     if run.dry_run:
         raise UserError("--dry-run shows a single training; leave out the comparison")
     parameters = {key: value for key, value in parameters.items() if key != "run"}
-    whole = replace(run, resume=False).start(main, parameters)
-    whole.record()
+    parent = replace(run, resume=False).start(main, parameters)
+    if parent.rank == 0:
+        write_json(parent.folder / "config.json", describe_run(parent))
     results, histories, names, failures = {}, {}, {}, []
     for number, (variant, changes) in enumerate(variants.items(), start=1):
-        ours = parameters | changes
-        name = f"{run.name}-{variant}" if run.name else default_name(main, ours, run.seed)
-        one, names[variant] = replace(run, name=name, resume=False), name
-        whole.print(f"\n{variant}, {number} of {len(variants)}")
-        test, history = one.folder / "test.json", one.folder / "history.csv"
-        known = begun(one.folder / "config.json", ours, whole)
+        settings = parameters | changes
+        name = names[variant] = f"{run.name}-{variant}" if run.name else default_name(main, settings, run.seed)
+        variant_run = replace(run, name=name, resume=False)
+        parent.print(f"\n{variant}, {number} of {len(variants)}")
+        test, history = variant_run.folder / "test.json", variant_run.folder / "history.csv"
+        recorded = read_json(variant_run.folder / "config.json").get("experiment", {})
+        begun = (parent.experiment | plain(settings)).items() <= recorded.items()
         try:
-            if known and (finished := read_result(test)) and history.exists():
-                whole.print(f"{test} is there")
+            if begun and (finished := read_result(test)) and history.exists():
+                parent.print(f"{test} is there")
                 results[variant] = finished
             else:
-                if not known:
-                    one.last_checkpoint.unlink(missing_ok=True)  # of other settings
-                results[variant] = main(**ours, run=replace(one, resume=one.last_checkpoint.exists()))
+                variant_run.resume = begun and variant_run.last_checkpoint.exists()
+                results[variant] = main(**settings, run=variant_run)
             histories[variant] = list(csv.DictReader(io.StringIO(history.read_text())))
         except UserError as error:
-            if whole.world_size > 1:  # the other processes may not have failed, and would wait for this one
+            if parent.world_size > 1:  # the other processes may not have failed, and would wait for this one
                 raise
             failures.append(variant)
-            whole.print(f"{variant} failed: {error}")
+            parent.print(f"{variant} failed: {error}")
     splits = [read_json(Path("runs") / names[variant] / "splits.json") for variant in results]
     if any(other != splits[0] for other in splits):
         folders = " and ".join(f"runs/{names[variant]}" for variant in results)
         raise UserError(f"the data has changed between the variants; delete {folders}, and start again")
-    if results and whole.rank == 0:
+    if results and parent.rank == 0:
         table = [COLUMNS, *(row_of(variant, results[variant], histories[variant]) for variant in results)]
-        write_text(whole.folder / "table.csv", "".join(",".join(row) + "\n" for row in table))
+        write_text(parent.folder / "table.csv", "".join(",".join(row) + "\n" for row in table))
         rates = {variant: training_rate(histories[variant]) for variant in results}
-        plotting.plot_comparison(results, histories, rates, whole.plot(), whole.name)
+        plotting.plot_comparison(results, histories, rates, parent.plot(), parent.name)
         lines = [f"| {' | '.join(row)} |" for row in [table[0], ["---"] * len(COLUMNS), *table[1:]]]
-        whole.print("\n" + "\n".join(lines) + f"\n\nsee {whole.plot()} and {whole.folder / 'table.csv'}")
+        parent.print("\n" + "\n".join(lines) + f"\n\nsee {parent.plot()} and {parent.folder / 'table.csv'}")
     if failures:
         raise UserError(f"{len(failures)} of {len(variants)} variants failed, for reasons above: {', '.join(failures)}")
     return results
-
-
-def begun(config: Path, parameters: dict, run: Run) -> bool:
-    """Return whether `config` tells of a run with these parameters, and with the data, weights and seed of `run`."""
-    try:
-        recorded = read_json(config)
-        same = json.loads(json.dumps(parameters)).items() <= recorded["parameters"].items()
-        settings = ("seed", "device", "precision", "data_root", "encoder_weights", "clip_norm")
-        return same and all(str(recorded["run"][key]) == str(getattr(run, key)) for key in settings)
-    except (KeyError, TypeError, AttributeError):  # not there, or damaged
-        return False
 
 
 def read_result(test: Path) -> dict | None:

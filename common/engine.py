@@ -6,22 +6,19 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from common import plotting
 from common.checkpoint import Checkpointer, best_row
 from common.dry_run import dry_run
 from common.errors import UserError, torch_errors
-from common.files import write_json
-from common.hints import hints
+from common.hints import diverged
 from common.loader import Loader
 from common.losses import pixel_weight
-from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix, WeightedMean
-from common.models import count_parameters
-from common.reporting.progress import Progress
+from common.metrics import ConfusionMatrix, WeightedMean
+from common.reporting.progress import Progress, summarize
+from common.reporting.scores import report_test
 from common.run import Run
-from common.system.distributed import all_reduce_mean, broadcast_buffers
+from common.system.distributed import all_reduce_mean, broadcast_buffers, data_parallel
 
 
 def train_one_epoch(
@@ -32,6 +29,7 @@ def train_one_epoch(
     scheduler: LRScheduler | None,
     run: Run,
     progress: Progress | None = None,
+    clip_norm: float = 0,
 ) -> tuple[float, ConfusionMatrix]:
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
@@ -54,8 +52,8 @@ def train_one_epoch(
         share = weight / all_reduce_mean(weight).clamp(min=1e-12)
         optimizer.zero_grad()
         (loss * share).backward()
-        if run.clip_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
+        if clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         lr = optimizer.param_groups[-1]["lr"]
         optimizer.step()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
@@ -64,11 +62,7 @@ def train_one_epoch(
         matrix.update(logits.detach().max(1).indices, masks)
         mean_loss.update(loss, weight)
         if progress and not math.isfinite(shown := progress.update(loss, len(images))):
-            names = ", ".join(loader.names_of(number))
-            raise UserError(
-                f"the loss is {shown} in batch {number + 1} of {len(loader)} of epoch {loader.epoch} ({names}), at "
-                f"learning rate {lr:.2g}; try a smaller one, or --clip-norm 1"
-            )
+            raise diverged(shown, loader.describe(number), lr)
     return mean_loss.compute(), matrix.gathered()
 
 
@@ -97,6 +91,7 @@ def fit(
     epochs: int,
     run: Run,
     patience: int = 0,
+    clip_norm: float = 0,
     previous: Sequence[dict] = (),
 ) -> list[dict]:
     """Train `model`, then give it the weights of the epoch with the best validation mIoU; return the history.
@@ -110,6 +105,7 @@ def fit(
         scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
         epochs: how often the training set is seen; with 0, a stage after the first is left out.
         patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
+        clip_norm: norm to which a larger gradient is clipped; 0 leaves it as it is.
         previous: what an earlier `fit` of the same run returned, if training has stages. Epochs are counted on, the
             best is sought among all, and `--resume` passes over stages that are finished.
 
@@ -136,13 +132,12 @@ def fit(
         while len(history) < epochs and not out_of_patience(history[len(previous) :], patience):
             start, lr = time.perf_counter(), optimizer.param_groups[-1]["lr"]
             train_loader.set_epoch(len(history) + 1)
-            train = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run, progress)
+            train = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run, progress, clip_norm)
             trained = time.perf_counter()
             broadcast_buffers(model)  # each process has BatchNorm statistics of its own share
             loss, matrix = evaluate(network, val_loader, criterion, run)
             if not math.isfinite(loss):
-                where = f"in validation in epoch {len(history) + 1}, at learning rate {lr:.2g}"
-                raise UserError(f"the loss is {loss} {where}; try a smaller one, or --clip-norm 1")
+                raise diverged(loss, f"in validation in epoch {len(history) + 1}", lr)
             row = {"epoch": len(history) + 1, "stage": checkpointer.stage, "lr": lr}
             row |= scores_of("train", *train) | scores_of("val", loss, matrix)
             row["train_images_per_second"] = train_loader.num_images / (trained - start)
@@ -153,12 +148,7 @@ def fit(
             checkpointer.save(history)
             progress.end_epoch(model, val_loader)
     checkpointer.load_best(history)
-
-    best = best_row(history)
-    stopped = f" after {patience} epochs without a better one" if len(history) < epochs else ""
-    run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {len(history)}{stopped}")
-    for hint in hints(history, matrix, train_loader.data.classes) if matrix else ():
-        run.print(f"hint: {hint}")
+    summarize(history, matrix, epochs, val_loader.data.classes, run)
     return history
 
 
@@ -166,31 +156,11 @@ def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run) 
     """Score `model` on the test set, once: print a table, write runs/<run>/test.json, draw some predictions.
 
     Returns:
-        What test.json holds: every score of `common.metrics` under "scores", the same for predicting the most frequent
-        class everywhere under "floor", the IoU per class (None for a class in neither target nor prediction), the loss,
-        and by name the mean IoU of each image over the classes in it (None if all of it is void).
+        What test.json holds, see `common.reporting.scores`.
     """
     with torch_errors(test_loader.batch_size):
         loss, matrix = evaluate(model, test_loader, criterion, run)
-    data = test_loader.data
-    result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size}
-    result |= {"parameters": count_parameters(model), "loss": loss} | matrix.report(data.classes)
-    by_image = sorted(zip(test_loader.order(), matrix.image_scores().tolist(), strict=True))
-    result["image_miou"] = {data.names[i]: None if math.isnan(miou) else miou for i, miou in by_image}
-    if run.rank == 0:
-        write_json(run.folder / "test.json", result)
-        plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))
-
-    height, width = data.image_size
-    scores, floor = result["scores"], result["floor"]
-    run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes))
-    run.print(
-        f"test: mIoU {scores[MIOU]:.4f} (floor {floor[MIOU]:.4f}) over {result['classes_in_target']} of "
-        f"{data.num_classes} classes, pixel accuracy {scores[PIXEL_ACCURACY]:.4f} (floor {floor[PIXEL_ACCURACY]:.4f}), "
-        f"loss {loss:.3f}"
-    )
-    run.print(f"see {run.plot()} and {run.plot('predictions')}; the model is {run.best_checkpoint}")
-    return result
+    return report_test(model, test_loader, loss, matrix, run)
 
 
 def prepare(model: nn.Module, criterion: Callable, run: Run) -> tuple[nn.Module, nn.Module]:
@@ -198,10 +168,8 @@ def prepare(model: nn.Module, criterion: Callable, run: Run) -> tuple[nn.Module,
     model.to(run.device, memory_format=torch.channels_last)
     if isinstance(criterion, nn.Module):
         criterion.to(run.device)
-    if run.world_size > 1 and run.device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; it does not exist for processors
     network = torch.compile(model) if run.compile else model
-    return network, DistributedDataParallel(network) if run.world_size > 1 else network
+    return network, data_parallel(network)
 
 
 def scores_of(split: str, loss: float, matrix: ConfusionMatrix) -> dict[str, float]:

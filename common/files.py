@@ -6,13 +6,10 @@ import json
 import os
 import pickle
 import signal
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 import torch
 
@@ -77,39 +74,6 @@ def defer_signals() -> Iterator[None]:
             signal.signal(number, handler)
     if came:
         raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time through the block. The lock on the file `path` is the system's: it dies with its owner.
-
-    Raises:
-        OSError: the folder cannot be written, or its file system knows no locks.
-    """
-    with open(path, "a") as file:
-        if not _lock(file):
-            print(f"waiting for another process, which holds {path}", file=sys.stderr)
-            while not _lock(file):
-                time.sleep(0.2)
-        yield
-        with contextlib.suppress(OSError):  # Windows keeps a file that is open
-            path.unlink()
-
-
-def _lock(file: TextIO) -> bool:
-    """Try to lock `file` until it is closed; return whether that worked."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # flock's and msvcrt's word for taken
-        return False
-    return True
 
 
 def check_writable(path: Path) -> None:

@@ -1,6 +1,12 @@
 """What to try when a training did not go as it should: said once, at its end."""
 
+from common.errors import UserError
 from common.metrics import ConfusionMatrix
+
+
+def diverged(loss: float, where: str, lr: float) -> UserError:
+    """Return the error that names a loss which is not finite, where it was, and at which learning rate."""
+    return UserError(f"the loss is {loss} {where}, at learning rate {lr:.2g}; try a smaller one, or clip_norm=1 in fit")
 
 
 def hints(history: list[dict], validation: ConfusionMatrix, classes: tuple[str, ...]) -> list[str]:

@@ -82,10 +82,11 @@ class Loader:
         order = order[torch.arange(self.num_images) * len(order) // self.num_images]
         return (order % len(self.data)).to(self._images.device).tensor_split(self.num_batches)
 
-    def names_of(self, number: int, most: int = 8) -> list[str]:
-        """Return the names of the images in batch `number` of the epoch, from 0; "..." stands for more than `most`."""
+    def describe(self, number: int, most: int = 8) -> str:
+        """Say which batch of the epoch has this `number`, from 0, and which images are in it, `most` at most."""
         names = [self.data.names[i] for i in self.batches()[number].tolist()]
-        return names[:most] + ["..."] * (len(names) > most)
+        names = ", ".join(names[:most] + ["..."] * (len(names) > most))
+        return f"in batch {number + 1} of {len(self)} of epoch {self.epoch} ({names})"
 
     def share(self, batch: torch.Tensor, rank: int) -> torch.Tensor:
         """Return the part of `batch`, indices of images, that the process `rank` takes."""
@@ -105,7 +106,7 @@ class Loader:
                 read_ahead(self._images, share)
                 read_ahead(self._masks, share)
             images, masks = self._images.index_select(0, share), self._masks.index_select(0, share)  # whole images
-            if pinned:  # the copy to the GPU does not wait for what is computed there
+            if pinned:  # else this process would wait for the copy, and with it for what is computed before
                 images, masks = images.pin_memory(), masks.pin_memory()
             # A view of (B, H, W, 3) as (B, 3, H, W) is what torch calls channels-last.
             images = images.to(self.run.device, non_blocking=pinned).permute(0, 3, 1, 2).float().div_(255)

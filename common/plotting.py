@@ -142,7 +142,8 @@ def plot_predictions(
     model: nn.Module, data: SegmentationSet, run: Run, chosen: list[int], kind: str = "predictions"
 ) -> None:
     """Draw image, truth and prediction of the `chosen` images of `data` to plots/<run>_<kind>.png."""
-    save(predictions(model, data, run, chosen), run.plot(kind))
+    if run.rank == 0:
+        save(predictions(model, data, run, chosen), run.plot(kind))
 
 
 def predictions(model: nn.Module, data: SegmentationSet, run: Run, chosen: list[int] | None = None) -> Figure:

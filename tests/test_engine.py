@@ -77,7 +77,7 @@ def test_a_run_leaves_what_it_promises(voc_root):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert rows[0].keys() >= {"lr", "train_loss", "val_loss", "train_miou", "val_miou", "seconds"}
-    assert json.loads(Path("runs/test/config.json").read_text())["parameters"]["batch_size"] == 4
+    assert json.loads(Path("runs/test/config.json").read_text())["experiment"]["batch_size"] == 4
     assert json.loads(Path("runs/test/test.json").read_text())["scores"] == result["scores"]
     for path in ("plots/test.png", "plots/test_predictions.png", "best_test.pt", "last_test.pt"):
         assert Path(path).stat().st_size > 1000
@@ -88,10 +88,8 @@ def test_a_run_leaves_what_it_promises(voc_root):
 @pytest.mark.parametrize(
     ("script", "stop"),
     [
-        pytest.param(train, 1, marks=pytest.mark.slow),
-        (train, 2),
-        pytest.param(train, 3, marks=pytest.mark.slow),
-        pytest.param(train_4_c, 2, marks=pytest.mark.slow),
+        (train, 1),
+        pytest.param(train_4_c, 1, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_stopped_after_any_epoch_and_resumed_equals_an_unbroken_one_bit_for_bit(
@@ -101,12 +99,12 @@ def test_a_run_stopped_after_any_epoch_and_resumed_equals_an_unbroken_one_bit_fo
         run = Run(**{**FP32, "data_root": voc_root, **settings})
         return script.main("voc2007", image_size=32, epochs=epochs, batch_size=4, run=run)
 
-    whole = run_train(voc_root, 4)
+    whole = run_train(voc_root, 3)
     expected = comparable("last_test.pt"), comparable_weights("best_test.pt")
     with monkeypatch.context() as patch, pytest.raises(stopped_after(stop, patch)):
-        run_train(voc_root, 4)
+        run_train(voc_root, 3)
     assert len(checkpoint.load(Path("last_test.pt"))["history"]) == stop
-    resumed = run_train(voc_root, 4, resume=True)
+    resumed = run_train(voc_root, 3, resume=True)
     assert same(comparable("last_test.pt"), expected[0])
     assert same(comparable_weights("best_test.pt"), expected[1])
     assert resumed == whole
@@ -131,7 +129,7 @@ def test_a_run_on_oblong_images_can_be_resumed(voc_root):
     assert tuple(result["image_size"]) == (24, 40)
 
 
-def test_resuming_something_else_is_refused(voc_root):
+def test_resuming_something_else_is_refused(voc_root, few_shapes):
     run_train(voc_root, 1)
     with pytest.raises(
         UserError, match=r"holds basic_fcn\(num_classes=21\), but this run builds basic_fcn\(num_cl.*6\)"
@@ -252,7 +250,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_images_and_learning_
     names = ", ".join(loader.data.names[i] for i in loader.batches()[1].tolist())
     assert str(error.value) == (
         f"the loss is nan in batch 2 of 3 of epoch 1 ({names}), at learning rate 1e+20; try a smaller one, or "
-        "--clip-norm 1"
+        "clip_norm=1 in fit"
     )
     assert not Path("last_test.pt").exists()
 
@@ -272,10 +270,11 @@ def test_clipped_gradients_are_no_longer_than_asked_for(voc_root, monkeypatch):
     monkeypatch.setitem(MODELS, "fading", Fading)
     levels = []
     for clip_norm in (0.0, 1e-3):  # the gradient is 1
-        run = Run(**FP32, data_root=voc_root, clip_norm=clip_norm).start(lambda: None, {})
+        run = Run(**FP32, data_root=voc_root).start(lambda: None, {})
         train_set, val_set, _ = load("voc2007", 32, run)
         optimizer = torch.optim.SGD((model := Fading()).parameters(), lr=0.1)
-        fit(model, Loader(train_set, 12, run), Loader(val_set, 4, run), Push(), optimizer, epochs=1, run=run)
+        loaders = Loader(train_set, 12, run), Loader(val_set, 4, run)
+        fit(model, *loaders, Push(), optimizer, epochs=1, run=run, clip_norm=clip_norm)
         levels.append(model.level.item())
     assert levels == pytest.approx([0.35, 0.45 - 1e-4])
 
@@ -352,16 +351,11 @@ def test_a_kill_between_the_checkpoints_of_an_epoch_loses_nothing(voc_root):
     assert same(comparable_weights("best_test.pt"), expected)
 
 
-def test_a_best_checkpoint_of_another_run_is_not_scored(voc_root, monkeypatch):
+def test_without_the_best_epoch_so_far_a_run_cannot_go_on(voc_root):
     run_train(voc_root, 2)
-    for path in ("last_test.pt", "best_test.pt"):  # a history whose best epoch is the first
-        contents = checkpoint.load(Path(path))
-        rows = contents.get("history", [contents["scores"]])
-        rows[0]["val_miou"] = 0.9
-        rows[0]["val_loss"] = 0.3 if path == "last_test.pt" else 0.4
-        checkpoint.save(Path(path), contents)
-    with pytest.raises(UserError, match="was it replaced"):
-        run_train(voc_root, 2, resume=True)
+    contents = checkpoint.load(Path("last_test.pt"))
+    contents["history"][0]["val_miou"] = 0.9  # the best is the first, not the last
+    checkpoint.save(Path("last_test.pt"), contents)
     Path("best_test.pt").unlink()
     with pytest.raises(UserError, match=r"best_test\.pt is missing"):
         run_train(voc_root, 3, resume=True)

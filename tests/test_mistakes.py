@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import common.engine
+import common.plotting
 import train_drinks
 import train_pets
 from common.datasets import VOID, load
@@ -63,7 +64,7 @@ class Stage:
 def without_pictures(monkeypatch) -> None:
     """Leave out the pictures, which take longer than training."""
     for kind in ("curves", "augmentation", "predictions"):
-        monkeypatch.setattr(common.engine.plotting, f"plot_{kind}", lambda *args, **options: None)
+        monkeypatch.setattr(common.plotting, f"plot_{kind}", lambda *args, **options: None)
 
 
 @pytest.fixture
@@ -75,8 +76,12 @@ def train(monkeypatch, tmp_path):
     for split, count in {"train": 4, "val": 3, "test": 2}.items():
         monkeypatch.setitem(COUNTS, split, count)
     torch.save(mobilenet_v1_layers().state_dict(), tmp_path / "mobilenet_v1.pth")
-    light = {"build": lambda model, num_classes, **options: DilatedFCN(num_classes)}
-    light |= {"BasicFCN": DilatedFCN, "UNet": DilatedFCN, "ResNetV2FCN": partial(ResNetV2FCN, depth=11)}
+    real_build = common.models.build
+
+    def build(model: str, num_classes: int, **options) -> nn.Module:
+        return real_build(model, num_classes, **options) if "encoder" in options else DilatedFCN(num_classes)
+
+    light = {"build": build, "BasicFCN": DilatedFCN, "UNet": DilatedFCN, "ResNetV2FCN": partial(ResNetV2FCN, depth=11)}
 
     def train(name: str, **settings) -> list[Stage]:
         script, stages = importlib.import_module(name), []
@@ -92,7 +97,9 @@ def train(monkeypatch, tmp_path):
             patch.setattr(script, "fit", watched)
             for network in light.keys() & vars(script).keys():
                 patch.setattr(script, network, light[network])
-            run = Run(name="test", device="cpu", precision="fp32", encoder_weights=str(tmp_path / "mobilenet_v1.pth"))
+            if "encoder_weights" in defaults:
+                small["encoder_weights"] = str(tmp_path / "mobilenet_v1.pth")
+            run = Run(name="test", device="cpu", precision="fp32")
             script.main(dataset="shapes", **small | settings, run=run)
         return stages
 
@@ -153,7 +160,7 @@ def test_rates_fall_only_where_validation_gets_no_better_and_the_encoder_has_the
         return loss, matrix
 
     monkeypatch.setattr(common.engine, "evaluate", scripted)
-    first, second = train("train_pets", model="fcn", epochs=6, fine_tune_epochs=6, plateau=1)
+    first, second = train("train_pets", model="fcn8s", epochs=6, fine_tune_epochs=6, plateau=1)
     assert next(scores, None) is None
     defaults = inspect.signature(train_pets.main).parameters
     lr, fine_tune_lr, encoder_lr = (defaults[flag].default for flag in ("lr", "fine_tune_lr", "encoder_lr"))

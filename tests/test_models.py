@@ -1,5 +1,6 @@
 import subprocess
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ from torch import nn
 
 from common.errors import UserError
 from common.models import MODELS, DeepLabV3, FCN8s, SegNet, count_parameters, name_of
-from common.models.deeplabv3 import ASPP, dilations
+from common.models.deeplabv3 import ASPP, dilations_for
 from common.models.encoders import ENCODERS, build_encoder, dilate
-from common.models.fcn8s import learned_doubling
+from common.models.fcn8s import learned_upsample2x
 from common.models.layers import IMAGENET_MEAN, upsample
 from common.models.pspnet import PyramidPooling
 from common.models.segnet import Unpooling
@@ -113,7 +114,8 @@ def test_unpooling_adds_no_shift_from_step_to_step(encoder):
     """Each of many coarse values goes where random maxima send it: in the mean, to its own place."""
     torch.manual_seed(0)
     anchor, apart = ENCODERS[encoder]().anchor, []
-    decoder = Unpooling([1] * 5, 1, anchor)
+    plain = SimpleNamespace(channels=[1] * 5, anchor=anchor, pools=False, before_pooling=lambda: None)
+    decoder = Unpooling(plain, 1)
     decoder.steps = nn.ModuleList(nn.Identity() for _ in decoder.steps)
     for _ in range(4):
         maps = [torch.rand(1, 1, 256 // 2**n, 256 // 2**n) for n in range(4)]
@@ -337,7 +339,7 @@ def test_an_output_stride_that_an_architecture_is_not_made_for_is_refused():
 def test_aspp_is_torchvisions(output_stride):
     from torchvision.models.segmentation.deeplabv3 import ASPP as TheirASPP
 
-    rates = dilations(513, output_stride)
+    rates = dilations_for(513, output_stride)
     assert rates == ((6, 12, 18) if output_stride == 16 else (12, 24, 36))  # the paper's
     ours, theirs = ASPP(40, rates), TheirASPP(40, rates)
     names = zip(ours.state_dict(), theirs.state_dict().values(), strict=True)
@@ -352,7 +354,9 @@ def test_aspp_is_torchvisions(output_stride):
 @pytest.mark.parametrize("size", [96, 120, (120, 160), 224, 321, 480, 513, 800])
 def test_most_of_aspps_weights_see_more_than_padding(size, output_stride):
     shorter = size if isinstance(size, int) else min(size)
-    model = DeepLabV3("resnet18", 3, pretrained=False, output_stride=output_stride, image_size=size)
+    model = DeepLabV3(
+        "resnet18", 3, pretrained=False, output_stride=output_stride, dilations=dilations_for(size, output_stride)
+    )
     places = -(-shorter // 32) * 32 // output_stride
     rates = [branch[0].dilation[0] for branch in model.decoder.aspp.branches]
     assert rates[0] == 1 and rates[3] < max(4, places)  # the outermost weight meets the map from some places
@@ -387,10 +391,10 @@ def test_fcn8s_sums_the_scores_of_three_strides():
 
 
 @pytest.mark.parametrize("anchor", [0, 0.5, 1])
-def test_a_learned_doubling_starts_as_bilinear_interpolation(anchor):
+def test_a_learned_upsample2x_starts_as_bilinear_interpolation(anchor):
     x = torch.rand(1, 3, 6, 7)
     with torch.no_grad():
-        up = learned_doubling(3, anchor)(x)
+        up = learned_upsample2x(3, anchor)(x)
     inside = (..., slice(2, -2), slice(2, -2))  # beyond the edge, a convolution sees zeros
     assert torch.allclose(up[inside], upsample(x, anchor=anchor)[inside], atol=1e-6)
 

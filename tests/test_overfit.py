@@ -23,13 +23,13 @@ def test_models_with_coarse_maps_come_close(model, few_shapes):
 @pytest.mark.slow
 def test_every_other_model_overfits_one_image(model, few_shapes):
     scores = overfit.main("shapes", image_size=64, model=model, run=Run(device="cpu", name="test"))
-    assert scores["learnt"] >= 0.99 > scores["untrained"]
+    assert scores["trained"] >= 0.99 > scores["untrained"]
 
 
 @pytest.mark.slow
 def test_one_image_is_learnt_and_pictures_are_left(few_shapes):
     scores = overfit.main("shapes", image_size=48, model="dilated_fcn", steps=200, run=Run(device="cpu", name="test"))
-    assert scores["learnt"] >= 0.99 > max(scores["unseen"], scores["untrained"])
+    assert scores["trained"] >= 0.99 > max(scores["unseen"], scores["untrained"])
     for kind in ("", "_untrained", "_predictions"):
         assert Path(f"plots/test{kind}.png").stat().st_size > 5000
 

@@ -146,7 +146,7 @@ def test_a_model_of_ones_own_takes_a_file_and_two_lines(clone, written):
         "from common.models.pspnet", "from common.models.my_net import MyNet\nfrom common.models.pspnet"
     )
     path.write_text(text.replace('    "unet": UNet,', '    "unet": UNet,\n    "my_net": MyNet,'))
-    assert "learnt" in bash(written, clone)
+    assert "trained" in bash(written, clone)
 
 
 @pytest.mark.skipif(not (shutil.which("git") and (REPOSITORY / ".git").exists()), reason="git tells ours from others")

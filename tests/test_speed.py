@@ -15,8 +15,9 @@ from torch.nn import functional as F
 import train
 from common.datasets import VOID
 from common.losses import CrossEntropy
-from common.models.layers import ConvTranspose2d
-from common.run import Run, keep_freed_memory
+from common.models.layers import FastConvTranspose2d
+from common.run import Run
+from common.system.device import keep_freed_memory
 
 
 def plain_loss(self, logits, target):
@@ -34,7 +35,7 @@ ADAMW = torch.optim.AdamW
 # Of each: what takes its place, and how much the loss may differ, as a part of it, and the mIoU.
 PLAIN = {
     "loss by rows": (CrossEntropy, "forward", plain_loss, 1e-3, 0.005),
-    "bias apart": (ConvTranspose2d, "forward", nn.ConvTranspose2d.forward, 1e-3, 0.005),
+    "bias apart": (FastConvTranspose2d, "forward", nn.ConvTranspose2d.forward, 1e-3, 0.005),
     "channels-last": (nn.Module, "to", contiguous, 1e-3, 0.005),
     "fused AdamW": (torch.optim, "AdamW", lambda *a, fused, **options: ADAMW(*a, **options), 1e-3, 0.005),
 }
@@ -85,7 +86,7 @@ def test_the_loss_and_its_gradient_are_torch_s(layout, weighted):
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_transposed_convolution_and_its_gradients_are_torch_s(dtype, tolerance, bias):
     results = []
-    for kind in (ConvTranspose2d, nn.ConvTranspose2d):
+    for kind in (FastConvTranspose2d, nn.ConvTranspose2d):
         torch.manual_seed(0)
         layer = kind(6, 5, kernel_size=3, stride=2, padding=1, output_padding=1, bias=bias)
         layer.to(memory_format=torch.channels_last)

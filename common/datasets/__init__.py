@@ -67,10 +67,10 @@ def load(
                 dataset=dataset,
                 split=split,
                 label_map=spec.label_map,
+                splits={part: [sample[0] for sample in samples] for part, samples in spec.splits.items()},
             )
             for split, size in sizes.items()
         ]
-    run.splits = {part.split: part.names for part in sets}
     counts = ", ".join(f"{len(s)} {s.split}" for s in sets)
     run.print(f"{dataset}: {counts} images at {'x'.join(map(str, sizes['val']))}, {len(spec.classes)} classes")
     return tuple(sets)

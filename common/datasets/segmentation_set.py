@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class SegmentationSet:
     dataset: str  # "voc2007"
     split: str  # "train", "val" or "test"
     label_map: LabelMap | None = None  # of the mask files, if the set has such
+    splits: dict[str, list[str]] = field(default_factory=dict)  # names of all images of the data set, by split
 
     def __len__(self) -> int:
         return len(self.images)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from common.models.layers import ConvTranspose2d, Normalize, pad_to_multiple
+from common.models.layers import FastConvTranspose2d, Normalize, he_init, pad_to_multiple
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -30,16 +30,13 @@ class ADEUNet(nn.Module):
         self.up_convs, self.combine = nn.ModuleList(), nn.ModuleList()
         for fine, coarse in pairwise(WIDTHS):
             self.down.append(two_convs(fine, coarse))  # 1/2, 1/4, 1/8, 1/16
-            up = ConvTranspose2d(coarse, fine, kernel_size=3, stride=2, padding=1, output_padding=1)
+            up = FastConvTranspose2d(coarse, fine, kernel_size=3, stride=2, padding=1, output_padding=1)
             self.up_convs.append(nn.Sequential(up, nn.ReLU(inplace=True)))
             self.combine.append(two_convs(2 * fine, fine))  # of a map from below and one from across
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Conv2d(WIDTHS[0], num_classes, kernel_size=1)
-        for module in self.modules():  # He's: without normalisation, nothing else keeps 23 layers from fading away
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+        he_init(self)  # without normalisation, nothing else keeps 23 layers from fading away
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""

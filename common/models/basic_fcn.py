@@ -7,7 +7,7 @@ its skips: everything about an object's place must pass through a map of 1/32 th
 import torch
 from torch import nn
 
-from common.models.layers import ConvTranspose2d, Normalize, pad_to_multiple, xavier_init
+from common.models.layers import FastConvTranspose2d, Normalize, pad_to_multiple, xavier_init
 
 
 class BasicFCN(nn.Module):
@@ -54,5 +54,5 @@ def down(in_channels: int, out_channels: int) -> nn.Sequential:
 
 def up(in_channels: int, out_channels: int) -> nn.Sequential:
     """Double the map: transposed convolution, ReLU, batch normalisation."""
-    deconv = ConvTranspose2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, output_padding=1)
+    deconv = FastConvTranspose2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, output_padding=1)
     return nn.Sequential(deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels))

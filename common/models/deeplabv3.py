@@ -4,21 +4,25 @@ Chen, Papandreou, Schroff & Adam, Rethinking Atrous Convolution for Semantic Ima
 encoder; without the multi-grid, which is about the bottleneck units of its ResNets.
 """
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from common.models.encoder_decoder import EncoderDecoder
+from common.models.encoders import ImageEncoder
 from common.models.layers import conv_bn_relu
 
 
-def dilations(image_size: int, output_stride: int) -> tuple[int, int, int]:
-    """Return ASPP's three dilations for images whose shorter side has `image_size` pixels.
+def dilations_for(image_size: int | tuple[int, int], output_stride: int = 16) -> tuple[int, int, int]:
+    """Return ASPP's three dilations for images of that height and width, or one number for both.
 
     The paper's are 6, 12 and 18 at output stride 16, twice that at 8: 96, 192 and 288 pixels of its 513. In smaller
     images they are shorter in proportion, rounded to whole places of the map: at 224 pixels and stride 16, with a map
     of 14 x 14, they are 3, 6 and 9. With 18, eight of a filter's nine weights would meet nothing but padding.
     """
-    first = max(1, round(96 * min(1, image_size / 513) / output_stride))
+    shorter = image_size if isinstance(image_size, int) else min(image_size)
+    first = max(1, round(96 * min(1, shorter / 513) / output_stride))
     return first, 2 * first, 3 * first
 
 
@@ -27,14 +31,14 @@ class ASPP(nn.Module):
 
     Args:
         in_channels: of the map.
-        rates: dilations of the three.
+        dilations: of the three.
         out_channels: of each branch, and of the result.
     """
 
-    def __init__(self, in_channels: int, rates: tuple[int, int, int], out_channels: int = 256):
+    def __init__(self, in_channels: int, dilations: tuple[int, int, int], out_channels: int = 256):
         super().__init__()
         self.branches = nn.ModuleList([conv_bn_relu(in_channels, out_channels, kernel_size=1)])
-        self.branches += [conv_bn_relu(in_channels, out_channels, dilation=rate) for rate in rates]
+        self.branches += [conv_bn_relu(in_channels, out_channels, dilation=d) for d in dilations]
         self.image = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv_bn_relu(in_channels, out_channels, kernel_size=1))
         self.combine = conv_bn_relu(5 * out_channels, out_channels, kernel_size=1)
 
@@ -48,14 +52,14 @@ class ASPPDecoder(nn.Module):
     """ASPP of the coarsest map and a 1x1 classifier.
 
     Args:
-        channels: of the encoder's coarsest map.
+        encoder: whose coarsest map it gets.
         num_classes: number of output channels.
-        rates: see `ASPP`.
+        dilations: see `ASPP`.
     """
 
-    def __init__(self, channels: int, num_classes: int, rates: tuple[int, int, int]):
+    def __init__(self, encoder: ImageEncoder, num_classes: int, dilations: tuple[int, int, int]):
         super().__init__()
-        self.aspp = ASPP(channels, rates)
+        self.aspp = ASPP(encoder.channels[-1], dilations)
         self.classifier = nn.Conv2d(256, num_classes, kernel_size=1)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
@@ -66,13 +70,24 @@ class ASPPDecoder(nn.Module):
 class DeepLabV3(EncoderDecoder):
     """A dilated encoder, at stride 16 as the paper trains, and ASPP; `EncoderDecoder` tells the arguments.
 
-    ASPP's dilations depend on `image_size`, see `dilations`. In training, batches must have two images or more: batch
-    normalisation of a mean over all places needs two values.
+    In training, batches must have two images or more: batch normalisation of a mean over all places needs two values.
+
+    Args:
+        dilations: of ASPP; the paper's are for 513 pixels at stride 16, `dilations_for` tells those for others.
     """
 
+    decoder_class = ASPPDecoder
     output_strides = (16, 8, 32)
 
-    def make_decoder(self, num_classes: int) -> nn.Module:
-        """Return the decoder for this encoder."""
-        rates = dilations(self.arguments["image_size"], self.arguments["output_stride"])
-        return ASPPDecoder(self.encoder.channels[-1], num_classes, rates)
+    def __init__(
+        self,
+        encoder: str,
+        num_classes: int,
+        pretrained: bool = True,
+        encoder_weights: Path | str | None = None,
+        freeze_encoder: bool = False,
+        output_stride: int = 16,
+        dilations: tuple[int, int, int] = (6, 12, 18),
+    ):
+        options = {"output_stride": output_stride, "dilations": tuple(dilations)}
+        super().__init__(encoder, num_classes, pretrained, encoder_weights, freeze_encoder, **options)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from common.models.encoder_decoder import EncoderDecoder
+from common.models.encoders import ImageEncoder
 from common.models.layers import conv_transpose2x, xavier_init
 
 
@@ -19,19 +20,18 @@ class Deconvolutions(nn.Module):
     Dropout of channels keeps the decoder from overfitting the few maps of a frozen encoder.
 
     Args:
-        channels: of the encoder's five maps, finest first.
+        encoder: whose five maps it gets.
         num_classes: number of output channels.
-        anchor: of the encoder.
     """
 
-    def __init__(self, channels: list[int], num_classes: int, anchor: float):
+    def __init__(self, encoder: ImageEncoder, num_classes: int):
         super().__init__()
         self.dropout = nn.Dropout2d(0.3)
         self.up = nn.Sequential(
-            up(2 * channels[-1], 256, anchor),  # 1/16
-            up(256, 128, anchor),  # 1/8
-            up(128, 64, anchor),  # 1/4
-            up(64, 64, anchor),  # 1/2
+            up(2 * encoder.channels[-1], 256, encoder.anchor),  # 1/16
+            up(256, 128, encoder.anchor),  # 1/8
+            up(128, 64, encoder.anchor),  # 1/4
+            up(64, 64, encoder.anchor),  # 1/2
         )
         self.classifier = nn.Conv2d(64, num_classes, kernel_size=1)
         xavier_init(self)
@@ -46,9 +46,7 @@ class Deconvolutions(nn.Module):
 class EncoderFCN(EncoderDecoder):
     """All that the decoder sees of an image is the encoder's map at 1/32; `EncoderDecoder` tells the arguments."""
 
-    def make_decoder(self, num_classes: int) -> nn.Module:
-        """Return the decoder for this encoder."""
-        return Deconvolutions(self.encoder.channels, num_classes, self.encoder.anchor)
+    decoder_class = Deconvolutions
 
 
 def up(in_channels: int, out_channels: int, anchor: float) -> nn.Sequential:

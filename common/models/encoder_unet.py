@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from common.models.encoder_decoder import EncoderDecoder
+from common.models.encoders import ImageEncoder
 from common.models.layers import double_conv, upsample
 
 WIDTHS = (256, 128, 64, 32)  # of the decoder at 1/16, 1/8, 1/4, 1/2
@@ -17,15 +18,14 @@ class UNetDecoder(nn.Module):
     """Four steps up: double the map, append the encoder's map of that size, learn to combine the two; a classifier.
 
     Args:
-        channels: of the encoder's five maps, finest first.
+        encoder: whose five maps it gets.
         num_classes: number of output channels.
-        anchor: of the encoder.
     """
 
-    def __init__(self, channels: list[int], num_classes: int, anchor: float):
+    def __init__(self, encoder: ImageEncoder, num_classes: int):
         super().__init__()
-        self.anchor = anchor
-        *skips, x = channels
+        self.anchor = encoder.anchor
+        *skips, x = encoder.channels
         self.combine = nn.ModuleList()
         for skip, width in zip(reversed(skips), WIDTHS, strict=True):
             self.combine.append(double_conv(x + skip, width))
@@ -43,6 +43,4 @@ class UNetDecoder(nn.Module):
 class EncoderUNet(EncoderDecoder):
     """The encoder's maps of every size reach the decoder; `EncoderDecoder` tells the arguments."""
 
-    def make_decoder(self, num_classes: int) -> nn.Module:
-        """Return the decoder for this encoder."""
-        return UNetDecoder(self.encoder.channels, num_classes, self.encoder.anchor)
+    decoder_class = UNetDecoder

@@ -66,6 +66,17 @@ class ImageEncoder(nn.Module):
                 features.append(x)
         return features
 
+    @property
+    def pools(self) -> bool:
+        """Whether the maps are what comes out of poolings, as VGG-16's are."""
+        return all(isinstance(self.network.get_submodule(end), nn.MaxPool2d) for end in self.ends)
+
+    def before_pooling(self) -> None:
+        """Let the maps of a network that `pools` be those before each pooling, at strides 1 to 16, and the last one."""
+        if self.pools:
+            self.ends = (*(str(int(end) - 1) for end in self.ends), self.ends[-1])
+            self.channels = [*self.channels, self.channels[-1]]
+
     def train(self, mode: bool = True) -> "ImageEncoder":
         """Switch to training mode, unless frozen: there BatchNorm would go on averaging."""
         return super().train(mode and not self.frozen)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from common.models.encoder_decoder import EncoderDecoder
+from common.models.encoders import ImageEncoder
 from common.models.layers import conv_transpose2x
 
 
@@ -16,18 +17,17 @@ class ScoreSum(nn.Module):
     """Score the maps at 1/32, 1/16 and 1/8 by a 1x1 convolution each; double the coarse scores and add the finer.
 
     Args:
-        channels: of the encoder's five maps, finest first.
+        encoder: whose five maps it gets.
         num_classes: number of output channels.
-        anchor: of the encoder.
     """
 
-    def __init__(self, channels: list[int], num_classes: int, anchor: float):
+    def __init__(self, encoder: ImageEncoder, num_classes: int):
         super().__init__()
-        *_, at_8, at_16, at_32 = channels
+        *_, at_8, at_16, at_32 = encoder.channels
         self.score_32 = nn.Conv2d(at_32, num_classes, kernel_size=1)
         self.score_16 = nn.Conv2d(at_16, num_classes, kernel_size=1)
         self.score_8 = nn.Conv2d(at_8, num_classes, kernel_size=1)
-        self.up_32, self.up_16 = learned_doubling(num_classes, anchor), learned_doubling(num_classes, anchor)
+        self.up_32, self.up_16 = (learned_upsample2x(num_classes, encoder.anchor) for _ in range(2))
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Map five maps at strides 2, 4, 8, 16, 32 to logits (B, num_classes, H, W) at stride 8."""
@@ -39,12 +39,10 @@ class ScoreSum(nn.Module):
 class FCN8s(EncoderDecoder):
     """Coarse scores say what, fine ones where; `EncoderDecoder` tells the arguments."""
 
-    def make_decoder(self, num_classes: int) -> nn.Module:
-        """Return the decoder for this encoder."""
-        return ScoreSum(self.encoder.channels, num_classes, self.encoder.anchor)
+    decoder_class = ScoreSum
 
 
-def learned_doubling(channels: int, anchor: float) -> nn.Sequential:
+def learned_upsample2x(channels: int, anchor: float) -> nn.Sequential:
     """Return a transposed convolution that starts as bilinear interpolation to twice the size, channel by channel."""
     up = nn.Sequential(*conv_transpose2x(channels, channels, anchor, bias=False))
     ramp = torch.tensor([0.25, 0.75, 0.75, 0.25] if anchor == 0.5 else [0.5, 1, 0.5])

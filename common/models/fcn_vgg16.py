@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.models.encoders import build_encoder
-from common.models.layers import ConvTranspose2d
+from common.models.layers import FastConvTranspose2d
 
 
 class FCNVGG16(nn.Module):
@@ -36,7 +36,7 @@ class FCNVGG16(nn.Module):
         self.score4 = nn.Conv2d(pool4, num_classes, kernel_size=1)
         self.up4 = nn.ConvTranspose2d(num_classes, num_classes, kernel_size=4, stride=2, padding=1, bias=False)
         self.score3 = nn.Conv2d(pool3, num_classes, kernel_size=1)
-        self.up3 = ConvTranspose2d(num_classes, num_classes, kernel_size=16, stride=8, padding=4)
+        self.up3 = FastConvTranspose2d(num_classes, num_classes, kernel_size=16, stride=8, padding=4)
         for layer in (self.up5, self.score4, self.up4, self.score3, self.up3):
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:

@@ -81,7 +81,7 @@ def interpolation_matrix(size: int, factor: int, anchor: float, like: torch.Tens
     return (1 - (place[:, None] - old).abs()).clamp(min=0).to(like.dtype)
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
+class FastConvTranspose2d(nn.ConvTranspose2d):
     """Transposed convolution as torch's, for one size of output, with the bias added apart.
 
     Given the bias, oneDNN, with which torch convolves on a CPU, takes up to twice as long for the gradients in
@@ -98,11 +98,11 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 def conv_transpose2x(in_channels: int, out_channels: int, anchor: float, bias: bool = True) -> list[nn.Module]:
     """Return the layers of a transposed convolution to twice the size; `anchor` as in `upsample`."""
     if anchor == 0.5:
-        return [ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=bias)]
+        return [FastConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=bias)]
     if anchor == 0:
-        return [ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=bias)]
+        return [FastConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=bias)]
     crop = nn.ZeroPad2d((0, -1, 0, -1))  # what lies beyond the right and lower edge
-    return [ConvTranspose2d(in_channels, out_channels, kernel_size=3, stride=2, bias=bias), crop]
+    return [FastConvTranspose2d(in_channels, out_channels, kernel_size=3, stride=2, bias=bias), crop]
 
 
 def conv_bn(

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.models.encoder_decoder import EncoderDecoder
+from common.models.encoders import ImageEncoder
 from common.models.layers import conv_bn_relu
 
 
@@ -37,12 +38,13 @@ class PyramidDecoder(nn.Module):
     """Pyramid pooling of the coarsest map, a convolution to a quarter of its channels, a 1x1 classifier.
 
     Args:
-        channels: of the encoder's coarsest map.
+        encoder: whose coarsest map it gets.
         num_classes: number of output channels.
     """
 
-    def __init__(self, channels: int, num_classes: int):
+    def __init__(self, encoder: ImageEncoder, num_classes: int):
         super().__init__()
+        channels = encoder.channels[-1]
         self.pyramid = PyramidPooling(channels)
         self.head = nn.Sequential(conv_bn_relu(2 * channels, channels // 4), nn.Dropout2d(0.1))
         self.classifier = nn.Conv2d(channels // 4, num_classes, kernel_size=1)
@@ -58,8 +60,5 @@ class PSPNet(EncoderDecoder):
     In training, batches must have two images or more: batch normalisation of a mean over all places needs two values.
     """
 
+    decoder_class = PyramidDecoder
     output_strides = (8, 16, 32)
-
-    def make_decoder(self, num_classes: int) -> nn.Module:
-        """Return the decoder for this encoder."""
-        return PyramidDecoder(self.encoder.channels[-1], num_classes)

@@ -28,8 +28,9 @@ class ResNetV2(nn.Module):
         units, channels = [], 16
         for out_channels, inside, stride in STAGES:
             for number in range((depth - 2) // 9):
-                # The stem has just normalised what the very first unit gets.
-                units.append(Unit(channels, inside, out_channels, stride if number == 0 else 1, preact=bool(units)))
+                preact = bool(units)  # the stem has just normalised what the very first unit gets
+                step = stride if number == 0 else 1
+                units.append(PreActBottleneck(channels, inside, out_channels, step, preact))
                 channels = out_channels
         self.units = nn.Sequential(*units)
         self.end = bn_relu(channels)
@@ -39,7 +40,7 @@ class ResNetV2(nn.Module):
         return self.end(self.units(self.stem(x)))
 
 
-class Unit(nn.Module):
+class PreActBottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolution, each after BatchNorm and ReLU, added to what they were given.
 
     Where the map changes its size or channels, a 1x1 convolution does that to what is given. The first 1x1 convolution

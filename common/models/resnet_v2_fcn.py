@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.errors import UserError
-from common.models.layers import ConvTranspose2d, Normalize, he_init, pad_to_multiple
+from common.models.layers import FastConvTranspose2d, Normalize, he_init, pad_to_multiple
 from common.models.resnet_v2 import ResNetV2, bn_relu
 
 
@@ -70,5 +70,5 @@ def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Seq
 
 def up_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     """Double the map: transposed 3x3 convolution, batch normalisation, ReLU."""
-    deconv = ConvTranspose2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, output_padding=1)
+    deconv = FastConvTranspose2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, output_padding=1)
     return nn.Sequential(deconv, *bn_relu(out_channels))

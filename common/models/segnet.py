@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.models.encoder_decoder import EncoderDecoder
+from common.models.encoders import ImageEncoder
 from common.models.layers import conv_bn_relu
 
 
@@ -19,16 +20,17 @@ class Unpooling(nn.Module):
     Nothing but these places is handed across: that is SegNet's difference to the U-Net.
 
     Args:
-        channels: of the encoder's maps, finest first.
+        encoder: whose maps it gets.
         num_classes: number of output channels.
-        anchor: of the encoder.
-        depths: number of 3x3 convolutions at each step, from the coarsest; two at each by default.
     """
 
-    def __init__(self, channels: list[int], num_classes: int, anchor: float, depths: tuple[int, ...] = (2, 2, 2, 2)):
+    def __init__(self, encoder: ImageEncoder, num_classes: int):
         super().__init__()
-        self.shift = int(2 * anchor - 1)
-        *finer, coarsest = channels
+        # Off VGG-16 the paper's own: its maps as they are before pooling, and as many convolutions as it has.
+        depths = (3, 3, 3, 2, 2) if encoder.pools else (2, 2, 2, 2)
+        encoder.before_pooling()
+        self.shift = int(2 * encoder.anchor - 1)
+        *finer, coarsest = encoder.channels
         finer.reverse()
         # Values and places must be of the same channels.
         same = coarsest == finer[0]
@@ -55,13 +57,7 @@ class Unpooling(nn.Module):
 class SegNet(EncoderDecoder):
     """An encoder whose maxima's places guide the way up; `EncoderDecoder` tells the arguments."""
 
-    def make_decoder(self, num_classes: int) -> nn.Module:
-        """Return the decoder for this encoder."""
-        if self.arguments["encoder"] == "vgg16":  # the paper's: maps as they are before pooling, decoder mirrored
-            self.encoder.ends = ("3", "8", "15", "22", "29", "30")
-            self.encoder.channels = [64, 128, 256, 512, 512, 512]
-            return Unpooling(self.encoder.channels, num_classes, self.encoder.anchor, depths=(3, 3, 3, 2, 2))
-        return Unpooling(self.encoder.channels, num_classes, self.encoder.anchor)
+    decoder_class = Unpooling
 
 
 def moved(x: torch.Tensor, by: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from common.models.layers import ConvTranspose2d, Normalize, double_conv, pad_to_multiple, xavier_init
+from common.models.layers import FastConvTranspose2d, Normalize, double_conv, pad_to_multiple, xavier_init
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -29,7 +29,7 @@ class UNet(nn.Module):
         self.up_convs, self.combine = nn.ModuleList(), nn.ModuleList()
         for fine, coarse in pairwise(WIDTHS):
             self.down.append(double_conv(fine, coarse))  # 1/2, 1/4, 1/8, 1/16
-            self.up_convs.append(ConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
+            self.up_convs.append(FastConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
             self.combine.append(double_conv(2 * fine, fine))  # of a map from below and one from across
         self.pool = nn.MaxPool2d(2)
         self.classifier = nn.Conv2d(WIDTHS[0], num_classes, kernel_size=1)

@@ -37,14 +37,14 @@ def copy_weights(weights: dict[str, torch.Tensor], network: nn.Module, name: str
     Raises:
         UserError: a tensor is missing, left over, or of another shape: these are weights of something else.
     """
-    theirs = {key: list(value.shape) for key, value in weights.items()}
+    found = {key: list(value.shape) for key, value in weights.items()}
     # Older files do not count the batches that BatchNorm saw; nothing here reads the count.
-    ours = {key: list(value.shape) for key, value in network.state_dict().items() if not _is_count(key)}
-    wrong = [key for key in [*ours, *theirs] if ours.get(key) != theirs.get(key) and not _is_count(key)]
+    expected = {key: list(value.shape) for key, value in network.state_dict().items() if not _is_count(key)}
+    wrong = [key for key in [*expected, *found] if expected.get(key) != found.get(key) and not _is_count(key)]
     if wrong:
         raise UserError(
-            f"{path} does not hold weights of {name}: {wrong[0]} should be {ours.get(wrong[0], 'absent')} and is "
-            f"{theirs.get(wrong[0], 'absent')}; give a file of that network"
+            f"{path} does not hold weights of {name}: {wrong[0]} should be {expected.get(wrong[0], 'absent')} and is "
+            f"{found.get(wrong[0], 'absent')}; give a file of that network"
         )
     network.load_state_dict(weights, strict=False)
 

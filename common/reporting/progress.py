@@ -8,7 +8,9 @@ from tqdm import tqdm
 from common import plotting
 from common.checkpoint import best_row
 from common.errors import UserError
+from common.hints import hints
 from common.loader import Loader
+from common.metrics import ConfusionMatrix
 from common.run import Run
 
 FIGURE_EPOCHS = 5  # after which TensorBoard gets a picture of predictions
@@ -69,6 +71,21 @@ class Progress(contextlib.AbstractContextManager):
             self.run.print(f"interrupted in epoch {epoch}: {state if self.history else 'nothing is kept of it'}")
         if kind in (None, KeyboardInterrupt) and self.history and self.run.rank == 0:
             plotting.plot_curves(self.history, best_row(self.history), self.run.plot(), self.run.name)
+
+
+def summarize(history: list[dict], matrix: ConfusionMatrix | None, epochs: int, classes: tuple, run: Run) -> None:
+    """Print which epoch was the best, and what to try where training did not go as it should.
+
+    Args:
+        matrix: of the last validation; None if nothing was left to train.
+        epochs: how many there might have been.
+    """
+    best = best_row(history)
+    waited = len(history) - best["epoch"]
+    stopped = f" after {waited} epochs without a better one" if len(history) < epochs else ""
+    run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {len(history)}{stopped}")
+    for hint in hints(history, matrix, classes) if matrix else ():
+        run.print(f"hint: {hint}")
 
 
 def epoch_line(history: list[dict], epochs: int) -> str:

@@ -9,6 +9,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 TIMEOUT = timedelta(hours=2)  # for a large data set to be decoded by one process
 
@@ -44,6 +45,15 @@ def all_gather(value: object) -> list:
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def data_parallel(model: nn.Module) -> nn.Module:
+    """Return the module that computes what `model` does and averages gradients over all processes."""
+    if not dist.is_initialized():
+        return model
+    if dist.get_backend() == "nccl":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; it does not exist for processors
+    return DistributedDataParallel(model)
 
 
 def broadcast_buffers(model: nn.Module) -> None:

@@ -1,0 +1,41 @@
+"""What the test says of a trained model: a table on the screen, test.json, and pictures of some predictions."""
+
+import math
+
+from torch import nn
+
+from common import plotting
+from common.files import write_json
+from common.loader import Loader
+from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
+from common.models import count_parameters
+from common.run import Run
+
+
+def report_test(model: nn.Module, loader: Loader, loss: float, matrix: ConfusionMatrix, run: Run) -> dict:
+    """Print the scores in `matrix`, write them to runs/<run>/test.json, draw some predictions.
+
+    Returns:
+        What test.json holds: every score of `common.metrics` under "scores", the same for predicting the most frequent
+        class everywhere under "floor", the IoU per class (None for a class in neither target nor prediction), the loss,
+        and by name the mean IoU of each image over the classes in it (None if all of it is void).
+    """
+    data = loader.data
+    result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size}
+    result |= {"parameters": count_parameters(model), "loss": loss} | matrix.report(data.classes)
+    by_image = sorted(zip(loader.order(), matrix.image_scores().tolist(), strict=True))
+    result["image_miou"] = {data.names[i]: None if math.isnan(miou) else miou for i, miou in by_image}
+    if run.rank == 0:
+        write_json(run.folder / "test.json", result)
+        plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))
+
+    height, width = data.image_size
+    scores, floor = result["scores"], result["floor"]
+    run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes))
+    run.print(
+        f"test: mIoU {scores[MIOU]:.4f} (floor {floor[MIOU]:.4f}) over {result['classes_in_target']} of "
+        f"{data.num_classes} classes, pixel accuracy {scores[PIXEL_ACCURACY]:.4f} (floor {floor[PIXEL_ACCURACY]:.4f}), "
+        f"loss {loss:.3f}"
+    )
+    run.print(f"see {run.plot()} and {run.plot('predictions')}; the model is {run.best_checkpoint}")
+    return result
