@@ -35,12 +35,12 @@ from PIL import Image
 from common import checkpoint
 from common.cli import cli
 from common.datasets import SegmentationSet, load
-from common.datasets.segmentation_set import VOID_COLOR
 from common.errors import UserError
 from common.files import check_writable, write_text
 from common.inference import predict
+from common.labels import VOID_COLOR, colorize
 from common.metrics import MIOU, PIXEL_ACCURACY
-from common.plotting import colorize, draw
+from common.plotting import draw
 from common.run import Run
 
 PUBLISHED = Path(__file__).parent / "docs" / "published.csv"  # what the original projects report

@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, loaded without running code, described by themselves.
 
 A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`, its arguments and weights, and the
-data set's classes, palette, coding and image size. `last_<run>.pt` also holds what training needs to go on.
+data set's classes, palette, label map and image size. `last_<run>.pt` also holds what training needs to go on.
 """
 
 import csv
@@ -25,8 +25,8 @@ from common.models import MODELS, build, name_of
 from common.run import Run, plain
 from common.system.distributed import barrier
 
-FORMAT = 1  # raise it when an older program could not read what is written
-KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "coding", "image_size"}
+FORMAT = 2  # raise it when an older program could not read what is written
+KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "label_map", "image_size"}
 
 
 def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[dict]) -> dict:
@@ -41,7 +41,7 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
         "dataset": data.dataset,
         "classes": list(data.classes),
         "palette": [list(color) for color in data.palette],
-        "coding": data.coding and asdict(data.coding),
+        "label_map": data.label_map and asdict(data.label_map),
         "image_size": list(data.image_size),
         "epoch": len(history),
         "scores": history[-1] if history else {},  # the epoch's row of history.csv
@@ -76,6 +76,8 @@ def load(path: Path) -> dict:
         UserError: the file is missing, damaged, no checkpoint, from a newer version, or holds more than plain data.
     """
     contents = load_tensors(path)
+    if isinstance(contents, dict) and "coding" in contents:  # its name in format 1
+        contents["label_map"] = contents.pop("coding")
     if not isinstance(contents, dict) or not contents.keys() >= KEYS:
         raise UserError(f"{path} is no checkpoint of this project; get another")
     if contents["format"] > FORMAT:

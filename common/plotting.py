@@ -14,9 +14,10 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import nn
 
-from common.datasets.segmentation_set import VOID, VOID_COLOR, SegmentationSet
+from common.datasets.segmentation_set import SegmentationSet
 from common.files import atomic
 from common.inference import predict
+from common.labels import VOID, VOID_COLOR, colorize
 from common.loader import Loader
 from common.metrics import MIOU, ConfusionMatrix
 from common.run import Run
@@ -206,14 +207,6 @@ def grid_of_pictures(rows: int, titles: list[str], title: str, aspect: float) ->
         axis.set_title(textwrap.fill(text, 34), fontsize=10 if len(text) <= 28 else 8)
     figure.suptitle(title, fontsize=10)
     return figure, axes
-
-
-def colorize(mask: np.ndarray, palette: tuple) -> np.ndarray:
-    """Return the picture (H, W, 3) uint8 of a mask (H, W) of class numbers and VOID."""
-    colors = np.zeros((256, 3), dtype=np.uint8)
-    colors[: len(palette)] = palette
-    colors[VOID] = VOID_COLOR
-    return colors[mask]
 
 
 def legend(figure: Figure, classes: Sequence[str], palette: Sequence[tuple], values: Iterable[int]) -> None:

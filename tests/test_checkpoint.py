@@ -73,6 +73,15 @@ def test_a_checkpoint_of_a_model_whose_arguments_were_edited_since_is_refused_in
         checkpoint.load_model(tmp_path / "old.pt")
 
 
+def test_a_checkpoint_of_format_1_is_read(saved):
+    path, _ = saved
+    contents = checkpoint.load(path)
+    old = {**contents, "format": 1, "coding": contents["label_map"]}
+    del old["label_map"]
+    torch.save(old, path)
+    assert checkpoint.load(path)["label_map"] == contents["label_map"]
+
+
 def test_other_files_and_newer_formats_are_named(saved, tmp_path):
     with pytest.raises(UserError, match=r"missing\.pt is missing"):
         checkpoint.load(tmp_path / "missing.pt")
