@@ -28,9 +28,9 @@ from common.datasets.folder import inspect
 from common.datasets.mask_classes import Unlisted
 from common.datasets.reading import Unusable, WrongValues, orientation
 from common.datasets.segmentation_set import DatasetSpec
-from common.errors import UserError
 from common.labels import VOID
 from common.run import Run
+from common.system.errors import UserError
 
 VALUES = "values or colours that are no class"
 MOST_VALUES = 20  # that are named with their frequency

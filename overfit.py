@@ -15,12 +15,12 @@ import torch
 from common.cli import cli
 from common.datasets import Size, load
 from common.engine import evaluate, fit
-from common.errors import UserError
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import Encoder, Model, build
-from common.plotting import plot_predictions
+from common.reporting.plotting import plot_predictions
 from common.run import Run
+from common.system.errors import UserError
 
 STEPS_PER_EPOCH = 25
 ENOUGH = 0.99  # mIoU over the classes in the image

@@ -20,14 +20,14 @@ import torch
 
 from common.augment import random_hflip
 from common.cli import cli
-from common.compare import compare_variants
 from common.datasets import Size, load
 from common.engine import fit, score
-from common.errors import UserError
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import build
+from common.reporting.comparison import compare_variants
 from common.run import Run
+from common.system.errors import UserError
 
 # Each with its learning rate. RMSprop begins with steps ten times as long as its rate, which at 1e-3 throw the FCN's
 # loss to 43; Adam and AdamW correct for that, and train from random weights at 1e-3 as well.

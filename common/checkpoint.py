@@ -19,11 +19,11 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
-from common.errors import UserError
-from common.files import atomic, load_tensors, read_json, write_json, write_text
 from common.models import MODELS, build, name_of
 from common.run import Run, plain
 from common.system.distributed import barrier
+from common.system.errors import UserError
+from common.system.files import atomic, load_tensors, read_json, write_json, write_text
 
 FORMAT = 2  # raise it when an older program could not read what is written
 KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "label_map", "image_size"}

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from common.datasets.segmentation_set import SegmentationSet
-from common.errors import UserError
 from common.run import Run
+from common.system.errors import UserError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

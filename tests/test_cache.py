@@ -17,7 +17,7 @@ from PIL import Image
 
 from common.datasets import DatasetSpec, load
 from common.datasets.cache import decode_once
-from common.errors import UserError
+from common.system.errors import UserError
 
 COUNT, SIDE = 40, 8
 

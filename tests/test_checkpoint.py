@@ -11,8 +11,8 @@ from common.checkpoint import Checkpointer
 from common.datasets import load
 from common.datasets.segmentation_set import SegmentationSet
 from common.datasets.shapes import CLASSES, PALETTE
-from common.errors import UserError
 from common.models import BasicFCN, DilatedFCN
+from common.system.errors import UserError
 
 
 @pytest.fixture

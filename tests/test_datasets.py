@@ -9,7 +9,7 @@ from PIL import Image
 from common.datasets import DATASETS, VOID, load
 from common.datasets.segmentation_set import split_off
 from common.datasets.voc import CLASSES, PALETTE, voc2012
-from common.errors import UserError
+from common.system.errors import UserError
 
 
 def load_voc(root, size=32, dataset="voc2007"):

@@ -17,11 +17,11 @@ from common import checkpoint
 from common.checkpoint import best_row
 from common.datasets import VOID, load
 from common.engine import evaluate, fit, out_of_patience
-from common.errors import UserError
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import MODELS
 from common.run import Run
+from common.system.errors import UserError
 
 FP32 = {"device": "cpu", "precision": "fp32", "name": "test"}
 

@@ -16,9 +16,9 @@ from common.datasets import VOID, load
 from common.datasets.folder import folder
 from common.datasets.mask_classes import Unlisted
 from common.datasets.reading import open_image
-from common.errors import UserError
 from common.labels import voc_palette
 from common.run import Run
+from common.system.errors import UserError
 
 RED, GREEN, BLACK = (255, 0, 0), (0, 200, 0), (0, 0, 0)
 

@@ -11,8 +11,8 @@ from conftest import started
 
 from common.augment import random_hflip, random_resized_crop, random_rotated_crop
 from common.datasets import SegmentationSet
-from common.errors import UserError
 from common.loader import Loader
+from common.system.errors import UserError
 
 
 def numbered_set(count: int, side: int = 4) -> SegmentationSet:

@@ -12,7 +12,7 @@ from common.datasets.voc import PALETTE
 from common.labels import VOID_COLOR, colorize
 from common.loader import Loader
 from common.models import BasicFCN
-from common.plotting import draw, plot_augmentation, plot_curves, plot_predictions
+from common.reporting.plotting import draw, plot_augmentation, plot_curves, plot_predictions
 
 
 def history(epochs):

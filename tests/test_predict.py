@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from common import inference
 from common.datasets.reading import open_image
 from common.datasets.shapes import CLASSES, PALETTE, draw_scene
-from common.errors import UserError
 from common.inference import (
     predict,
     predict_flips_and_scales,
@@ -32,7 +31,8 @@ from common.inference import (
 )
 from common.labels import VOID
 from common.metrics import ConfusionMatrix
-from common.overlay import overlay
+from common.reporting.overlay import overlay
+from common.system.errors import UserError
 from predict import main
 
 

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.datasets import VOID
+from common.datasets import DATASETS, VOID
 from common.datasets.folder import folder, inspect
 from common.datasets.reading import read_image, read_mask
 from common.datasets.shapes import draw_scene
 from common.datasets.voc import PALETTE
-from common.errors import UserError
 from common.labels import LabelMap
+from common.system.errors import UserError
 from download import get
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL.*")  # of files that it reads all the same

@@ -12,10 +12,10 @@ from common.datasets.pets import pets
 from common.datasets.segmentation_set import DatasetSpec, SegmentationSet
 from common.datasets.shapes import shapes
 from common.datasets.voc import voc2007, voc2012
-from common.errors import UserError
 from common.labels import VOID
 from common.run import Run, short_name
 from common.system.distributed import main_process_first
+from common.system.errors import UserError
 
 # Each takes the data root and returns a DatasetSpec: what the set consists of, and how one sample is read.
 DATASETS = {

@@ -6,8 +6,8 @@ Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
 from pathlib import Path
 
 from common.datasets.segmentation_set import DatasetSpec, split_off
-from common.errors import UserError, more
 from common.labels import VOID, LabelMap, voc_palette
+from common.system.errors import UserError, more
 
 # Of the labels 1 to 150: the first of the names that objectInfo150.txt has for each.
 CLASSES = (

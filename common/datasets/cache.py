@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.datasets.segmentation_set import DatasetSpec
-from common.errors import UserError
+from common.system.errors import UserError
 
 FORMAT = 2  # raise it when what is written below changes
 DAY = 24 * 3600  # seconds

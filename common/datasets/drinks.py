@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from common.datasets.reading import read_image
 from common.datasets.segmentation_set import DatasetSpec, split_off
-from common.errors import UserError
+from common.system.errors import UserError
 
 CLASSES = ("background", "water bottle", "soda can", "juice bottle")
 PALETTE = ((0, 0, 0), (40, 130, 255), (230, 40, 60), (255, 190, 30))

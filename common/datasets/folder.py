@@ -26,7 +26,7 @@ from pathlib import Path
 from common.datasets.mask_classes import interpret, read_classes, scan
 from common.datasets.reading import find_files, name_below, noted, read_text
 from common.datasets.segmentation_set import DatasetSpec
-from common.errors import UserError
+from common.system.errors import UserError
 
 SHARE = 0.15  # of the images to validate on, and of those to test on
 

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from common.datasets.cache import fingerprint
 from common.datasets.reading import distinct, jpeg_hint, open_image, read_codes, read_text
-from common.errors import UserError
-from common.files import read_json, write_json
 from common.labels import VOID, VOID_COLOR, LabelMap, color_number, rgb, voc_palette
+from common.system.errors import UserError
+from common.system.files import read_json, write_json
 
 MOST = 255  # classes: a mask has 8 bits a pixel, and VOID is one of its values
 MOST_UNLISTED = 200  # smoothed outlines have all values; so many are classes only if classes.txt lists them

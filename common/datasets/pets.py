@@ -6,8 +6,8 @@ Parkhi, Vedaldi, Zisserman & Jawahar, Cats and Dogs, CVPR 2012.
 from pathlib import Path
 
 from common.datasets.segmentation_set import DatasetSpec, split_off
-from common.errors import UserError
 from common.labels import LabelMap
+from common.system.errors import UserError
 
 CLASSES = ("pet", "background", "border")  # 1, 2, 3 in a trimap; the border is where annotators did not decide
 PALETTE = ((230, 75, 60), (0, 0, 0), (245, 190, 40))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from common.errors import UserError
 from common.labels import LabelMap, rgb
+from common.system.errors import UserError
 
 
 class WrongValues(UserError):

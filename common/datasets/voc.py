@@ -7,8 +7,8 @@ from pathlib import Path
 
 from common.datasets.reading import read_text
 from common.datasets.segmentation_set import DatasetSpec, split_off
-from common.errors import UserError
 from common.labels import LabelMap, voc_palette
+from common.system.errors import UserError
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from common.errors import UserError
+from common.system.errors import UserError
 
 
 @contextlib.contextmanager
