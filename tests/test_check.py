@@ -118,7 +118,7 @@ def test_lines_that_classes_txt_could_have_are_proposed(data, capsys):
         Image.fromarray(np.where(mask == 1, np.uint8([128, 0, 0]), np.uint8([0, 0, 64]))).save(path)
     status, out = run(data, capsys)
     assert status == 2 and "30 samples, 1 problems" in out
-    assert re.search(r"holds the colours 0 0 64; 128 0 0, which .*\n      class0 0 0 64\n      class1 128 0 0\n", out)
+    assert re.search(r"hold the colours 0 0 64; 128 0 0 .*\n      class0 0 0 64\n      class1 128 0 0\n", out)
     (data / "classes.txt").write_text("sky 0 0 64\ntree 128 0 0\n")
     assert run(data, capsys)[0] == 0
 

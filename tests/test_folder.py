@@ -140,7 +140,9 @@ def test_other_values_and_colours_are_refused_and_taken_as_the_lines_that_are_pr
     photos, values, mode, palette, found
 ):
     masks_of(photos, values, mode, palette)
-    with pytest.raises(Unlisted, match=rf"0\.png holds the {found}, which \S*classes\.txt must list") as error:
+    with pytest.raises(
+        Unlisted, match=rf"hold the {found} \(the first in \S*0\.png\), which \S*classes\.txt must list"
+    ) as error:
         stripes(photos)
     classes(photos, *error.value.lines)
     train_set, column = stripes(photos)
@@ -171,7 +173,7 @@ def test_palettes_that_differ_from_file_to_file_need_their_colours_listed(photos
     picture.putpalette([*RED, *BLACK])
     for name in load(str(photos), 48, started())[0].names[:1]:
         picture.save(photos / "masks" / f"{name}.png")
-    with pytest.raises(UserError, match="holds the colours 0 0 0; 255 0 0, which"):
+    with pytest.raises(UserError, match="hold the colours 0 0 0; 255 0 0 "):
         stripes(photos)
     classes(photos, "sky 0 0 0", "car 255 0 0")
     train_set, _ = stripes(photos)
@@ -262,15 +264,18 @@ PROBLEMS = {
     "damaged mask": (lambda p: (p / "masks/3.png").write_bytes(b"hello"), r"3\.png cannot be read"),
     "damaged image": (lambda p: (p / "images/3.jpg").write_bytes(b"hello"), r"3\.jpg cannot be read"),
     "smoothed masks": (rewrite("3.png", NOISE), r"values 0; 1; .*must list.*outlines hard, not smoothed"),
-    "a photograph as mask": (rewrite("3.png", PHOTOGRAPH), r"3\.png holds the colours .*are these masks"),
-    "numbers and colours": (rewrite("3.png", Image.new("RGB", (48, 48), RED)), r"3\.png holds the colour 255 0 0, "),
+    "a photograph as mask": (rewrite("3.png", PHOTOGRAPH), r"hold the colours .*3\.png.*are these masks"),
+    "numbers and colours": (
+        rewrite("3.png", Image.new("RGB", (48, 48), RED)),
+        r"hold the colour 255 0 0 \(the first in \S*3\.png\)",
+    ),
     "no list at all": (
         lists(val="1\n2\n9\n10"),
         r"val\.txt names '9', not in .*images; .*\(and 1 more problems; `python check\.py .*` tells all\)",
     ),
     "value beyond the classes": (
         lambda p: classes(p, "a", "b", "c"),
-        r"holds the values 3; 4; 5, which .*classes\.txt must list, each as `name`",
+        r"hold the values 3; 4; 5 .*classes\.txt must list, each as `name`",
     ),
     "empty list": (lists(test="\n"), r"test\.txt is empty"),
     "an image in two lists": (lists(train="1\n2", val="3\n1"), r"train\.txt and .*val\.txt both name 1"),
@@ -300,6 +305,13 @@ def test_a_problem_is_named_in_one_sentence(photos, problem):
     assert "\n" not in str(error.value)
 
 
+def test_binary_masks_do_not_hold_three_classes(photos):
+    masks_of(photos, [0, 255])
+    classes(photos, "a", "b", "c", "ignore 7")
+    with pytest.raises(UserError, match=r"hold the value 255 .*classes\.txt must list"):
+        load(str(photos), 48, started())
+
+
 def test_masks_in_jpeg_are_refused_with_the_reason(photos):
     for index, mask in enumerate(sorted((photos / "masks").iterdir())):
         open_image(mask).save(photos / "masks" / f"{index}.jpg", quality=60)
@@ -316,12 +328,10 @@ def test_masks_in_jpeg_are_refused_with_the_reason(photos):
 def test_a_colour_that_classes_txt_lacks_is_named(photos):
     masks_of(photos, [RED, BLACK, GREEN], "RGB")
     classes(photos, "a", "b", "c")
-    with pytest.raises(
-        UserError, match=r"colours 0 0 0; 0 200 0; 255 0 0, .* must list, each as `name red green blue`"
-    ):
+    with pytest.raises(UserError, match=r"colours 0 0 0; 0 200 0; 255 0 0 .* must list, each as `name red green blue`"):
         load(str(photos), 48, started())
     classes(photos, "a 0 0 0", "b 255 0 0")
-    with pytest.raises(UserError, match=r"holds the colour 0 200 0, which .*classes\.txt must list"):
+    with pytest.raises(UserError, match=r"hold the colour 0 200 0 .*classes\.txt must list"):
         load(str(photos), 48, started())
 
 

@@ -155,16 +155,16 @@ def interpret(
     what, how = ("colour", "") if wrong else ("value", "`name` (the lines stand for 0, 1, 2, ...) or ")
     if wrong := wrong or [(str(value), numbers[value]) for value in sorted(numbers.keys() - known.keys())]:
         what += f"{'s' * (len(wrong) > 1)} {'; '.join(code for code, _ in wrong[:8])}{'; ...' * (len(wrong) > 8)}"
-        sentence = f"{wrong[0][1]} holds the {what}, which {file} must list, each as {how}`name red green blue`{hint}"
+        what += f" (the first in {wrong[0][1]}), which {file} must list, each as {how}`name red green blue`{hint}"
         of_names = listed.names and not listed.colors and not colors  # then a line with a colour does not fit
-        problems.append(Unlisted(sentence, [] if hint or of_names else proposed))
+        problems.append(Unlisted(f"the masks hold the {what}", [] if hint or of_names else proposed))
     if not names:
         void = LabelMap(dict.fromkeys([*range(256), *numbers], VOID), dict.fromkeys(proposed, VOID), by_color)
         return (), (), void, []
     greys = {value * 0x010101: index for value, index in known.items() if value < 256}
     palette = [rgb(color) for color in listed.colors] or voc_palette(len(names))
     notes = []
-    if binary and known[255] == 1:
+    if binary and known.get(255) == 1:
         notes = [f"masks of 0 and 255 alone: a binary task, in which 0 is {names[0]!r} and 255 {names[1]!r}"]
     elif not listed.names:
         notes = [f"the masks hold {len(names)} classes, from 0; {VOID} is ignored (classes.txt can name them)"]
