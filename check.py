@@ -23,18 +23,21 @@ import numpy as np
 from tqdm import tqdm
 
 from common.cli import cli
-from common.datasets import SOURCES, source_of
-from common.datasets.folder import folder
+from common.datasets import DATASETS, spec_of
+from common.datasets.folder import inspect
+from common.datasets.mask_classes import Unlisted
 from common.datasets.reading import Unusable, WrongValues, orientation
-from common.datasets.segmentation_set import VOID, Source
-from common.errors import UserError
+from common.datasets.segmentation_set import DatasetSpec
+from common.labels import VOID
 from common.run import Run
+from common.system.errors import UserError
 
 VALUES = "values or colours that are no class"
 MOST_VALUES = 20  # that are named with their frequency
 
 # What a reader's sentence is about, by words in it.
 KINDS = {
+    "what classes.txt lacks, and lines for it, with names of your own": r"must list",
     "images without a mask": r" has no mask",
     "masks without an image": r" has no image",
     "files of the same name": r"have the same name",
@@ -68,14 +71,14 @@ def main(
     """Read everything, print what was found, exit with the status that the docstring tells."""
     unlisted, path = [], Path(dataset).expanduser()
     try:
-        if dataset in SOURCES or not path.is_dir():
-            source = source_of(dataset, Run(data_root=data_root, cache_dir=cache_dir))
+        if dataset in DATASETS or not path.is_dir():
+            spec = spec_of(dataset, Run(data_root=data_root, cache_dir=cache_dir))
         else:
-            source = folder(path, cache_dir, problems=unlisted)
-        found = read_all(source, dataset)
-        doubts = doubts_of(found, source)
-        if source.classes:  # it is known what the masks mean
-            print(table(found, source))
+            spec = inspect(path, cache_dir, unlisted)
+        found = read_all(spec, dataset)
+        doubts = doubts_of(found, spec)
+        if spec.classes:  # it is known what the masks mean
+            print(table(found, spec))
     except UserError as error:
         print("the files cannot even be listed")
         found, doubts = [], {}
@@ -92,20 +95,20 @@ def main(
     sys.exit(2 if problems else 1 if doubts else 0)
 
 
-def read_all(source: Source, dataset: str) -> list[Found]:
+def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
     """Read every sample of every split, on all processors."""
 
     def read(item: tuple[str, tuple]) -> Found:
         split, sample = item
         try:
-            image, mask = source.read(sample)
+            image, mask = spec.read(sample)
             turned = turned_alone(sample, image.size)
         except UserError as error:
             return Found(split, sample[0], problems=error.problems if isinstance(error, Unusable) else [error])
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         return Found(split, sample[0], counts=np.bincount(mask.ravel(), minlength=256), digest=digest, turned=turned)
 
-    items = [(split, sample) for split, samples in source.splits.items() for sample in samples]
+    items = [(split, sample) for split, samples in spec.splits.items() for sample in samples]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(
             tqdm(pool.map(read, items), f"reading {dataset}", len(items), unit="image", disable=None, leave=False)
@@ -131,7 +134,8 @@ def problems_of(problems: list[UserError]) -> dict[str, list[str]]:
     for problem in problems:
         sentence = str(problem)
         kind = next((kind for kind, words in KINDS.items() if re.search(words, sentence)), "other problems")
-        groups[kind].append(sentence)
+        lines = problem.lines if isinstance(problem, Unlisted) else []
+        groups[kind].append("\n      ".join([sentence, *lines]))
         if isinstance(problem, WrongValues):
             pixels.update(problem.pixels)
             files.update(problem.pixels.keys())
@@ -145,10 +149,10 @@ def problems_of(problems: list[UserError]) -> dict[str, list[str]]:
     return dict(groups)
 
 
-def doubts_of(found: list[Found], source: Source) -> dict[str, list[str]]:
+def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
     """Return sentences on what a training would take, but should perhaps not get, by kind."""
     groups, places = defaultdict(list), defaultdict(list)
-    present = {split: np.zeros(256, dtype=np.int64) for split in source.splits}
+    present = {split: np.zeros(256, dtype=np.int64) for split in spec.splits}
     for item in found:
         if item.counts is None:
             continue
@@ -156,32 +160,32 @@ def doubts_of(found: list[Found], source: Source) -> dict[str, list[str]]:
         present[item.split] += item.counts
         if item.turned:
             groups["images that EXIF turns, and their masks not"].append(item.turned)
-        if not source.classes:
+        if not spec.classes:
             continue
         if not item.counts[:VOID].any():
             groups["masks of nothing but void"].append(f"{item.split} {item.name}")
-        elif source.classes[0] == "background" and not item.counts[1:VOID].any():
+        elif spec.classes[0] == "background" and not item.counts[1:VOID].any():
             groups["masks of nothing but background"].append(f"{item.split} {item.name}")
     for same in places.values():
         if len(same) > 1:
             kind = "images in two splits" if len({item.split for item in same}) > 1 else "images that come twice"
             groups[kind].append(" = ".join(f"{item.split} {item.name}" for item in same))
     for split, counts in present.items():
-        for name, count in zip(source.classes, counts[: len(source.classes)], strict=True):
+        for name, count in zip(spec.classes, counts[: len(spec.classes)], strict=True):
             if not count:
                 groups["classes that a split lacks"].append(f"{split} has no pixel of {name}")
     return dict(groups)
 
 
-def table(found: list[Found], source: Source) -> str:
+def table(found: list[Found], spec: DatasetSpec) -> str:
     """Return, for each class, its share of the pixels and the number of images that have it, by split."""
-    names = [*source.classes, "void"]
+    names = [*spec.classes, "void"]
     width = max(map(len, names))
-    lines = [" " * width + "".join(f"{split:>20}" for split in source.splits)]
+    lines = [" " * width + "".join(f"{split:>20}" for split in spec.splits)]
     rows = dict.fromkeys(names, "")
-    for split in source.splits:
+    for split in spec.splits:
         counts = [item.counts for item in found if item.split == split and item.counts is not None]
-        counts = np.stack(counts)[:, [*range(len(source.classes)), VOID]] if counts else np.zeros((0, len(names)))
+        counts = np.stack(counts)[:, [*range(len(spec.classes)), VOID]] if counts else np.zeros((0, len(names)))
         total = counts.sum()
         for name, pixels, images in zip(names, counts.sum(0), (counts > 0).sum(0), strict=True):
             rows[name] += f"{pixels / total if total else 0:>10.2%}{images:>10}"

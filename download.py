@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.system.errors import UserError
 
 TIMEOUT = 30  # seconds without a byte before an address counts as dead
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # no other address or archive helps

@@ -37,9 +37,9 @@ from common.checkpoint import load_model
 from common.cli import cli
 from common.datasets import Size, pair
 from common.datasets.shapes import draw_scene
-from common.errors import UserError
-from common.files import atomic
 from common.inference import resize
+from common.system.errors import UserError
+from common.system.files import atomic
 
 TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime, as a part of the largest where that is above 1
 
@@ -61,7 +61,7 @@ def main(
     scene = resize(draw_scene(0)[0], (height, width)) / 255
     with atomic(path) as temporary:
         write(model, scene, {key: metadata[key] for key in ("run", "dataset", "classes", "palette")}, temporary)
-        agreement = compare(model, scene, temporary)
+        agreement = check_onnx(model, scene, temporary)
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, images (1, 3, {height}, {width}) in, {agreement}")
     return path
 
@@ -77,7 +77,7 @@ def write(model: nn.Module, images: torch.Tensor, metadata: dict, path: Path) ->
     program.save(path)
 
 
-def compare(model: nn.Module, images: torch.Tensor, path: Path) -> str:
+def check_onnx(model: nn.Module, images: torch.Tensor, path: Path) -> str:
     """Say how well the file at `path` agrees with `model`.
 
     Raises:

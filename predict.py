@@ -32,14 +32,14 @@ from common.checkpoint import load_model
 from common.cli import cli
 from common.datasets import Size, pair
 from common.datasets.reading import find_files, name_below, read_image, read_pair
-from common.datasets.segmentation_set import Coding
-from common.errors import UserError, is_out_of_memory, more
-from common.files import atomic, read_json, write_json
 from common.inference import predict
+from common.labels import LabelMap
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
-from common.overlay import overlay
+from common.reporting.overlay import overlay
 from common.run import Run, short_name
+from common.system.errors import UserError, is_out_of_memory, more
+from common.system.files import atomic, read_json, write_json
 
 THREADS = 4  # that read images ahead and write results behind
 Image.MAX_IMAGE_PIXELS = 1 << 28  # above, Pillow warns; it refuses twice as many
@@ -68,7 +68,7 @@ def main(
     run = Run(name=metadata["run"], device=device, precision=precision).prepared()
     model.to(run.device, memory_format=torch.channels_last)
     classes, palette = metadata["classes"], metadata["palette"]
-    coding = Coding(**metadata["coding"]) if metadata.get("coding") else Coding.plain(palette)
+    label_map = LabelMap(**metadata["label_map"]) if metadata.get("label_map") else LabelMap.plain(palette)
     size = None if own_size else pair(image_size) if image_size else tuple(metadata["image_size"])
 
     folder = Path(out or Path("predictions", run.name, images.stem if images.is_file() else short_name(str(images))))
@@ -85,7 +85,7 @@ def main(
     print(f"{run.name}: {run.where()}; images: {len(paths)}, seen at {shown}{', flipped and scaled' * tta}")
 
     def read(name: str) -> tuple[Image.Image, np.ndarray | None]:
-        return read_pair(paths[name], masks[name], coding) if score else (read_image(paths[name]), None)
+        return read_pair(paths[name], masks[name], label_map) if score else (read_image(paths[name]), None)
 
     def write(name: str, image: Image.Image, prediction: np.ndarray) -> None:
         mask = Image.fromarray(prediction)

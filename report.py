@@ -35,13 +35,13 @@ from PIL import Image
 from common import checkpoint
 from common.cli import cli
 from common.datasets import SegmentationSet, load
-from common.datasets.segmentation_set import VOID_COLOR
-from common.errors import UserError
-from common.files import check_writable, write_text
 from common.inference import predict
+from common.labels import VOID_COLOR, colorize
 from common.metrics import MIOU, PIXEL_ACCURACY
-from common.plotting import colorize, draw
+from common.reporting.plotting import draw
 from common.run import Run
+from common.system.errors import UserError
+from common.system.files import check_writable, write_text
 
 PUBLISHED = Path(__file__).parent / "docs" / "published.csv"  # what the original projects report
 COLUMNS = ("run", "mIoU", "floor", "pixel accuracy", "data", "parameters", "minutes", "question", "published")
@@ -130,7 +130,7 @@ def main(
         )
         if images:
             sections.append(gallery(dataset, members, images, cases, run))
-    page = string.Template((Path(__file__).parent / "common" / "report.html").read_text(encoding="utf-8"))
+    page = string.Template((Path(__file__).parent / "common" / "reporting" / "report.html").read_text(encoding="utf-8"))
     notes = "".join(f"<p class=note>Left out: {html.escape(problem)}</p>" for problem in problems)
     text = page.substitute(
         table=table(rows), sections="".join(sections), markdown=html.escape(markdown), notes=notes, runs=len(records)

@@ -18,7 +18,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from common.augment import random_hflip, random_resized_crop
 from common.cli import cli
-from common.compare import compare_variants
 from common.datasets import Size, load
 from common.engine import fit, score
 from common.loader import Loader
@@ -26,6 +25,7 @@ from common.losses import CrossEntropy
 from common.models import Encoder, build
 from common.models.deeplabv3 import dilations_for
 from common.models.encoders import freeze
+from common.reporting.comparison import compare_variants
 from common.run import Run
 
 DECODERS = ("encoder_unet", "fcn8s", "segnet", "pspnet", "deeplabv3")

@@ -30,10 +30,10 @@ from common.augment import random_hflip
 from common.cli import cli
 from common.datasets import SegmentationSet, load
 from common.datasets.shapes import draw_scene
-from common.errors import UserError
 from common.loader import Loader
 from common.models import ADEUNet
 from common.run import Run
+from common.system.errors import UserError
 
 
 def main(

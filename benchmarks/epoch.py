@@ -35,11 +35,11 @@ from benchmarks.voc_part import voc_part
 from common.cli import cli
 from common.datasets import Size
 from common.engine import evaluate, train_one_epoch
-from common.errors import UserError
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import Model, build
 from common.run import Run
+from common.system.errors import UserError
 
 TUTORIAL, OUR_LOOP, COMPILED = "tutorial loop, fp32", "this project", "this project, compiled"
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 import torch
 
-from common.errors import UserError
 from common.run import Run
+from common.system.errors import UserError
 
 # What is measured: time as a clock shows it, or processor time of this process and its workers, all threads together,
 # which is for a machine that does other things as well.

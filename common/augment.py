@@ -10,7 +10,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from common.datasets.segmentation_set import VOID
+from common.labels import VOID
 
 GREY = 0.45  # ImageNet's mean, of all channels; what an image shows where nothing is known
 

@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, loaded without running code, described by themselves.
 
 A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`, its arguments and weights, and the
-data set's classes, palette, coding and image size. `last_<run>.pt` also holds what training needs to go on.
+data set's classes, palette, label map and image size. `last_<run>.pt` also holds what training needs to go on.
 """
 
 import csv
@@ -19,14 +19,14 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
-from common.errors import UserError
-from common.files import atomic, defer_signals, load_tensors, read_json, write_json, write_text
 from common.models import MODELS, build, name_of
 from common.run import Run, plain
 from common.system.distributed import barrier
+from common.system.errors import UserError
+from common.system.files import atomic, load_tensors, read_json, write_json, write_text
 
-FORMAT = 1  # raise it when an older program could not read what is written
-KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "coding", "image_size"}
+FORMAT = 2  # raise it when an older program could not read what is written
+KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "label_map", "image_size"}
 
 
 def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[dict]) -> dict:
@@ -41,7 +41,7 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
         "dataset": data.dataset,
         "classes": list(data.classes),
         "palette": [list(color) for color in data.palette],
-        "coding": data.coding and asdict(data.coding),
+        "label_map": data.label_map and asdict(data.label_map),
         "image_size": list(data.image_size),
         "epoch": len(history),
         "scores": history[-1] if history else {},  # the epoch's row of history.csv
@@ -76,6 +76,8 @@ def load(path: Path) -> dict:
         UserError: the file is missing, damaged, no checkpoint, from a newer version, or holds more than plain data.
     """
     contents = load_tensors(path)
+    if isinstance(contents, dict) and "coding" in contents:  # its name in format 1
+        contents["label_map"] = contents.pop("coding")
     if not isinstance(contents, dict) or not contents.keys() >= KEYS:
         raise UserError(f"{path} is no checkpoint of this project; get another")
     if contents["format"] > FORMAT:
@@ -201,7 +203,7 @@ class Checkpointer:
         if self.scheduler:
             self.scheduler.load_state_dict(contents["scheduler"])
         history = contents["history"]
-        self._write_best_and_history(history)  # a kill may have come before it
+        self._write_best_and_history(history)
         barrier()
         if not run.best_checkpoint.exists():
             raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
@@ -209,14 +211,12 @@ class Checkpointer:
         return history, False
 
     def save(self, history: list[dict]) -> None:
-        """Write what the last epoch of `history` left; Ctrl-C waits until all of it is written."""
-        with defer_signals():
-            if self.run.rank == 0:
-                state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
-                state["scheduler"] = self.scheduler and self.scheduler.state_dict()
-                contents = describe(self.model, self.data, self.run, history)
-                save(self.run.last_checkpoint, contents | state)
-            self._write_best_and_history(history)
+        """Write what the last epoch of `history` left."""
+        if self.run.rank == 0:
+            state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
+            state["scheduler"] = self.scheduler and self.scheduler.state_dict()
+            save(self.run.last_checkpoint, describe(self.model, self.data, self.run, history) | state)
+        self._write_best_and_history(history)  # after a kill in between, restore does it
 
     def load_best(self, history: list[dict]) -> None:
         """Give the model the weights of the epoch with the best validation mIoU."""

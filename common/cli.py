@@ -14,8 +14,8 @@ from pathlib import Path
 import torch.distributed as dist
 
 from common.datasets import Size
-from common.errors import UserError
 from common.run import Run
+from common.system.errors import UserError
 
 
 def cli(main: Callable, argv: list[str] | None = None) -> None:

@@ -9,16 +9,16 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.checkpoint import Checkpointer, best_row
-from common.dry_run import dry_run
-from common.errors import UserError, torch_errors
-from common.hints import diverged
 from common.loader import Loader
 from common.losses import pixel_weight
 from common.metrics import ConfusionMatrix, WeightedMean
+from common.reporting.diagnosis import diverged
+from common.reporting.dry_run import dry_run
 from common.reporting.progress import Progress, summarize
 from common.reporting.scores import report_test
 from common.run import Run
 from common.system.distributed import all_reduce_mean, broadcast_buffers, data_parallel
+from common.system.errors import UserError, torch_errors
 
 
 def train_one_epoch(

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from common.datasets.segmentation_set import SegmentationSet
-from common.errors import UserError
 from common.run import Run
+from common.system.errors import UserError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -24,8 +24,8 @@ class Loader:
     several processes each takes its share of every batch, so `batch_size` is the size of all shares together.
 
     On a GPU the whole set stays there as uint8 if it takes less than half of the free memory; otherwise, batches are
-    copied ahead of their use. There are no worker processes: the images are decoded already, and
-    the rest is a few tensor operations.
+    copied there. There are no worker processes: the images are decoded already, and the rest is a few tensor
+    operations.
 
     Order and augmentation depend on the seed, the epoch and the number of the batch alone, so a resumed run sees what
     an unbroken one would have seen.
@@ -99,43 +99,22 @@ class Loader:
         return torch.cat(shares).tolist()
 
     def __iter__(self) -> Iterator[Batch]:
-        generator = torch.Generator(self.run.device)
-        batches = enumerate(self._raw_batches(), start=1)
-        if self.run.device.type == "cuda" and not self.on_device:
-            batches = self._copied_ahead(batches)
-        for number, (images, masks) in batches:
-            # A view of (B, H, W, 3) as (B, 3, H, W) is what torch calls channels-last.
-            images = images.to(self.run.device).permute(0, 3, 1, 2).float().div_(255)
-            masks = masks.to(self.run.device).long()
-            generator.manual_seed(self.seed_of(self.epoch, number))
-            for function in self.augment if len(images) else ():  # a process may have no share of a small batch
-                images, masks = function(images, masks, generator)
-            yield images, masks
-
-    def _raw_batches(self) -> Iterator[Batch]:
-        """Yield this process's share of every batch as stored: (B, H, W, 3) and (B, H, W), uint8."""
-        for batch in self.batches():
+        generator, pinned = torch.Generator(self.run.device), self.run.device.type == "cuda" and not self.on_device
+        for number, batch in enumerate(self.batches(), start=1):
             share = self.share(batch, self.run.rank)
             if not self.on_device:
                 read_ahead(self._images, share)
                 read_ahead(self._masks, share)
-            yield self._images.index_select(0, share), self._masks.index_select(0, share)  # copies whole images
-
-    def _copied_ahead(self, batches: Iterator[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
-        """Copy the batch after the current one to the GPU while the current one is computed on."""
-        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
-        ready = None
-        for number, batch in batches:
-            pinned = [part.pin_memory() for part in batch]
-            with torch.cuda.stream(stream):
-                copies = [part.to(self.run.device, non_blocking=True) for part in pinned]
-            if ready:
-                yield ready
-            current.wait_stream(stream)
-            for part in copies:
-                part.record_stream(current)
-            ready = number, copies
-        yield ready
+            images, masks = self._images.index_select(0, share), self._masks.index_select(0, share)  # whole images
+            if pinned:  # else this process would wait for the copy, and with it for what is computed before
+                images, masks = images.pin_memory(), masks.pin_memory()
+            # A view of (B, H, W, 3) as (B, 3, H, W) is what torch calls channels-last.
+            images = images.to(self.run.device, non_blocking=pinned).permute(0, 3, 1, 2).float().div_(255)
+            masks = masks.to(self.run.device, non_blocking=pinned).long()
+            generator.manual_seed(self.seed_of(self.epoch, number))
+            for function in self.augment if len(images) else ():  # a process may have no share of a small batch
+                images, masks = function(images, masks, generator)
+            yield images, masks
 
     def seed_of(self, epoch: int, batch: int = 0) -> int:
         """Return a seed for the order of an epoch or, for `batch` from 1 and different in each process, for a batch."""

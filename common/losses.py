@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.datasets.segmentation_set import VOID, SegmentationSet
+from common.datasets.segmentation_set import SegmentationSet
+from common.labels import VOID
 
 
 class CrossEntropy(nn.CrossEntropyLoss):

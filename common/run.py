@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from common.errors import UserError
-from common.files import check_writable
 from common.system.device import choose_device, choose_precision, keep_freed_memory
 from common.system.distributed import all_gather, init_process_group
+from common.system.errors import UserError
+from common.system.files import check_writable
 
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 

@@ -17,12 +17,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common import checkpoint, plotting
-from common.datasets.segmentation_set import VOID, SegmentationSet
+from common import checkpoint
+from common.datasets.segmentation_set import SegmentationSet
 from common.datasets.shapes import CLASSES, COUNTS, draw_scene
 from common.datasets.shapes import PALETTE as SHAPES_PALETTE
 from common.datasets.voc import PALETTE
+from common.labels import VOID
 from common.models import DilatedFCN
+from common.reporting import plotting
 from common.run import Run
 
 REPOSITORY = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ from PIL import Image
 
 from common.datasets import VOID, load
 from common.datasets.ade20k import CLASSES, PALETTE, ade20k, ade20k_other
-from common.datasets.segmentation_set import VOID_COLOR
-from common.errors import UserError
+from common.labels import VOID_COLOR
+from common.system.errors import UserError
 
 FIRST = ("images/training/ADE_train_00000001.jpg", "annotations/training/ADE_train_00000001.png")
 

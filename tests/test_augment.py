@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from common.augment import GREY, random_hflip, random_resized_crop, random_rotated_crop
-from common.datasets.segmentation_set import VOID
+from common.labels import VOID
 
 HEIGHT, WIDTH, BATCH = 40, 64, 16
 ALL = [random_hflip, partial(random_rotated_crop, size=(48, 64)), partial(random_resized_crop, size=(24, 30))]

@@ -19,9 +19,9 @@ from benchmarks.reference import (
     reference_loader,
 )
 from common.datasets import VOID
-from common.errors import UserError
 from common.models import BasicFCN
 from common.run import Run
+from common.system.errors import UserError
 
 
 def table(text: str) -> dict[str, list[float]]:

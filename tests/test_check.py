@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, needs_shared, write_palette_mask, write_voc
+from conftest import SHARED, needs_shared, write_voc
 from PIL import Image
 
 import check
@@ -86,8 +86,9 @@ def test_all_problems_of_a_folder_are_told_at_once_beside_what_is_sound(data, ca
     shutil.copy(data / "images/20.png", data / "images/20.jpg")
     (data / "test.txt").write_text((data / "test.txt").read_text() + "03\nnowhere\n.\n")
     status, out = run(data, capsys)
-    assert status == 2 and "28 samples, 9 problems, 0 to think about" in out
+    assert status == 2 and "28 samples, 10 problems, 0 to think about" in out
     for kind in (
+        "(1): what classes.txt lacks, and lines for it, with names of your own",
         "(1): files of the same name",
         "(2): lines of lists that name no image",
         "(1): images in two lists",
@@ -99,13 +100,6 @@ def test_all_problems_of_a_folder_are_told_at_once_beside_what_is_sound(data, ca
     assert next(line for line in out.splitlines() if line.startswith("tree")).split()[2::2] == ["7", "8", "10"]
 
 
-def test_masks_without_image_are_told_where_no_list_says_what_counts(data, capsys):
-    for name in ("train.txt", "val.txt", "test.txt", "images/04.png", "images/05.png"):
-        (data / name).unlink()
-    status, out = run(data, capsys)
-    assert status == 2 and "problems (2): masks without an image" in out and "28 samples, 2 problems" in out
-
-
 def test_where_no_classes_can_be_told_images_and_sizes_are_looked_at_all_the_same(data, capsys):
     (data / "classes.txt").write_text("sky\nsky\n")
     Image.fromarray(np.arange(600).reshape(20, 30).astype(np.uint8)).save(data / "masks/07.png")
@@ -114,7 +108,19 @@ def test_where_no_classes_can_be_told_images_and_sizes_are_looked_at_all_the_sam
     shutil.copy(data / "images/00.png", data / "images/10.png")
     status, out = run(data, capsys)
     assert status == 2 and "30 samples, 4 problems, 1 to think about" in out
-    assert "line 2, 'sky', has the name" in out and "holds 255 different values" in out
+    assert "line 2, 'sky', has the name" in out and "must list" in out
+
+
+def test_lines_that_classes_txt_could_have_are_proposed(data, capsys):
+    (data / "classes.txt").unlink()
+    for path in (data / "masks").iterdir():
+        mask = np.array(Image.open(path))[..., None]
+        Image.fromarray(np.where(mask == 1, np.uint8([128, 0, 0]), np.uint8([0, 0, 64]))).save(path)
+    status, out = run(data, capsys)
+    assert status == 2 and "30 samples, 1 problems" in out
+    assert re.search(r"holds the colours 0 0 64; 128 0 0, which .*\n      class0 0 0 64\n      class1 128 0 0\n", out)
+    (data / "classes.txt").write_text("sky 0 0 64\ntree 128 0 0\n")
+    assert run(data, capsys)[0] == 0
 
 
 def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys):
@@ -147,13 +153,6 @@ def test_images_that_exif_turns_and_their_masks_not_are_named_where_the_sizes_do
     assert status == 1 and "0 problems, 2 to think about" in out
     for name, orientation in (("01", 3), ("02", 6)):
         assert re.search(rf"images/{name}\.png is turned by .*, {orientation}, and \S*masks/{name}\.png is not", out)
-
-
-def test_masks_without_anything_but_background_are_named(tmp_path, capsys):
-    mask = sorted(write_voc(tmp_path, {"train": 6, "val": 3, "test": 3}).glob("SegmentationClass/*.png"))[2]
-    write_palette_mask(mask, np.zeros((64, 64), dtype=np.uint8))
-    status, out = run("voc2007", capsys, "--data-root", str(tmp_path))
-    assert status == 1 and "to think about (1): masks of nothing but background\n  train 000002\n" in out
 
 
 def test_data_that_cannot_be_listed_has_status_2(tmp_path, capsys):

@@ -11,8 +11,8 @@ from common.checkpoint import Checkpointer
 from common.datasets import load
 from common.datasets.segmentation_set import SegmentationSet
 from common.datasets.shapes import CLASSES, PALETTE
-from common.errors import UserError
 from common.models import BasicFCN, DilatedFCN
+from common.system.errors import UserError
 
 
 @pytest.fixture
@@ -71,6 +71,15 @@ def test_a_checkpoint_of_a_model_whose_arguments_were_edited_since_is_refused_in
     torch.save({**contents, "arguments": {"num_classes": [21]}}, tmp_path / "old.pt")
     with pytest.raises(UserError, match=r"old\.pt: basic_fcn is no longer built from its arguments"):
         checkpoint.load_model(tmp_path / "old.pt")
+
+
+def test_a_checkpoint_of_format_1_is_read(saved):
+    path, _ = saved
+    contents = checkpoint.load(path)
+    old = {**contents, "format": 1, "coding": contents["label_map"]}
+    del old["label_map"]
+    torch.save(old, path)
+    assert checkpoint.load(path)["label_map"] == contents["label_map"]
 
 
 def test_other_files_and_newer_formats_are_named(saved, tmp_path):

@@ -165,7 +165,7 @@ def test_a_variant_that_fails_in_the_first_process_ends_the_comparison_in_all(fl
     flags = [*flags, "--dataset", "voc2007", "--image-size", 32, "--no-pretrained", "--epochs", 1, "--batch-size", 4]
     done = start(2, REPOSITORY / "train_ade20k.py", "--compare-optimizers", *flags)
     assert done.returncode != 0 and "is of a run of that name on other, not voc2007" in done.stderr
-    assert "common/compare.py" not in done.stderr  # a sentence from each process, no traceback
+    assert "reporting/comparison.py" not in done.stderr  # a sentence from each process, no traceback
     assert "another process has ended" in done.stderr
 
 

@@ -13,7 +13,7 @@ from conftest import one_sentence, python, started, tar_of, write_ade20k, write_
 
 import download
 from common.datasets import load
-from common.errors import UserError
+from common.system.errors import UserError
 from download import Archive, Dataset, extract, get
 
 IMAGES = Path("data/VOCdevkit/VOC2007/JPEGImages")

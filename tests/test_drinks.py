@@ -11,8 +11,8 @@ import train_drinks
 from common import checkpoint
 from common.datasets import load
 from common.datasets.drinks import CLASSES, PALETTE, drinks, rasterize
-from common.errors import UserError
 from common.run import Run
+from common.system.errors import UserError
 
 HEIGHT, WIDTH = DRINKS_SIZE
 

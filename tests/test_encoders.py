@@ -8,10 +8,10 @@ import torch
 from conftest import SHARED
 from torch import nn
 
-from common.errors import UserError
 from common.models import weights as weights_module
 from common.models.encoders import ENCODERS, build_encoder, freeze
 from common.models.layers import IMAGENET_MEAN, IMAGENET_STD
+from common.system.errors import UserError
 
 MOBILENET = SHARED / "weights" / "mobilenet_v1_1.0_224_imagenet_no_pw13.pth"
 needs_mobilenet = pytest.mark.skipif(not MOBILENET.exists(), reason=f"needs {MOBILENET}")

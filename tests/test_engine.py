@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,12 +17,11 @@ from common import checkpoint
 from common.checkpoint import best_row
 from common.datasets import VOID, load
 from common.engine import evaluate, fit, out_of_patience
-from common.errors import UserError
-from common.files import defer_signals
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import MODELS
 from common.run import Run
+from common.system.errors import UserError
 
 FP32 = {"device": "cpu", "precision": "fp32", "name": "test"}
 
@@ -253,17 +251,6 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_images_and_learning_
         "clip_norm=1 in fit"
     )
     assert not Path("last_test.pt").exists()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_block_that_may_not_be_interrupted_is_finished_first(number):
-    before = signal.signal(number, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
-    done = []
-    with pytest.raises(KeyboardInterrupt), defer_signals():
-        os.kill(os.getpid(), number)
-        done.append("all of it")
-    signal.signal(number, before)
-    assert done
 
 
 def test_clipped_gradients_are_no_longer_than_asked_for(voc_root, monkeypatch):

@@ -11,9 +11,9 @@ from PIL import Image
 import export
 from common.datasets.reading import read_image
 from common.datasets.shapes import CLASSES, draw_scene
-from common.errors import UserError
 from common.inference import predict
 from common.models import MODELS, build
+from common.system.errors import UserError
 
 needs_onnx = pytest.mark.skipif(
     any(not export.importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")),

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.datasets.segmentation_set import VOID, SegmentationSet
+from common.datasets.segmentation_set import SegmentationSet
+from common.labels import VOID
 from common.losses import CrossEntropy, class_weights, pixel_weight
 from common.metrics import WeightedMean
 

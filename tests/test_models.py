@@ -8,7 +8,6 @@ import torch
 from conftest import REPOSITORY
 from torch import nn
 
-from common.errors import UserError
 from common.models import MODELS, DeepLabV3, FCN8s, SegNet, count_parameters, name_of
 from common.models.deeplabv3 import ASPP, dilations_for
 from common.models.encoders import ENCODERS, build_encoder, dilate
@@ -16,6 +15,7 @@ from common.models.fcn8s import learned_upsample2x
 from common.models.layers import IMAGENET_MEAN, upsample
 from common.models.pspnet import PyramidPooling
 from common.models.segnet import Unpooling
+from common.system.errors import UserError
 
 # What a script may build, at VOC's 21 classes, and how many parameters it has: all of them, and those it trains.
 RESNET = {"encoder": "resnet18", "pretrained": False}

@@ -4,9 +4,9 @@ import pytest
 from conftest import SHARED, needs_shared, one_sentence, python
 
 import overfit
-from common.errors import UserError
 from common.models import MODELS
 from common.run import Run
+from common.system.errors import UserError
 
 COARSE = {"fcn8s": 0.93, "pspnet": 0.88, "deeplabv3": 0.85}  # 8x8 or 4x4 places at 64 px cannot draw every corner
 

@@ -15,13 +15,13 @@ from PIL import Image
 import train
 import train_pets
 from common import checkpoint
-from common.compare import compare_variants
 from common.datasets import load
-from common.errors import UserError
 from common.loader import Loader
 from common.models import FCN8s
 from common.models.encoders import freeze
+from common.reporting.comparison import compare_variants
 from common.run import Run
+from common.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

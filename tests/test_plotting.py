@@ -9,9 +9,10 @@ from PIL import Image
 from common.augment import random_hflip, random_rotated_crop
 from common.datasets import VOID, load
 from common.datasets.voc import PALETTE
+from common.labels import VOID_COLOR, colorize
 from common.loader import Loader
 from common.models import BasicFCN
-from common.plotting import VOID_COLOR, colorize, draw, plot_augmentation, plot_curves, plot_predictions
+from common.reporting.plotting import draw, plot_augmentation, plot_curves, plot_predictions
 
 
 def history(epochs):

@@ -19,9 +19,7 @@ from torch.nn import functional as F
 
 from common import inference
 from common.datasets.reading import open_image
-from common.datasets.segmentation_set import VOID
 from common.datasets.shapes import CLASSES, PALETTE, draw_scene
-from common.errors import UserError
 from common.inference import (
     predict,
     predict_flips_and_scales,
@@ -31,8 +29,10 @@ from common.inference import (
     upsample_argmax,
     window_spans,
 )
+from common.labels import VOID
 from common.metrics import ConfusionMatrix
-from common.overlay import overlay
+from common.reporting.overlay import overlay
+from common.system.errors import UserError
 from predict import main
 
 
@@ -198,8 +198,8 @@ def test_a_score_is_taken_at_the_images_own_size_by_the_projects_definitions(mod
 
 
 def test_true_masks_are_read_as_the_training_read_them(photos):
-    coding = {"numbers": {0: 0, 255: 1}, "colors": {}, "palettes_are_colors": False}
-    write_checkpoint(Path("best_tiny.pt"), coding=coding)
+    label_map = {"numbers": {0: 0, 255: 1}, "colors": {}, "palettes_are_colors": False}
+    write_checkpoint(Path("best_tiny.pt"), label_map=label_map)
     for path in (photos / "masks").iterdir():
         Image.fromarray(np.full((48, 48), 255, dtype=np.uint8)).save(path)
     out = on_cpu(photos / "images", score=str(photos / "masks"))

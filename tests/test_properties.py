@@ -5,6 +5,7 @@ Quick, a few inputs of each kind, always the same ones; with `-m slow` many, oth
 
 import io
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.datasets import SOURCES, VOID
-from common.datasets.folder import folder
+from common.datasets import DATASETS, VOID
+from common.datasets.folder import folder, inspect
 from common.datasets.reading import read_image, read_mask
-from common.datasets.segmentation_set import Coding
 from common.datasets.shapes import draw_scene
 from common.datasets.voc import PALETTE
-from common.errors import UserError
+from common.labels import LabelMap
+from common.system.errors import UserError
 from download import get
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL.*")  # of files that it reads all the same
 
-VOC = Coding.plain(PALETTE)
+VOC = LabelMap.plain(PALETTE)
 SECONDS = 5  # that one input may take; a hang is longer
 tries = pytest.mark.parametrize("tries", [40, pytest.param(500, marks=pytest.mark.slow, id="many")])
 
@@ -167,8 +168,8 @@ def test_any_list_of_voc_is_a_list_of_images_or_a_sentence(tries, tmp_path):
     listing = write_voc(tmp_path, {"train": 2, "val": 1, "test": 1}, side=12) / "ImageSets/Segmentation/train.txt"
 
     def read():
-        source = SOURCES["voc2007"](tmp_path)
-        return [source.read(sample) for split in source.splits.values() for sample in split]
+        spec = DATASETS["voc2007"](tmp_path)
+        return [spec.read(sample) for split in spec.splits.values() for sample in split]
 
     def check(body):
         listing.write_bytes(body)
@@ -207,18 +208,19 @@ def test_any_lists_and_classes_are_a_data_set_or_a_sentence(tries, collect, tmp_
             if body is not None:
                 text = body if isinstance(body, bytes) else "\n".join(body).encode(errors="replace")
                 (photos / name).write_bytes(text)
-        problems = [] if collect else None
-        source = result_or_sentence(lambda: folder(photos, tmp_path, progress=False, problems=problems))
-        for problem in problems or []:
+        problems = []
+        read = partial(inspect, problems=problems) if collect else folder
+        spec = result_or_sentence(lambda: read(photos, tmp_path, progress=False))
+        for problem in problems:
             assert "\n" not in str(problem) and len(str(problem)) < 1000, str(problem)
-        if source is None or problems:
+        if spec is None or problems:
             return
-        samples = [sample for split in source.splits.values() for sample in split]
+        samples = [sample for split in spec.splits.values() for sample in split]
         names = {sample[0] for sample in samples}
-        assert len(samples) == len(names) and names <= {"0", "1", "trip/2", "3", "4"} and all(source.splits.values())
-        assert 2 <= len(set(source.classes)) == len(source.classes) == len(source.palette)
+        assert len(samples) == len(names) and names <= {"0", "1", "trip/2", "3", "4"} and all(spec.splits.values())
+        assert 2 <= len(set(spec.classes)) == len(spec.classes) == len(spec.palette)
         for sample in samples:
-            result_or_sentence(lambda sample=sample: source.read(sample))
+            result_or_sentence(lambda sample=sample: spec.read(sample))
 
     body = st.binary(max_size=20)
     drawn = {f"{split}.txt": st.none() | listed | body for split in ("train", "val", "test")}

@@ -12,8 +12,8 @@ import report
 import train
 from common.cli import cli
 from common.datasets.shapes import COUNTS
-from common.errors import UserError
 from common.run import Run
+from common.system.errors import UserError
 
 needs_browser = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs chromium and chromedriver"

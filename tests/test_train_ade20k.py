@@ -8,9 +8,9 @@ from conftest import write_ade20k
 import train_ade20k
 from common import checkpoint
 from common.cli import cli
-from common.errors import UserError
 from common.models import DilatedFCN
 from common.run import Run
+from common.system.errors import UserError
 
 TINY = {"image_size": 32, "epochs": 1, "steps": 2, "val_steps": 1, "pretrained": False}
 RATES = {name: rate for name, (_, rate) in train_ade20k.OPTIMIZERS.items()}

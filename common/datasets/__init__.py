@@ -9,15 +9,16 @@ from common.datasets.cache import decode_once
 from common.datasets.drinks import drinks
 from common.datasets.folder import folder
 from common.datasets.pets import pets
-from common.datasets.segmentation_set import VOID, SegmentationSet, Source
+from common.datasets.segmentation_set import DatasetSpec, SegmentationSet
 from common.datasets.shapes import shapes
 from common.datasets.voc import voc2007, voc2012
-from common.errors import UserError
+from common.labels import VOID
 from common.run import Run, short_name
 from common.system.distributed import main_process_first
+from common.system.errors import UserError
 
-# Each takes the data root and returns a Source: what the set consists of, and how one sample is read.
-SOURCES = {
+# Each takes the data root and returns a DatasetSpec: what the set consists of, and how one sample is read.
+DATASETS = {
     "voc2007": voc2007,
     "voc2012": voc2012,
     "pets": pets,
@@ -29,7 +30,7 @@ SOURCES = {
 
 Size = int | tuple[int, int]  # height and width in pixels, or one number for both
 
-__all__ = ["SOURCES", "VOID", "SegmentationSet", "Size", "Source", "load", "source_of"]
+__all__ = ["DATASETS", "VOID", "DatasetSpec", "SegmentationSet", "Size", "load", "spec_of"]
 
 
 def load(
@@ -41,7 +42,7 @@ def load(
     into memory and read no image file. Files are checked while they are decoded.
 
     Args:
-        dataset: a key of `SOURCES`, or the path of a folder as `common.datasets.folder` describes it.
+        dataset: a key of `DATASETS`, or the path of a folder as `common.datasets.folder` describes it.
         image_size: height and width in pixels, or one number for both. Images are stretched to it.
         train_scale: how many times larger the images of the training set are, if these are to be cropped later.
         run: says where the data and the cache are.
@@ -53,41 +54,41 @@ def load(
     train_size = pair(tuple(round(train_scale * side) for side in size), "--stored-scale: the size")
     sizes = {"train": train_size, "val": size, "test": size}
     with main_process_first():
-        source = source_of(dataset, run)
-        for note in source.notes:
+        spec = spec_of(dataset, run)
+        for note in spec.notes:
             run.print(f"{dataset}: {note}")
         name = re.sub(r"[^\w.-]", "_", short_name(dataset))  # of files in the cache
         sets = [
             SegmentationSet(
-                *decode_once(source, name, split, size, Path(run.cache_dir), progress=run.rank == 0),
-                names=[sample[0] for sample in source.splits[split]],
-                classes=source.classes,
-                palette=source.palette,
+                *decode_once(spec, name, split, size, Path(run.cache_dir), progress=run.rank == 0),
+                names=[sample[0] for sample in spec.splits[split]],
+                classes=spec.classes,
+                palette=spec.palette,
                 dataset=dataset,
                 split=split,
-                coding=source.coding,
-                splits={part: [sample[0] for sample in samples] for part, samples in source.splits.items()},
+                label_map=spec.label_map,
+                splits={part: [sample[0] for sample in samples] for part, samples in spec.splits.items()},
             )
             for split, size in sizes.items()
         ]
     counts = ", ".join(f"{len(s)} {s.split}" for s in sets)
-    run.print(f"{dataset}: {counts} images at {'x'.join(map(str, sizes['val']))}, {len(source.classes)} classes")
+    run.print(f"{dataset}: {counts} images at {'x'.join(map(str, sizes['val']))}, {len(spec.classes)} classes")
     return tuple(sets)
 
 
-def source_of(dataset: str, run: Run) -> Source:
-    """Return what `dataset`, a key of `SOURCES` or the path of a folder, consists of.
+def spec_of(dataset: str, run: Run) -> DatasetSpec:
+    """Return what `dataset`, a key of `DATASETS` or the path of a folder, consists of.
 
     Raises:
         UserError: an unknown name; files that are missing.
     """
-    if dataset in SOURCES:
-        return SOURCES[dataset](Path(run.data_root))
+    if dataset in DATASETS:
+        return DATASETS[dataset](Path(run.data_root))
     path = Path(dataset).expanduser()
     if not dataset or not path.is_dir():
         reason = "is no folder" if {"/", os.sep} & set(dataset) else "is not known"
         raise UserError(
-            f"--dataset {dataset} {reason}; choose one of {', '.join(SOURCES)}, or a folder with images/ and masks/"
+            f"--dataset {dataset} {reason}; choose one of {', '.join(DATASETS)}, or a folder with images/ and masks/"
         )
     return folder(path, Path(run.cache_dir), progress=run.rank == 0)
 

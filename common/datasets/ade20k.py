@@ -3,16 +3,11 @@
 Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
 """
 
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from common.datasets.reading import read_pair
-from common.datasets.segmentation_set import VOID, Coding, Source, split_off
-from common.datasets.voc import voc_palette
-from common.errors import UserError, more
+from common.datasets.segmentation_set import DatasetSpec, split_off
+from common.labels import VOID, LabelMap, voc_palette
+from common.system.errors import UserError, more
 
 # Of the labels 1 to 150: the first of the names that objectInfo150.txt has for each.
 CLASSES = (
@@ -33,11 +28,11 @@ CLASSES = (
 )  # fmt: skip
 PALETTE = voc_palette(1 + len(CLASSES))  # of the labels 0 to 150
 LABELS = range(1 + len(CLASSES))
-WITHOUT_OTHER = Coding({label: label - 1 if label else VOID for label in LABELS})
-WITH_OTHER = Coding({label: label for label in LABELS})
+WITHOUT_OTHER = LabelMap({label: label - 1 if label else VOID for label in LABELS})
+WITH_OTHER = LabelMap({label: label for label in LABELS})
 
 
-def ade20k(data_root: Path) -> Source:
+def ade20k(data_root: Path) -> DatasetSpec:
     """Return ADE20K with 150 classes: labels 1 to 150 become 0 to 149, and 0, which is all else, becomes void.
 
     A tenth of the 20,210 training images is to validate on, the 2,000 validation images are the test: the labels of the
@@ -46,19 +41,19 @@ def ade20k(data_root: Path) -> Source:
     Raises:
         UserError: a folder that is missing or empty; an image without annotation, or an annotation without image.
     """
-    return _source(data_root, CLASSES, PALETTE[1:], WITHOUT_OTHER)
+    return _spec(data_root, CLASSES, PALETTE[1:], WITHOUT_OTHER)
 
 
-def ade20k_other(data_root: Path) -> Source:
+def ade20k_other(data_root: Path) -> DatasetSpec:
     """Return ADE20K with 151 classes: as `ade20k`, but label 0 is a class of its own, "other"."""
-    return _source(data_root, ("other", *CLASSES), PALETTE, WITH_OTHER)
+    return _spec(data_root, ("other", *CLASSES), PALETTE, WITH_OTHER)
 
 
-def _source(data_root: Path, classes: tuple, palette: tuple, coding: Coding) -> Source:
+def _spec(data_root: Path, classes: tuple, palette: tuple, label_map: LabelMap) -> DatasetSpec:
     folder = data_root / "ADEChallengeData2016"
     train, val = split_off(_samples(folder, "training"))
     splits = {"train": train, "val": val, "test": _samples(folder, "validation")}
-    return Source(classes, palette, splits, partial(_read, coding=coding), coding)
+    return DatasetSpec(classes, palette, splits, label_map)
 
 
 def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
@@ -85,8 +80,3 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
             f"{folder / 'images' / split} holds no .jpg file; get the data with `python download.py ade20k`"
         )
     return [(name, images[name], annotations[name]) for name in sorted(images)]
-
-
-def _read(sample: tuple[str, Path, Path], coding: Coding) -> tuple[Image.Image, np.ndarray]:
-    _, image_path, mask_path = sample
-    return read_pair(image_path, mask_path, coding)

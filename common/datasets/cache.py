@@ -2,11 +2,10 @@
 
 import contextlib
 import hashlib
-import io
-import json
 import os
 import shutil
-import zlib
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,153 +14,87 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from common.datasets.segmentation_set import Source
-from common.errors import UserError
-from common.files import locked, write_json
+from common.datasets.segmentation_set import DatasetSpec
+from common.system.errors import UserError
 
 FORMAT = 2  # raise it when what is written below changes
-CHUNK = 256  # samples that are decoded but not yet safe from a kill are at most this many,
-CHUNK_BYTES = 64 << 20  # and take at most this much memory
-RECORD = "progress.json"
+DAY = 24 * 3600  # seconds
 
 
 def decode_once(
-    source: Source, dataset: str, split: str, size: tuple[int, int], cache_dir: Path, progress: bool = True
+    spec: DatasetSpec, dataset: str, split: str, size: tuple[int, int], cache_dir: Path, progress: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images (N, 3, H, W) and masks (N, H, W), uint8, of one split of `source`, resized to `size`.
+    """Return images (N, 3, H, W) and masks (N, H, W), uint8, of one split of `spec`, resized to `size`.
 
     They are decoded by all processors at the first call and written to `cache_dir`; later calls map the files. A
-    changed sample list, file (by size and time) or `size` leads to a new cache. If decoding is interrupted or killed,
-    the next call goes on from there. Of several processes one decodes, and the others wait for it.
+    changed sample list, file (by size and time), label map or `size` leads to a new cache.
 
     Raises:
-        UserError: from `source.read`; an empty split; a file that is missing; a cache that cannot be written.
+        UserError: from `spec.read`; an empty split; a file that is missing; a cache that cannot be written.
     """
-    samples = source.splits[split]
+    samples = spec.splits[split]
     if not samples:
         raise UserError(f"the {split} split of {dataset} is empty; it needs at least one image")
-    height, width = size
-    key = fingerprint(samples, size)
-    folder = cache_dir / f"{dataset}-{split}-{height}x{width}-{key}"
+    folder = cache_dir / f"{dataset}-{split}-{size[0]}x{size[1]}-{fingerprint(samples, size, spec.label_map)}"
     if not folder.exists():
         try:
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            with locked(folder.with_name(f".{folder.name}.lock")):
-                if not folder.exists():  # another process may have made it while this one waited
-                    _decode(source, samples, size, folder, f"decoding {dataset} {split}" if progress else None)
+            _decode(spec, samples, size, folder, f"decoding {dataset} {split}" if progress else None)
         except OSError as error:
             raise UserError(f"cannot write the cache {folder}: {error.strerror or error}") from error
     # Copy-on-write maps: torch warns about read-only ones, and nothing here writes to them.
     try:
         images, masks = (np.load(folder / f"{kind}.npy", mmap_mode="c") for kind in ("images", "masks"))
     except (OSError, ValueError, EOFError):
-        images = masks = np.empty(0)
-    if images.shape != (len(samples), height, width, 3) or masks.shape != images.shape[:-1]:
-        raise UserError(f"the cache {folder} is damaged; delete that folder, and the images are decoded again")
+        raise UserError(f"the cache {folder} is damaged; delete it, and the images are decoded again") from None
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)
 
 
-def _decode(source: Source, samples: list, size: tuple[int, int], folder: Path, title: str | None) -> None:
-    """Write images.npy (N, H, W, 3) and masks.npy (N, H, W) of `samples` to `folder`, which is whole or not there.
-
-    Until it is whole it has another name. An interrupt or a kill leaves it for the next call to go on with; an error
-    removes it: a full disk gets its space back, and a file that must be mended changes the cache's name anyway.
-    """
-    part = folder.with_name(f".{folder.name}.part")
-    try:
-        part.mkdir(exist_ok=True)
-        _fill(part, source, samples, size, title)
-        part.rename(folder)
-    except Exception:  # KeyboardInterrupt is none
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-def _fill(part: Path, source: Source, samples: list, size: tuple[int, int], title: str | None) -> None:
-    """Decode what is not yet in the folder `part`."""
+def _decode(spec: DatasetSpec, samples: list, size: tuple[int, int], folder: Path, title: str | None) -> None:
+    """Write images.npy (N, H, W, 3) and masks.npy (N, H, W) of `samples` to `folder`, which is whole or not there."""
     height, width = size
-    paths = (part / "images.npy", part / "masks.npy")
-    headers = (_header((len(samples), height, width, 3)), _header((len(samples), height, width)))
-    lengths = (3 * height * width, height * width)  # bytes of a sample
+    shapes = {"images": (len(samples), height, width, 3), "masks": (len(samples), height, width)}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > DAY:
+            shutil.rmtree(left, ignore_errors=True)
+    needed = 4 * len(samples) * height * width >> 20
+    if needed > shutil.disk_usage(folder.parent).free >> 20:
+        raise UserError(f"{folder.parent} has no room for {needed} MiB of decoded images; name another --cache-dir")
+    part = folder.with_name(f".{folder.name}-{os.getpid()}")  # of this process alone
+    lock = threading.Lock()
 
-    def read(sample: tuple) -> tuple[bytes, bytes]:
-        image, mask = source.read(sample)
+    def write(index: int) -> None:
+        image, mask = spec.read(samples[index])
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         # Nearest for masks: the mean of classes 3 and 5 is not class 4.
         mask = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
-        return image.tobytes(), mask.tobytes()
+        with lock:
+            for file, start, data in zip(files, starts, (image.tobytes(), mask.tobytes()), strict=True):
+                file.seek(start + index * len(data))
+                file.write(data)
 
-    def ends(count: int) -> list[int]:
-        return [len(header) + count * length for header, length in zip(headers, lengths, strict=True)]
-
-    done, checksums = _recorded(part)
-    if [_checksum(path, end) for path, end in zip(paths, ends(done), strict=True)] != checksums:
-        done = 0  # nothing there, or not what was written
-        for path, header in zip(paths, headers, strict=True):
-            path.write_bytes(header)
-        checksums = [zlib.crc32(header) for header in headers]
-    needed, free = sum(ends(len(samples))) - sum(ends(done)), shutil.disk_usage(part).free
-    if needed > free:
-        raise UserError(
-            f"the decoded images need {needed >> 20} MiB in {part.parent}, where {free >> 20} MiB are free; make room, "
-            "or name a folder on another disk with --cache-dir"
-        )
-    chunk = min(CHUNK, max(1, CHUNK_BYTES // sum(lengths)))
-    with (
-        contextlib.ExitStack() as stack,
-        ThreadPoolExecutor(os.cpu_count()) as pool,  # Pillow decodes and resizes outside Python's lock
-        tqdm(total=len(samples), initial=done, desc=title, unit="image", disable=None if title else True, leave=False)
-        as bar,
-    ):  # fmt: skip
-        files = [stack.enter_context(open(path, "r+b")) for path in paths]
-        for file, end in zip(files, ends(done), strict=True):
-            file.truncate(end)
-            file.seek(end)
-        for start in range(done, len(samples), chunk):
-            for sample in pool.map(read, samples[start : start + chunk]):
-                for i, data in enumerate(sample):
-                    files[i].write(data)
-                    checksums[i] = zlib.crc32(data, checksums[i])
-                bar.update()
+    try:
+        part.mkdir(exist_ok=True)
+        paths = [part / f"{kind}.npy" for kind in shapes]
+        # This writes the header. The pixels are not written to the map: on a full disk, that would end in SIGBUS.
+        starts = [np.lib.format.open_memmap(p, "w+", "u1", shapes[p.stem]).offset for p in paths]
+        with contextlib.ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as pool:
+            files = [stack.enter_context(open(path, "r+b")) for path in paths]
+            writes = pool.map(write, range(len(samples)))  # threads: Pillow works outside Python's lock
+            for _ in tqdm(writes, title, len(samples), unit="image", disable=not title or None, leave=False):
+                pass
             for file in files:
                 file.flush()
-            write_json(part / RECORD, {"samples": min(start + chunk, len(samples)), "crc32": checksums})
-        for file in files:
-            os.fsync(file.fileno())  # before the folder gets its name: that must not outlive its contents
+                os.fsync(file.fileno())  # before the folder gets its name: that must not outlive its contents
+        if not folder.exists():  # another process may have been faster
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
-def _recorded(part: Path) -> tuple[int, list[int]]:
-    """Return how many samples an interrupted decoding has left in `part`, and the checksums of both files with them."""
-    try:
-        record = json.loads((part / RECORD).read_text())
-        return int(record["samples"]), record["crc32"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return 0, []
-
-
-def _checksum(path: Path, length: int) -> int | None:
-    """Return the CRC-32 of the first `length` bytes of the file at `path`; None if it has fewer, or is not there."""
-    checksum = 0
-    try:
-        with open(path, "rb") as file:
-            while length > 0 and (block := file.read(min(length, 1 << 20))):
-                checksum = zlib.crc32(block, checksum)
-                length -= len(block)
-    except OSError:
-        return None
-    return None if length else checksum
-
-
-def _header(shape: tuple[int, ...]) -> bytes:
-    """Return how a .npy file of uint8 begins."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return header.getvalue()
-
-
-def fingerprint(samples: list[tuple], size: tuple[int, int]) -> str:
-    """Return 16 hexadecimal digits that change with the samples, their files and `size`."""
-    digest = hashlib.sha256(repr((FORMAT, size)).encode())
+def fingerprint(samples: list[tuple], *others: object) -> str:
+    """Return 16 hexadecimal digits that change with the samples, their files and the `others`."""
+    digest = hashlib.sha256(repr((FORMAT, *others)).encode())
     for sample in samples:
         for item in sample:
             digest.update(str(item).encode(errors="surrogateescape"))

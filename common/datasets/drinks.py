@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from common.datasets.reading import read_image
-from common.datasets.segmentation_set import Source, split_off
-from common.errors import UserError
+from common.datasets.segmentation_set import DatasetSpec, split_off
+from common.system.errors import UserError
 
 CLASSES = ("background", "water bottle", "soda can", "juice bottle")
 PALETTE = ((0, 0, 0), (40, 130, 255), (230, 40, 60), (255, 190, 30))
@@ -23,7 +23,7 @@ FAR = 1e6  # pixels; a coordinate beyond it is a mistake
 Region = tuple[int, tuple[tuple[int, int], ...]]  # class, corners (x, y) in pixels
 
 
-def drinks(data_root: Path) -> Source:
+def drinks(data_root: Path) -> DatasetSpec:
     """Return the drinks: a tenth of the 1000 training images to validate on, the 50 test images as test.
 
     Raises:
@@ -32,7 +32,7 @@ def drinks(data_root: Path) -> Source:
     folder = data_root / "drinks"
     train, val = split_off(_samples(folder, "segmentation_train.json"))
     test = _samples(folder, "segmentation_test.json")
-    return Source(CLASSES, PALETTE, {"train": train, "val": val, "test": test}, _read)
+    return DatasetSpec(CLASSES, PALETTE, {"train": train, "val": val, "test": test}, read_sample=_read)
 
 
 def rasterize(regions: tuple[Region, ...], size: tuple[int, int]) -> np.ndarray:

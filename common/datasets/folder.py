@@ -10,8 +10,8 @@ A line of classes.txt is a name, `name red green blue` or `name #rrggbb`. The li
 the masks, or for their colours. A line `ignore 255`, or with a colour, names pixels that are neither trained on nor
 scored; where there is none, that is 255.
 
-Without classes.txt every value that occurs in the masks is a class, in order, and so is every colour if they are RGB,
-black as the background. 255 is a class beside grey levels such as 0 and 128, but ignored beside numbers such as 0, 1.
+Without classes.txt the masks hold the values 0, 1, 2, ... and perhaps 255, which is ignored. Anything else, such as RGB
+masks or the grey levels 0, 128 and 255, must be listed, each with its colour: `python check.py folder` proposes lines.
 Masks of 0 and 255 alone tell background from foreground, with and without classes.txt.
 
 A list that is missing is drawn, by a hash of each name, so that an image stays where it is when others are added:
@@ -21,69 +21,65 @@ on is drawn from the rest. If there is a train.txt, images that no list names ar
 
 import hashlib
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from common.datasets.mask_classes import interpret, read_classes, scan
-from common.datasets.reading import find_files, name_below, noted, read_pair, read_text
-from common.datasets.segmentation_set import VOID, Coding, Source
-from common.errors import UserError, more
+from common.datasets.reading import find_files, name_below, noted, read_text
+from common.datasets.segmentation_set import DatasetSpec
+from common.system.errors import UserError
 
 SHARE = 0.15  # of the images to validate on, and of those to test on
 
 
-def folder(path: Path, cache_dir: Path, progress: bool = True, problems: list[UserError] | None = None) -> Source:
+def folder(path: Path, cache_dir: Path, progress: bool = True) -> DatasetSpec:
     """Return the set in the folder `path`, as described above.
 
     The masks are looked through at the first call, and what is found is kept in `cache_dir`.
-
-    Args:
-        problems: where to add what is wrong, instead of raising it, as long as there is something to go on with. The
-            set is then what is left, for check.py to read: what reading refuses is not among the problems. It has no
-            classes, and all pixels are void, if the masks do not tell them.
 
     Raises:
         UserError: a folder or a counterpart that is missing, two files of one name, a list or classes.txt that cannot
             be understood, masks that do not fit it.
     """
+    problems = []
+    spec = inspect(path, cache_dir, problems, progress)
+    if len(problems) > 1:
+        raise UserError(f"{problems[0]} (and {len(problems) - 1} more problems; `python check.py {path}` tells all)")
+    if problems:
+        raise problems[0]
+    return spec
+
+
+def inspect(path: Path, cache_dir: Path, problems: list[UserError], progress: bool = True) -> DatasetSpec:
+    """Return what is sound in the folder `path`, as `folder` does, and add what is wrong to `problems`.
+
+    What reading the files would refuse is not among them. If the masks do not tell classes, all their pixels are void.
+
+    Raises:
+        UserError: there is nothing to go on with.
+    """
     images, masks = _find(path / "images", problems), _find(path / "masks", problems)
     splits, notes = _splits(path, images, problems)
     names = [name for split in splits.values() for name in split]
-    alone_too = not any((path / f"{s}.txt").is_file() for s in splits)
-    _check_pairs(path, names, images, masks, alone_too, problems)
-    listed, strict = None, problems is None
+    for name in names:
+        if name not in masks:
+            expected = path / f"masks/{name}.png"
+            problems.append(UserError(f"{images[name]} has no mask; expected {expected}, or another suffix"))
+    if not any((path / f"{split}.txt").is_file() for split in splits):
+        for name in masks.keys() - images.keys():
+            expected = path / f"images/{name}.jpg"
+            problems.append(UserError(f"{masks[name]} has no image; expected {expected}, or another suffix"))
+    listed = None
     with noted(problems):
         listed = read_classes(path / "classes.txt")
-    found = scan([(name, masks[name]) for name in names if name in masks], cache_dir, progress, None if strict else [])
-    anything = dict.fromkeys([*range(256), *found["grey"]], VOID), dict.fromkeys(found["color"], VOID)
-    classes, palette, coding, said = (), (), Coding(*anything), []
-    with noted(problems):
-        classes, palette, coding, said = interpret(found, listed, path, strict)
-    samples = {  # with `coding`: it is part of the cache
-        split: [(name, images[name], masks[name], coding) for name in names if name in masks]
-        for split, names in splits.items()
+    found = scan([(name, masks[name]) for name in names if name in masks], cache_dir, progress)
+    classes, palette, label_map, said = interpret(found, listed, path, problems)
+    samples = {
+        split: [(name, images[name], masks[name]) for name in names if name in masks] for split, names in splits.items()
     }
-    return Source(classes, palette, samples, _read, coding, (*notes, *said))
+    return DatasetSpec(classes, palette, samples, label_map, (*notes, *said))
 
 
-def _read(sample: tuple[str, Path, Path, Coding]) -> tuple[Image.Image, np.ndarray]:
-    _, image_path, mask_path, coding = sample
-    return read_pair(image_path, mask_path, coding)
-
-
-def _refuse(broken: list, sentence: Callable[[Any, str], str], problems: list[UserError] | None) -> None:
-    """Raise UserError with the sentence about the first of `broken`, and how many more; or add one about each."""
-    if broken and problems is None:
-        raise UserError(sentence(broken[0], more(broken)))
-    for one in broken:
-        problems.append(UserError(sentence(one, "")))
-
-
-def _find(folder: Path, problems: list[UserError] | None) -> dict[str, Path]:
+def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
     """Return the images in `folder` by their names: the path below it, without suffix."""
     if not folder.is_dir():
         there = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())) or "no folder"
@@ -91,44 +87,28 @@ def _find(folder: Path, problems: list[UserError] | None) -> dict[str, Path]:
     found = {}
     for file in find_files(folder)[0]:
         name = name_below(folder, file)
-        with noted(problems):
-            if name.encode(errors="ignore").decode() != name:  # it has surrogates, for bytes that are no UTF-8
-                raise UserError(f"{str(file)!a} has a name that is not in UTF-8; rename it")
-            if name in found:
-                raise UserError(f"{found[name]} and {file} have the same name but for the suffix; rename or remove one")
+        if name.encode(errors="ignore").decode() != name:  # it has surrogates, for bytes that are no UTF-8
+            problems.append(UserError(f"{str(file)!a} has a name that is not in UTF-8; rename it"))
+        elif name in found:
+            sentence = f"{found[name]} and {file} have the same name but for the suffix; rename or remove one"
+            problems.append(UserError(sentence))
+        else:
             found[name] = file
     if not found:
         raise UserError(f"{folder} holds no image")
     return found
 
 
-def _check_pairs(path: Path, names: list, images: dict, masks: dict, alone_too: bool, problems: list | None) -> None:
-    """Refuse those of `names`, which have images, that have no mask and, if `alone_too`, masks without image."""
-
-    def lacks(file: Path, others: str, what: str, expected: Path) -> str:
-        return f"{file}{others} has no {what}; expected {expected}, or another suffix"
-
-    without = [name for name in names if name not in masks]
-    _refuse(without, lambda n, others: lacks(images[n], others, "mask", path / f"masks/{n}.png"), problems)
-    alone = [name for name in masks if alone_too and name not in images]
-    _refuse(alone, lambda n, others: lacks(masks[n], others, "image", path / f"images/{n}.jpg"), problems)
-
-
-def _splits(
-    path: Path, images: dict[str, Path], problems: list[UserError] | None
-) -> tuple[dict[str, list[str]], list[str]]:
+def _splits(path: Path, images: dict[str, Path], problems: list[UserError]) -> tuple[dict[str, list[str]], list[str]]:
     """Return the names in each split, and what to say about it."""
     lists = {s: path / f"{s}.txt" for s in ("train", "val", "test") if (path / f"{s}.txt").is_file()}
     splits = {split: _read_list(file, images, problems) for split, file in lists.items()}
     owner = {}
     for split, names in splits.items():
         for name in names:
-            with noted(problems):
-                if name in owner:
-                    raise UserError(
-                        f"{lists[owner[name]]} and {lists[split]} both name {name}; an image is in one split"
-                    )
-                owner[name] = split
+            if owner.setdefault(name, split) != split:
+                both = f"{lists[owner[name]]} and {lists[split]}"
+                problems.append(UserError(f"{both} both name {name}; an image is in one split"))
         splits[split] = [name for name in names if owner[name] == split]
     pool = splits.get("train") or [name for name in images if name not in owner]
     notes = []
@@ -151,7 +131,7 @@ def _splits(
     return {"train": train, "val": val, "test": test}, notes
 
 
-def _read_list(file: Path, images: dict[str, Path], problems: list[UserError] | None) -> list[str]:
+def _read_list(file: Path, images: dict[str, Path], problems: list[UserError]) -> list[str]:
     """Return the images that a list names, each once; their suffixes may be there."""
     lines = []
     with noted(problems):
@@ -160,15 +140,10 @@ def _read_list(file: Path, images: dict[str, Path], problems: list[UserError] | 
             raise UserError(f"{file} is empty; it should name one image a line (without the file, a split is drawn)")
     names = [unicodedata.normalize("NFC", line.strip().replace("\\", "/")) for line in lines]
     names = [name if name in images else (Path(name).parent / Path(name).stem).as_posix() for name in names]
-    unknown = [name for name in names if name not in images]
-    _refuse(
-        unknown,
-        lambda name, others: (
-            f"{file} names {name!r:.80}{others}, not in {file.parent / 'images'}; "
-            "a line is an image's path below that folder, without suffix"
-        ),
-        problems,
-    )
+    for name in names:
+        if name not in images:
+            there = f"not in {file.parent / 'images'}; a line is an image's path below that folder, without suffix"
+            problems.append(UserError(f"{file} names {name!r:.80}, {there}"))
     return list(dict.fromkeys(name for name in names if name in images))
 
 

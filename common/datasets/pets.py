@@ -5,19 +5,16 @@ Parkhi, Vedaldi, Zisserman & Jawahar, Cats and Dogs, CVPR 2012.
 
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from common.datasets.reading import read_pair
-from common.datasets.segmentation_set import Coding, Source, split_off
-from common.errors import UserError
+from common.datasets.segmentation_set import DatasetSpec, split_off
+from common.labels import LabelMap
+from common.system.errors import UserError
 
 CLASSES = ("pet", "background", "border")  # 1, 2, 3 in a trimap; the border is where annotators did not decide
 PALETTE = ((230, 75, 60), (0, 0, 0), (245, 190, 40))
-CODING = Coding({1: 0, 2: 1, 3: 2})
+LABEL_MAP = LabelMap({1: 0, 2: 1, 3: 2})
 
 
-def pets(data_root: Path) -> Source:
+def pets(data_root: Path) -> DatasetSpec:
     """Return Oxford-IIIT Pet: a tenth of its 3680 images "trainval" to validate on, its 3669 images "test" as test.
 
     A dozen files of the official archive are GIF or PNG pictures named .jpg, some grey or transparent, and two JPEGs
@@ -26,7 +23,7 @@ def pets(data_root: Path) -> Source:
     folder = data_root / "oxford-iiit-pet"
     train, val = split_off(_samples(folder, "trainval"))
     splits = {"train": train, "val": val, "test": _samples(folder, "test")}
-    return Source(CLASSES, PALETTE, splits, _read, CODING)
+    return DatasetSpec(CLASSES, PALETTE, splits, LABEL_MAP)
 
 
 def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
@@ -42,8 +39,3 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
     if not names or not "".join(names).isprintable():
         raise UserError(f"{listing} should list images, a name and three numbers a line; it is empty or something else")
     return [(name, folder / f"images/{name}.jpg", folder / f"annotations/trimaps/{name}.png") for name in names]
-
-
-def _read(sample: tuple[str, Path, Path]) -> tuple[Image.Image, np.ndarray]:
-    _, image_path, trimap_path = sample
-    return read_pair(image_path, trimap_path, CODING)

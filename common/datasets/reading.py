@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from common.datasets.segmentation_set import Coding
-from common.errors import UserError
+from common.labels import LabelMap, rgb
+from common.system.errors import UserError
 
 
 class WrongValues(UserError):
@@ -29,13 +29,11 @@ class Unusable(UserError):
 
 
 @contextlib.contextmanager
-def noted(problems: list[UserError] | None) -> Iterator[None]:
-    """Add a UserError to `problems` and go on; where that is None, let it pass."""
+def noted(problems: list[UserError]) -> Iterator[None]:
+    """Add a UserError to `problems` and go on."""
     try:
         yield
     except UserError as error:
-        if problems is None:
-            raise
         problems.append(error)
 
 
@@ -134,16 +132,16 @@ def read_image(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def read_mask(path: Path, coding: Coding) -> np.ndarray:
+def read_mask(path: Path, label_map: LabelMap) -> np.ndarray:
     """Return the mask at `path` as class numbers and VOID, (H, W) uint8, turned like a photograph.
 
     Raises:
-        UserError: as `open_image`; a colour or a value that `coding` does not know, named with the file.
+        UserError: as `open_image`; a colour or a value that `label_map` does not know, named with the file.
     """
-    return _decode(*read_codes(open_upright(path), path, coding.palettes_are_colors), path, coding)
+    return _decode(*read_codes(open_upright(path), path, label_map.palettes_are_colors), path, label_map)
 
 
-def read_pair(image_path: Path, mask_path: Path, coding: Coding) -> tuple[Image.Image, np.ndarray]:
+def read_pair(image_path: Path, mask_path: Path, label_map: LabelMap) -> tuple[Image.Image, np.ndarray]:
     """Return what `read_image` and `read_mask` do.
 
     Raises:
@@ -154,8 +152,8 @@ def read_pair(image_path: Path, mask_path: Path, coding: Coding) -> tuple[Image.
     with noted(problems):
         image = read_image(image_path)
     with noted(problems):
-        codes, are_colors = read_codes(open_upright(mask_path), mask_path, coding.palettes_are_colors)
-        mask = _decode(codes, are_colors, mask_path, coding)
+        codes, are_colors = read_codes(open_upright(mask_path), mask_path, label_map.palettes_are_colors)
+        mask = _decode(codes, are_colors, mask_path, label_map)
     if image is not None and codes is not None:
         with noted(problems):
             check_size(image, codes, image_path, mask_path)
@@ -164,9 +162,9 @@ def read_pair(image_path: Path, mask_path: Path, coding: Coding) -> tuple[Image.
     return image, mask
 
 
-def _decode(codes: np.ndarray, are_colors: bool, path: Path, coding: Coding) -> np.ndarray:
+def _decode(codes: np.ndarray, are_colors: bool, path: Path, label_map: LabelMap) -> np.ndarray:
     """Return the classes (H, W) uint8 of what `read_codes` returns."""
-    known = coding.colors if are_colors else coding.numbers
+    known = label_map.colors if are_colors else label_map.numbers
     if wrong := [code for code in distinct(codes) if code not in known]:
         pixels = dict(zip(*np.unique(codes[np.isin(codes, wrong)], return_counts=True), strict=True))
         pixels = {rgb(int(code)) if are_colors else int(code): int(count) for code, count in pixels.items()}
@@ -175,14 +173,10 @@ def _decode(codes: np.ndarray, are_colors: bool, path: Path, coding: Coding) -> 
         if are_colors:
             y, x = np.argwhere(codes == wrong[0])[0]
             place = f"{rgb(wrong[0])} at x={x}, y={y}{others}"
-            raise WrongValues(f"{path} has the colour {place}, which is no class's colour", pixels)
-        raise WrongValues(f"{path} holds the value {wrong[0]}{others}; expected {ranges(known)}", pixels)
-    if codes.dtype == np.uint8:
-        table = np.zeros(256, dtype=np.uint8)
-        table[list(known)] = list(known.values())
-        return table[codes]
-    keys = sorted(known)
-    return np.array([known[key] for key in keys], dtype=np.uint8)[np.searchsorted(keys, codes)]
+            raise WrongValues(f"{path} has the colour {place}, which is no class's colour{jpeg_hint(path)}", pixels)
+        sentence = f"{path} holds the value {wrong[0]}{others}; expected {ranges(known)}{jpeg_hint(path)}"
+        raise WrongValues(sentence, pixels)
+    return label_map.classes_of(codes, are_colors)
 
 
 def read_codes(image: Image.Image, path: Path, palettes_are_colors: bool = False) -> tuple[np.ndarray, bool]:
@@ -200,6 +194,12 @@ def read_codes(image: Image.Image, path: Path, palettes_are_colors: bool = False
     return values if values.dtype == np.uint8 else values.astype(np.uint8 if values.dtype == bool else np.int64), False
 
 
+def jpeg_hint(path: Path | str) -> str:
+    """Say why a mask holds what it should not, if it is a JPEG."""
+    is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
+    return "; a JPEG's compression mixes neighbouring values: save masks as PNG" if is_jpeg else ""
+
+
 def are_whole(values: np.ndarray) -> bool:
     """Return whether floats are whole numbers that an integer can hold; NaN and infinity are none."""
     return bool(np.isfinite(values).all() and (np.abs(values) < 2**31).all() and (values == values.round()).all())
@@ -212,11 +212,6 @@ def distinct(codes: np.ndarray) -> list[int]:
     codes = codes.ravel()
     begins = np.flatnonzero(codes[1:] != codes[:-1]) + 1  # of runs: sorting these alone takes a tenth of the time
     return np.unique(codes[np.concatenate([[0], begins])]).tolist()
-
-
-def rgb(code: int) -> tuple[int, int, int]:
-    """Return the colour 0xRRGGBB as (red, green, blue)."""
-    return code >> 16, code >> 8 & 255, code & 255
 
 
 def check_size(image: Image.Image, mask: np.ndarray, image_path: Path, mask_path: Path) -> None:

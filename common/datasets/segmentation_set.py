@@ -8,33 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-VOID = 255  # the mask value that is no class: neither trained on nor scored
-VOID_COLOR = (224, 224, 192)  # VOC's colour for it
-
-
-@dataclass(frozen=True)
-class Coding:
-    """Which class, or VOID, the pixels of mask files stand for.
-
-    Colours are single numbers, 0xRRGGBB.
-    """
-
-    numbers: dict[int, int]  # of grey and palette pictures: value -> class
-    colors: dict[int, int] = field(default_factory=dict)  # of RGB pictures: colour -> class
-    palettes_are_colors: bool = False  # palette pictures are read by their colours, not by their numbers
-
-    @classmethod
-    def plain(cls, palette: tuple) -> "Coding":
-        """Return VOC's: numbers are classes and 255 is void; colours are those of `palette`, and VOID_COLOR."""
-        classes = range(len(palette))
-        colors = {color_number(color): index for index, color in enumerate(palette)}
-        return cls({**dict(zip(classes, classes, strict=True)), VOID: VOID}, {color_number(VOID_COLOR): VOID, **colors})
-
-
-def color_number(color: tuple[int, int, int]) -> int:
-    """Return (red, green, blue) as the number 0xRRGGBB."""
-    red, green, blue = color
-    return (red << 16) + (green << 8) + blue
+from common.datasets.reading import read_pair
+from common.labels import LabelMap
 
 
 @dataclass
@@ -51,7 +26,7 @@ class SegmentationSet:
     palette: tuple[tuple[int, int, int], ...]  # their colours
     dataset: str  # "voc2007"
     split: str  # "train", "val" or "test"
-    coding: Coding | None = None  # of the mask files, if the set has such
+    label_map: LabelMap | None = None  # of the mask files, if the set has such
     splits: dict[str, list[str]] = field(default_factory=dict)  # names of all images of the data set, by split
 
     def __len__(self) -> int:
@@ -79,20 +54,26 @@ class SegmentationSet:
 
 
 @dataclass
-class Source:
+class DatasetSpec:
     """What a data set consists of and how to read it.
 
-    A sample is a tuple whose first item is its name; the rest (paths, numbers) is for `read`, which returns the RGB
-    image and the mask, (H, W) uint8 with classes and VOID, both at their own size. The cache is renewed when a sample
-    or a file that it names changes.
+    A sample is a tuple: its name, and the paths of its image and mask, or what else `read_sample` takes (paths,
+    numbers). The cache is renewed when a sample or a file that it names changes.
     """
 
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     splits: dict[str, list[tuple]]  # "train", "val", "test"
-    read: Callable[[tuple], tuple[Image.Image, np.ndarray]]
-    coding: Coding | None = None  # of the mask files, if the set has such
+    label_map: LabelMap | None = None  # of the mask files, if the set has such
     notes: tuple[str, ...] = ()  # what was found out about the files, for the screen
+    read_sample: Callable[[tuple], tuple[Image.Image, np.ndarray]] | None = None  # of a set without mask files
+
+    def read(self, sample: tuple) -> tuple[Image.Image, np.ndarray]:
+        """Return the RGB image and the mask, (H, W) uint8 with classes and VOID, both at their own size."""
+        if self.read_sample:
+            return self.read_sample(sample)
+        _, image_path, mask_path = sample
+        return read_pair(image_path, mask_path, self.label_map)
 
 
 def split_off(samples: list, fraction: float = 0.1, seed: int = 0) -> tuple[list, list]:

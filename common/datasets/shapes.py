@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from common.datasets.segmentation_set import VOID, Source
+from common.datasets.segmentation_set import DatasetSpec
+from common.labels import VOID
 
 CLASSES = ("background", "disk", "square", "triangle", "star", "cross")
 PALETTE = ((0, 0, 0), (230, 75, 60), (245, 190, 40), (80, 180, 90), (60, 130, 220), (160, 90, 200))
@@ -19,13 +20,13 @@ SIDE = 256  # pixels
 COUNTS = {"train": 600, "val": 100, "test": 100}
 
 
-def shapes(data_root: Path) -> Source:
+def shapes(data_root: Path) -> DatasetSpec:
     """Return 600 training, 100 validation and 100 test scenes. `data_root` is not used."""
     splits, first = {}, 0  # a sample names this file too, so that a change of it renews the cache
     for split, count in COUNTS.items():
         splits[split] = [(f"{split}_{i:03}", first + i, Path(__file__)) for i in range(count)]
         first += count
-    return Source(CLASSES, PALETTE, splits, lambda sample: draw_scene(sample[1]))
+    return DatasetSpec(CLASSES, PALETTE, splits, read_sample=lambda sample: draw_scene(sample[1]))
 
 
 def draw_scene(index: int, side: int = SIDE) -> tuple[Image.Image, np.ndarray]:

@@ -5,12 +5,10 @@ Everingham et al., The PASCAL Visual Object Classes (VOC) Challenge, IJCV 2010.
 
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from common.datasets.reading import read_pair, read_text
-from common.datasets.segmentation_set import Coding, Source, split_off
-from common.errors import UserError
+from common.datasets.reading import read_text
+from common.datasets.segmentation_set import DatasetSpec, split_off
+from common.labels import LabelMap, voc_palette
+from common.system.errors import UserError
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -18,27 +16,18 @@ CLASSES = (
 )  # fmt: skip
 
 
-def voc_palette(count: int = len(CLASSES)) -> tuple[tuple[int, int, int], ...]:
-    """Return the colours of VOC's classes: the bits of the class number, dealt out to red, green and blue."""
-
-    def channel(index: int, offset: int) -> int:
-        return sum((index >> 3 * bit + offset & 1) << 7 - bit for bit in range(3))
-
-    return tuple((channel(i, 0), channel(i, 1), channel(i, 2)) for i in range(count))
+PALETTE = voc_palette(len(CLASSES))
+LABEL_MAP = LabelMap.plain(PALETTE)
 
 
-PALETTE = voc_palette()
-CODING = Coding.plain(PALETTE)
-
-
-def voc2007(data_root: Path) -> Source:
+def voc2007(data_root: Path) -> DatasetSpec:
     """Return VOC 2007's segmentation set: 209 images for training, 213 for validation, 210 for the test."""
     folder = data_root / "VOCdevkit" / "VOC2007"
     splits = {split: _samples(folder, split, "voc2007") for split in ("train", "val", "test")}
-    return Source(CLASSES, PALETTE, splits, _read, CODING)
+    return DatasetSpec(CLASSES, PALETTE, splits, LABEL_MAP)
 
 
-def voc2012(data_root: Path) -> Source:
+def voc2012(data_root: Path) -> DatasetSpec:
     """Return VOC 2012's: a tenth of its 1464 training images to validate on, its 1449 validation images as test.
 
     The labels of the official test set are not public.
@@ -46,7 +35,7 @@ def voc2012(data_root: Path) -> Source:
     folder = data_root / "VOCdevkit" / "VOC2012"
     train, val = split_off(_samples(folder, "train", "voc2012"))
     splits = {"train": train, "val": val, "test": _samples(folder, "val", "voc2012")}
-    return Source(CLASSES, PALETTE, splits, _read, CODING)
+    return DatasetSpec(CLASSES, PALETTE, splits, LABEL_MAP)
 
 
 def _samples(folder: Path, split: str, dataset: str) -> list[tuple[str, Path, Path]]:
@@ -64,8 +53,3 @@ def _samples(folder: Path, split: str, dataset: str) -> list[tuple[str, Path, Pa
         raise UserError(f"{listing} is no list of names: it holds unprintable characters")
     images, masks = folder / "JPEGImages", folder / "SegmentationClass"
     return [(name, images / f"{name}.jpg", masks / f"{name}.png") for name in names]
-
-
-def _read(sample: tuple[str, Path, Path]) -> tuple[Image.Image, np.ndarray]:
-    _, image_path, mask_path = sample
-    return read_pair(image_path, mask_path, CODING)

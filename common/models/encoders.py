@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from common.errors import UserError
 from common.models.layers import IMAGENET_MEAN, IMAGENET_STD, Normalize, pad_to_multiple
 from common.models.mobilenet_v1 import mobilenet_v1_layers
 from common.models.weights import copy_weights, download, read_weights
+from common.system.errors import UserError
 
 # torchvision.models is imported where it is used: that takes as long as importing torch itself.
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.errors import UserError
 from common.models.layers import FastConvTranspose2d, Normalize, he_init, pad_to_multiple
 from common.models.resnet_v2 import ResNetV2, bn_relu
+from common.system.errors import UserError
 
 
 class ResNetV2FCN(nn.Module):

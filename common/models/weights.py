@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.errors import UserError
-from common.files import load_tensors
+from common.system.errors import UserError
+from common.system.files import load_tensors
 
 TIMEOUT = 10  # seconds without an answer from the server, before a download is given up
 

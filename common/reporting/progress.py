@@ -5,13 +5,13 @@ import contextlib
 import torch
 from tqdm import tqdm
 
-from common import plotting
 from common.checkpoint import best_row
-from common.errors import UserError
-from common.hints import hints
 from common.loader import Loader
 from common.metrics import ConfusionMatrix
+from common.reporting import plotting
+from common.reporting.diagnosis import hints
 from common.run import Run
+from common.system.errors import UserError
 
 FIGURE_EPOCHS = 5  # after which TensorBoard gets a picture of predictions
 

@@ -4,12 +4,12 @@ import math
 
 from torch import nn
 
-from common import plotting
-from common.files import write_json
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models import count_parameters
+from common.reporting import plotting
 from common.run import Run
+from common.system.files import write_json
 
 
 def report_test(model: nn.Module, loader: Loader, loss: float, matrix: ConfusionMatrix, run: Run) -> dict:

@@ -5,7 +5,7 @@ import os
 
 import torch
 
-from common.errors import UserError
+from common.system.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:

@@ -71,8 +71,8 @@ def barrier() -> None:
 
 @contextlib.contextmanager
 def main_process_first() -> Iterator[None]:
-    """Let the main process through the block, then the others, which then find its work done."""
-    main = not dist.is_initialized() or dist.get_rank() == 0
+    """Let the first process on each machine through the block, then the others, which then find its work done."""
+    main = not dist.is_initialized() or os.environ["LOCAL_RANK"] == "0"
     if not main:
         barrier()
     yield

@@ -1,7 +1,7 @@
 """What to try when a training did not go as it should: said once, at its end."""
 
-from common.errors import UserError
 from common.metrics import ConfusionMatrix
+from common.system.errors import UserError
 
 
 def diverged(loss: float, where: str, lr: float) -> UserError:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from common.hints import hints
 from common.metrics import ConfusionMatrix
+from common.reporting.diagnosis import hints
 
 
 def rows(losses, train_miou=0.4, val_miou=0.35):

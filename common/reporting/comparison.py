@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from common import plotting
 from common.checkpoint import describe_run
-from common.errors import UserError
-from common.files import read_json, write_json, write_text
 from common.metrics import MIOU, PIXEL_ACCURACY
+from common.reporting import plotting
 from common.run import Run, default_name, plain
+from common.system.errors import UserError
+from common.system.files import read_json, write_json, write_text
 
 COLUMNS = ["variant", "parameters", "test loss", "pixel accuracy", "mIoU", "floor", "images/s", "minutes"]
 

@@ -7,12 +7,12 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import plotting
 from common.datasets.segmentation_set import SegmentationSet
-from common.errors import torch_errors
 from common.loader import Loader
 from common.models import count_parameters
+from common.reporting import plotting
 from common.run import Run
+from common.system.errors import torch_errors
 
 
 def dry_run(

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from common.plotting import colorize
+from common.labels import colorize
 
 SMALLEST, LARGEST = 480, 1600  # pixels, of the longer side: small images are enlarged, so that the legend can be read
 FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"

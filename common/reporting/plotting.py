@@ -14,12 +14,13 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import nn
 
-from common.datasets.segmentation_set import VOID, VOID_COLOR, SegmentationSet
-from common.files import atomic
+from common.datasets.segmentation_set import SegmentationSet
 from common.inference import predict
+from common.labels import VOID, VOID_COLOR, colorize
 from common.loader import Loader
 from common.metrics import MIOU, ConfusionMatrix
 from common.run import Run
+from common.system.files import atomic
 
 rcParams["text.parse_math"] = False  # names of runs, images and classes may hold two $, and are no formulas
 
@@ -98,7 +99,7 @@ def draw(data: SegmentationSet, seed: int, count: int = 5) -> list[int]:
     return sorted(random.Random(seed).sample(range(len(data)), min(count, len(data))))
 
 
-def compare(
+def side_by_side(
     models: dict[str, tuple[nn.Module, tuple[int, int]]],
     samples: list[tuple[str, Image.Image, np.ndarray | None]],
     classes: Sequence[str],
@@ -149,7 +150,7 @@ def predictions(model: nn.Module, data: SegmentationSet, run: Run, chosen: list[
     """Return a figure of image, truth and prediction of the `chosen` images of `data`; by default some at random."""
     samples = [data.sample(i) for i in chosen or draw(data, run.seed)]
     title, column = f"{run.name}: {data.dataset} {data.split}", {"prediction": (model, data.image_size)}
-    return compare(column, samples, data.classes, data.palette, run, title)
+    return side_by_side(column, samples, data.classes, data.palette, run, title)
 
 
 def plot_batch(images: torch.Tensor, masks: torch.Tensor, data: SegmentationSet, run: Run, count: int = 6) -> None:
@@ -206,14 +207,6 @@ def grid_of_pictures(rows: int, titles: list[str], title: str, aspect: float) ->
         axis.set_title(textwrap.fill(text, 34), fontsize=10 if len(text) <= 28 else 8)
     figure.suptitle(title, fontsize=10)
     return figure, axes
-
-
-def colorize(mask: np.ndarray, palette: tuple) -> np.ndarray:
-    """Return the picture (H, W, 3) uint8 of a mask (H, W) of class numbers and VOID."""
-    colors = np.zeros((256, 3), dtype=np.uint8)
-    colors[: len(palette)] = palette
-    colors[VOID] = VOID_COLOR
-    return colors[mask]
 
 
 def legend(figure: Figure, classes: Sequence[str], palette: Sequence[tuple], values: Iterable[int]) -> None:

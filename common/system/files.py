@@ -5,18 +5,13 @@ import errno
 import json
 import os
 import pickle
-import signal
-import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 import torch
 
-from common.errors import UserError
+from common.system.errors import UserError
 
 
 @contextlib.contextmanager
@@ -57,59 +52,6 @@ def load_tensors(path: Path) -> object:
                 "run code in it"
             ) from None
         raise UserError(f"{path} is damaged or cut short; replace it by a whole copy") from None
-
-
-@contextlib.contextmanager
-def defer_signals() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM until the block is done, then raise KeyboardInterrupt if one came."""
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
-        yield
-        return
-    came = []
-    handlers = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background job ignores Ctrl-C, and shall go on to
-            handlers[number] = signal.signal(number, lambda *_: came.append(_))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if came:
-        raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time through the block. The lock on the file `path` is the system's: it dies with its owner.
-
-    Raises:
-        OSError: the folder cannot be written, or its file system knows no locks.
-    """
-    with open(path, "a") as file:
-        if not _lock(file):
-            print(f"waiting for another process, which holds {path}", file=sys.stderr)
-            while not _lock(file):
-                time.sleep(0.2)
-        yield
-        with contextlib.suppress(OSError):  # Windows keeps a file that is open
-            path.unlink()
-
-
-def _lock(file: TextIO) -> bool:
-    """Try to lock `file` until it is closed; return whether that worked."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # flock's and msvcrt's word for taken
-        return False
-    return True
 
 
 def check_writable(path: Path) -> None:
