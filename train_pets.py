@@ -47,7 +47,7 @@ def main(
     lr: float = 1e-3,  # learning rate of the decoder in the first stage
     fine_tune_lr: float = 3e-4,  # learning rate of the decoder in the second stage
     encoder_lr: float = 1e-4,  # learning rate of the encoder in the second stage
-    plateau: int = 3,  # epochs without a better validation mIoU after which the rates are divided by 3; 0 never does
+    plateau: int = 2,  # epochs without a better validation mIoU after which the rates are divided by 3; 0 never does
     patience: int = 6,  # such epochs after which a stage ends
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     compare: bool = False,  # train all five on both MobileNets, or what of it is missing, and compare them
