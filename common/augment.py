@@ -2,12 +2,14 @@
 
 Each function takes images (B, 3, H, W) float in [0, 1], masks (B, H, W) int64 and a generator on their device, and
 returns the two changed alike. Its settings have defaults; functools.partial sets others. Nothing here waits for the
-device.
+device. A transform of torchvision.transforms.v2 can stand in the same list, see `per_sample`.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from common.labels import VOID
@@ -93,6 +95,55 @@ def random_resized_crop(
     zero = torch.zeros_like(x)
     theta = torch.stack([wide, zero, (1 - wide) * x, zero, tall, (1 - tall) * y], dim=1)
     return _resample(images, masks, theta, size)
+
+
+def random_color(
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    generator: torch.Generator,
+    brightness: float = 0.3,
+    contrast: float = 0.3,
+    saturation: float = 0.3,
+) -> Pair:
+    """Change brightness, contrast and saturation of each sample, as torchvision's ColorJitter does, in this order.
+
+    Args:
+        brightness, contrast, saturation: each is multiplied by a factor between 1 minus and 1 plus this.
+    """
+
+    def factor(most: float) -> torch.Tensor:
+        return uniform(1 - most, 1 + most, (len(images), 1, 1, 1), generator)
+
+    def grey(images: torch.Tensor) -> torch.Tensor:
+        return (images * luma).sum(1, keepdim=True)
+
+    luma = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    images = (images * factor(brightness)).clamp_(0, 1)
+    images = torch.lerp(grey(images).mean((2, 3), keepdim=True), images, factor(contrast)).clamp_(0, 1)
+    return torch.lerp(grey(images), images, factor(saturation)).clamp_(0, 1), masks
+
+
+def per_sample(transform: nn.Module) -> Callable:
+    """Return a function of this file's kind that gives each sample to a transform of torchvision.transforms.v2.
+
+    Image and mask go through it as tv_tensors, so they are moved alike and colours are the image's alone. What lies
+    outside the image is class 0 unless the transform's `fill` says VOID for masks: `fill={Image: 0.45, Mask: 255}`. All
+    samples must come out in one size. That is slower than the functions here, which take whole batches.
+    """
+    from torchvision import tv_tensors  # takes as long as importing torch itself
+
+    def augment(images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator) -> Pair:
+        seeds = torch.randint(2**31, (len(images),), generator=generator, device=generator.device).tolist()
+        samples = []
+        with torch.random.fork_rng(devices=[]):  # transforms draw from torch's own generator
+            for image, mask, seed in zip(images, masks, seeds, strict=True):
+                torch.manual_seed(seed)
+                samples.append(transform(tv_tensors.Image(image), tv_tensors.Mask(mask)))
+        images, masks = (torch.stack(parts).as_subclass(torch.Tensor) for parts in zip(*samples, strict=True))
+        return images.contiguous(memory_format=torch.channels_last), masks
+
+    augment.__name__ = type(transform).__name__
+    return augment
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

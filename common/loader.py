@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
+from common.augment import per_sample
 from common.datasets.segmentation_set import SegmentationSet
 from common.run import Run
 from common.system.errors import UserError
@@ -35,7 +37,7 @@ class Loader:
         batch_size: images per batch, over all processes.
         run: gives device, seed and processes.
         shuffle: draw a new order every epoch.
-        augment: functions (images, masks, generator) -> (images, masks), applied in turn.
+        augment: functions (images, masks, generator) -> (images, masks), or transforms v2, applied in turn.
         copies: how often each image comes per epoch.
         steps: stop an epoch after so many full batches; 0 takes all images. What is left out is drawn anew every epoch
             if `shuffle`, else always the same, and spread over the set.
@@ -56,7 +58,8 @@ class Loader:
         if copies < 1:
             raise UserError(f"--copies {copies} must be at least 1")
         self.data, self.run = data, run
-        self.shuffle, self.augment, self.copies = shuffle, augment, copies
+        self.shuffle, self.copies = shuffle, copies
+        self.augment = [per_sample(f) if isinstance(f, nn.Module) else f for f in augment]
         self.num_images = min(len(data) * copies, steps * batch_size or len(data) * copies)  # in an epoch
         self.num_batches = -(-self.num_images // batch_size)
         self.batch_size, self.epoch = batch_size, 0

@@ -32,6 +32,59 @@ class CrossEntropy(nn.CrossEntropyLoss):
         return total / pixel_weight(self, target).clamp(min=1e-12)
 
 
+class Dice(nn.Module):
+    """Soft Dice loss: the mean over the classes in the target of 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1).
+
+    p is the softmax of a class, t is 1 in its pixels and 0 elsewhere; the sums run over all pixels of the batch but
+    void. Every class counts alike, however few its pixels. Of a batch that is void everywhere it is 0.
+    Milletari, Navab & Ahmadi, V-Net: Fully Convolutional Neural Networks for Volumetric Medical Image Segmentation, 3DV
+    2016; there, with squares in the denominator.
+    """
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
+        valid = target != VOID
+        truth = F.one_hot(target * valid, logits.shape[1]).permute(0, 3, 1, 2) * valid[:, None]
+        share = logits.softmax(1) * valid[:, None]
+        pixels, dims = truth.sum((0, 2, 3)), (0, 2, 3)
+        loss = 1 - (2 * (share * truth).sum(dims) + 1) / (share.sum(dims) + pixels + 1)
+        present = pixels > 0
+        return (loss * present).sum() / present.sum().clamp(min=1)
+
+
+class Focal(nn.Module):
+    """Focal loss: the mean over all pixels but void of -(1 - p)^gamma log p, where p is the softmax of the true class.
+
+    A pixel that is right already counts for little. Of a batch that is void everywhere it is 0.
+    Lin, Goyal, Girshick, He & Dollar, Focal Loss for Dense Object Detection, ICCV 2017.
+
+    Args:
+        gamma: 0 is cross-entropy; the paper's is 2.
+    """
+
+    def __init__(self, gamma: float = 2.0):
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
+        loss = F.cross_entropy(logits, target, ignore_index=VOID, reduction="none")  # -log p; 0 where void
+        loss = (1 - (-loss).exp()) ** self.gamma * loss
+        return loss.sum() / (target != VOID).sum().clamp(min=1)
+
+
+class Sum(nn.Module):
+    """The sum of several losses: `Sum(CrossEntropy(), Dice())`."""
+
+    def __init__(self, *losses: nn.Module):
+        super().__init__()
+        self.losses = nn.ModuleList(losses)
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
+        return sum(loss(logits, target) for loss in self.losses)
+
+
 def pixel_weight(criterion: nn.Module, target: torch.Tensor) -> torch.Tensor:
     """Return the weight (0-d float) of the pixels of `target` (B, H, W) in the mean that `criterion` takes.
 

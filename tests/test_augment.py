@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.augment import GREY, random_hflip, random_resized_crop, random_rotated_crop
+from common.augment import GREY, per_sample, random_color, random_hflip, random_resized_crop, random_rotated_crop
 from common.labels import VOID
 
 HEIGHT, WIDTH, BATCH = 40, 64, 16
@@ -224,3 +224,34 @@ def test_where_no_window_fits_it_is_the_largest_in_the_middle_as_torchvisions(ra
     assert torch.allclose(center, torch.tensor([left + width / 2 - 0.5, top + height / 2 - 0.5]).expand(BATCH, 2))
     (dx, _), (_, dy) = 16 * steps(new_images).permute(1, 2, 0)
     assert torch.allclose(dx, torch.tensor(80.0 * wide)) and torch.allclose(dy, torch.tensor(80.0 * tall))
+
+
+def test_colours_are_changed_as_torchvision_does_and_masks_are_not():
+    from torchvision.transforms.v2 import functional as theirs
+
+    images, masks = torch.rand(4, 3, 6, 5), torch.zeros(4, 6, 5, dtype=torch.int64)
+    for name in ("brightness", "contrast", "saturation"):
+        settings = {"brightness": 0, "contrast": 0, "saturation": 0} | {name: 0.5}
+        ours, same = random_color(images, masks, seeded(1), **settings)
+        numbers = seeded(1)
+        factors = {key: 1 + (2 * torch.rand(4, generator=numbers) - 1) * most for key, most in settings.items()}
+        for image, mine, factor in zip(images, ours, factors[name].tolist(), strict=True):
+            torch.testing.assert_close(mine, getattr(theirs, f"adjust_{name}")(image, factor), atol=2e-4, rtol=0)
+        assert same is masks and len(factors[name].unique()) == 4
+
+
+def test_a_transform_of_torchvision_takes_each_sample_with_its_mask_and_goes_by_the_generator():
+    from torchvision.transforms import v2
+
+    images, column, _ = coordinates()
+    crop = per_sample(v2.RandomResizedCrop((20, 30), interpolation=v2.InterpolationMode.NEAREST))
+    assert crop.__name__ == "RandomResizedCrop"
+    before = torch.get_rng_state()
+    new_images, new_column = crop(images, column, seeded(1))
+    assert torch.equal((100 * new_images[:, 0]).round().long(), new_column)
+    assert len({tuple(sample.unique().tolist()) for sample in new_column}) > 8  # drawn anew for each sample
+    assert torch.equal(crop(images, column, seeded(1))[0], new_images) and torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(crop(images, column, seeded(2))[0], new_images)
+    assert type(new_images) is type(new_column) is torch.Tensor
+    colors, same = per_sample(v2.ColorJitter(0.5))(images, column, seeded(1))
+    assert torch.equal(same, column) and not torch.equal(colors, images)

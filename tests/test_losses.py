@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.labels import VOID
-from common.losses import CrossEntropy, class_weights, pixel_weight
+from common.losses import CrossEntropy, Dice, Focal, Sum, class_weights, pixel_weight
 from common.metrics import WeightedMean
 
 
@@ -89,9 +90,39 @@ def test_a_loss_without_class_weights_is_weighed_by_its_pixels():
     assert pixel_weight(nn.Identity(), target) == pixel_weight(odd, target) == (target != VOID).sum()
 
 
-def test_a_batch_of_void_alone_adds_nothing_and_has_zero_gradient():
+@pytest.mark.parametrize("kind", [CrossEntropy, Dice, Focal])
+def test_a_batch_of_void_alone_adds_nothing_and_has_zero_gradient(kind):
     logits, target = torch.randn(1, 4, 3, 3, requires_grad=True), torch.full((1, 3, 3), VOID)
-    loss = CrossEntropy()(logits, target)
+    loss = kind()(logits, target)
     loss.backward()
-    assert loss.item() == 0 and pixel_weight(CrossEntropy(), target) == 0
+    assert loss.item() == 0 and pixel_weight(kind(), target) == 0
     assert logits.grad.abs().max() == 0
+
+
+def test_dice_is_the_mean_over_the_classes_in_the_target_of_what_the_formula_says():
+    logits, target = batch()
+    target[target == 3] = 2  # class 3 does not occur
+    p, valid = logits.softmax(1), target != VOID
+    losses = []
+    for c in range(3):
+        overlap, sizes = p[:, c][target == c].sum(), p[:, c][valid].sum() + (target == c).sum()
+        losses.append(1 - (2 * overlap + 1) / (sizes + 1))
+    torch.testing.assert_close(Dice()(logits, target), torch.stack(losses).mean())
+
+
+def test_dice_of_a_sure_and_right_prediction_is_0_and_of_a_wrong_one_almost_1():
+    _, target = batch()
+    right = 50 * F.one_hot(target.where(target != VOID, 0), 4).movedim(-1, 1).float()
+    assert Dice()(right, target) < 1e-6 and Dice()(right.roll(1, dims=1), target) > 0.85
+
+
+def test_focal_is_what_the_formula_says_and_with_gamma_0_cross_entropy():
+    logits, target = batch()
+    torch.testing.assert_close(Focal(gamma=0)(logits, target), CrossEntropy()(logits, target))
+    p = logits.softmax(1).movedim(1, -1)[target != VOID].gather(1, target[target != VOID][:, None])[:, 0]
+    torch.testing.assert_close(Focal()(logits, target), (-((1 - p) ** 2) * p.log()).mean())
+
+
+def test_a_sum_of_losses_is_their_sum():
+    logits, target = batch()
+    assert Sum(CrossEntropy(), Dice())(logits, target) == CrossEntropy()(logits, target) + Dice()(logits, target)
