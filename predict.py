@@ -32,12 +32,13 @@ from common.checkpoint import load_model
 from common.cli import cli
 from common.datasets import Size, pair
 from common.datasets.reading import find_files, name_below, read_image, read_pair
+from common.experiment import short_name
 from common.inference import predict
 from common.labels import LabelMap
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
 from common.reporting.overlay import overlay
-from common.run import Run, short_name
+from common.run import Run
 from common.system.errors import UserError, is_out_of_memory, more
 from common.system.files import atomic, read_json, write_json
 

@@ -5,13 +5,14 @@ data set's classes, palette, label map and image size. `last_<run>.pt` also hold
 """
 
 import csv
+import inspect
 import io
 import math
 import platform
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -19,8 +20,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
+from common.experiment import fingerprint, numbered_name, plain
 from common.models import MODELS, build, name_of
-from common.run import Run, plain
+from common.run import Run
 from common.system.distributed import barrier
 from common.system.errors import UserError
 from common.system.files import atomic, load_tensors, read_json, write_json, write_text
@@ -52,7 +54,8 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
 def describe_run(run: Run) -> dict:
     """Return the contents of config.json: the experiment, where and how it runs, and by which versions."""
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    return {"experiment": run.experiment, "run": plain(asdict(run)), "command": sys.argv, "versions": versions}
+    settings = {field.name: plain(getattr(run, field.name)) for field in fields(run) if field.init}
+    return run.config | {"run": settings, "command": sys.argv, "versions": versions}
 
 
 def save(path: Path, contents: dict) -> None:
@@ -124,6 +127,14 @@ def _say(model: str, arguments: dict) -> str:
     return f"{model}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
 
 
+def source_of(model: nn.Module) -> str:
+    """Return a fingerprint of the file that the model's class is written in; "" if it is in none."""
+    try:
+        return fingerprint(Path(inspect.getfile(type(model))).read_text(encoding="utf-8"))
+    except (TypeError, OSError):  # typed in a notebook
+        return ""
+
+
 class Checkpointer:
     """Owns what a training keeps and goes on from: last_<run>.pt, best_<run>.pt and history.csv.
 
@@ -156,34 +167,22 @@ class Checkpointer:
         Raises:
             UserError: the checkpoint is of another model or optimizer, or was trained with other parameters.
         """
-        history, finished = self._load_last() if self.run.resume else (self.previous, False)
+        run = self.run
+        history, finished = self._load_last() if run.resume else (self.previous, False)
         if not self.previous and not finished:
-            if self.run.last_checkpoint.exists() and not self.run.resume:
-                self.run.print(f"starting over: {self.run.last_checkpoint} is replaced (--resume would go on from it)")
-            barrier()  # until all have looked
-            if self.run.rank == 0:
-                self._record_settings()
-        return history, finished
-
-    def _record_settings(self) -> None:
-        """Write what is run, and on what, to config.json and splits.json; if the run goes on, compare the images."""
-        run, config, splits = self.run, self.run.folder / "config.json", self.run.folder / "splits.json"
-        if run.resume:
-            if (found := read_json(splits)) and found != self.data.splits:
+            run.fingerprints |= {"model": source_of(self.model), "images": fingerprint(repr(self.data.splits))}
+            recorded = read_json(run.folder / "config.json").get("fingerprints", {})
+            if run.resume and recorded.get("images", run.fingerprints["images"]) != run.fingerprints["images"]:
                 raise UserError(
-                    f"the images or their splits are not those in {splits}, with which {run.name} began; "
-                    "bring them back, or start over without --resume"
+                    f"the images or their splits are not those in {run.folder / 'splits.json'}, with which {run.name} "
+                    "began; bring them back, or start over without --resume"
                 )
-            return
-        found, dataset = read_json(config).get("experiment", {}).get("dataset"), run.experiment.get("dataset")
-        if found and dataset and Path(found) != Path(dataset):
-            raise UserError(
-                f"{run.folder} is of a run of that name on {found}, not {dataset}; give this one another --name"
-            )
-        run.last_checkpoint.unlink(missing_ok=True)  # or a restart by torchrun would take it for its own
-        (run.folder / "test.json").unlink(missing_ok=True)
-        write_json(config, describe_run(run))
-        write_json(splits, self.data.splits)
+            if not run.resume:
+                before, (run.name, beside) = run.name, numbered_name(run.base, run.config)
+                if run.name != before:
+                    run.print(f"this run is called {run.name}: {beside}")
+            barrier()  # until all have looked
+        return history, finished
 
     def _load_last(self) -> tuple[list[dict], bool]:
         """Return what `restore` does, from last_<run>.pt."""
@@ -211,7 +210,12 @@ class Checkpointer:
         return history, False
 
     def save(self, history: list[dict]) -> None:
-        """Write what the last epoch of `history` left."""
+        """Write what the last epoch of `history` left; with the first, what is run and on what."""
+        if self.run.rank == 0 and len(history) == 1:
+            write_json(self.run.folder / "config.json", describe_run(self.run))
+            write_json(self.run.folder / "splits.json", self.data.splits)
+            write_text(self.run.folder / f"{self.run.script}.py", self.run.script_text)
+            (self.run.folder / "test.json").unlink(missing_ok=True)  # of an equal run before
         if self.run.rank == 0:
             state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
             state["scheduler"] = self.scheduler and self.scheduler.state_dict()

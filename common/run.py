@@ -3,7 +3,6 @@
 import inspect
 import os
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Literal
 import numpy as np
 import torch
 
+from common.experiment import NOT_IN_NAMES, default_name, fingerprint, numbered_name, plain, resumable_name
 from common.system.device import choose_device, choose_precision, keep_freed_memory
 from common.system.distributed import all_gather, init_process_group
 from common.system.errors import UserError
 from common.system.files import check_writable
-
-NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 
 
 @dataclass
@@ -35,7 +33,10 @@ class Run:
     dry_run: bool = False  # show the data, the model, what a step costs and a batch, then stop
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/
 
+    base: str = field(default="", init=False)  # the name without a number
+    fingerprints: dict = field(default_factory=dict, init=False)  # of the script, the model's source, the images
     script: str = field(default="", init=False)  # stem of the file that main is in
+    script_text: str = field(default="", init=False, repr=False)  # of that file
     parameters: dict = field(default_factory=dict, init=False)  # main's arguments
     rank: int = field(default=0, init=False)  # which of `world_size` processes this is; torchrun decides
     world_size: int = field(default=1, init=False)
@@ -57,18 +58,17 @@ class Run:
         for key, value in {**run.parameters, "seed": self.seed}.items():
             if isinstance(value, int | float) and not value >= 0:  # NaN is not either
                 raise UserError(f"--{key.replace('_', '-')} is {value}; it must be a number from 0 upwards")
-        run.name = self.name or default_name(main, run.parameters, self.seed)
-        if set(run.name) & set(NOT_IN_NAMES) or run.name.startswith("."):
-            raise UserError(f"--name {run.name} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")
+        run.base = self.name or default_name(main, run.parameters, self.seed)
+        if set(run.base) & set(NOT_IN_NAMES) or run.base.startswith("."):
+            raise UserError(f"--name {run.base} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")
+        run.script_text = Path(inspect.getfile(main)).read_text(encoding="utf-8")
+        run.fingerprints = {"script": fingerprint(run.script_text)}
+        run.name, beside = numbered_name(run.base, run.config)
         # After a process has died, torchrun gives the same command again; each machine counts the deaths on it.
         if any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0")) and run.last_checkpoint.exists():
             run.resume = True
-        if run.resume and not run.last_checkpoint.exists():
-            others = ", ".join(sorted(str(path) for path in Path().glob("last_*.pt"))) or "none"
-            raise UserError(
-                f"nothing to resume: {run.last_checkpoint} is not in {Path.cwd()} (there: {others}); "
-                "give the same flags as the run to go on with, or its --name"
-            )
+        elif run.resume:
+            run.name, beside = resumable_name(run.base, run.config)
         for path in (run.best_checkpoint, run.last_checkpoint, run.folder / "config.json", run.plot()):
             check_writable(path)  # now, not after hours of training
         keep_freed_memory()
@@ -77,7 +77,7 @@ class Run:
         random.seed(self.seed)
         # TF32 keeps 10 of fp32's 23 bits; who asks for fp32 gets fp32.
         torch.set_float32_matmul_precision("highest")
-        run.print(f"{run.name}: {run.where()}")
+        run.print(f"{run.name}{f' ({beside})' * bool(beside)}: {run.where()}")
         return run
 
     def prepared(self) -> "Run":
@@ -98,6 +98,11 @@ class Run:
     def experiment(self) -> dict:
         """What makes two runs the same: all that can change a score. Resume, comparison and report go by it."""
         return {"script": self.script, "seed": self.seed, "precision": self.precision} | plain(self.parameters)
+
+    @property
+    def config(self) -> dict:
+        """What config.json holds of this, to tell runs apart."""
+        return {"experiment": self.experiment, "fingerprints": self.fingerprints}
 
     @property
     def folder(self) -> Path:
@@ -133,35 +138,3 @@ class Run:
         """Print in the first process only."""
         if self.rank == 0:
             print(text, flush=True)
-
-
-def plain(value: object) -> object:
-    """Return `value` as JSON gives it back: tuples as lists, paths as text."""
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
-
-
-def default_name(main: Callable, parameters: dict, seed: int) -> str:
-    """Name a run after its script and what differs from the script's defaults: train-shapes-epochs20-s1."""
-    differs = [Path(inspect.getfile(main)).stem]
-    for key, value in parameters.items():
-        if value == inspect.signature(main).parameters[key].default or key == "encoder_weights":  # where a file lies
-            continue
-        if isinstance(value, bool):
-            differs.append(key if value else f"no_{key}")
-        elif isinstance(value, tuple):
-            differs.append(key + "x".join(map(str, value)))
-        else:
-            differs.append(short_name(value) if isinstance(value, str) else f"{key}{value}")
-    if seed:
-        differs.append(f"s{seed}")
-    return re.sub(rf"[{re.escape(NOT_IN_NAMES)}\s]", "_", "-".join(differs))
-
-
-def short_name(value: str) -> str:
-    """Return `value`, or, if it is a path, its last part; of "." and ".." the name of the folder that is meant."""
-    name = Path(value).name
-    return name if name.strip(".") else Path(value).resolve().name

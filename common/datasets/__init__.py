@@ -12,8 +12,9 @@ from common.datasets.pets import pets
 from common.datasets.segmentation_set import DatasetSpec, SegmentationSet
 from common.datasets.shapes import shapes
 from common.datasets.voc import voc2007, voc2012
+from common.experiment import short_name
 from common.labels import VOID
-from common.run import Run, short_name
+from common.run import Run
 from common.system.distributed import main_process_first
 from common.system.errors import UserError
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.checkpoint import describe_run
+from common.experiment import default_name, plain
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.reporting import plotting
-from common.run import Run, default_name, plain
+from common.run import Run
 from common.system.errors import UserError
 from common.system.files import read_json, write_json, write_text
 

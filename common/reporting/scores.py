@@ -21,7 +21,7 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
         and by name the mean IoU of each image over the classes in it (None if all of it is void).
     """
     data = loader.data
-    result = {"dataset": data.dataset, "images": len(data), "image_size": data.image_size}
+    result = {"run": run.name, "dataset": data.dataset, "images": len(data), "image_size": data.image_size}
     result |= {"parameters": count_parameters(model), "loss": loss} | matrix.report(data.classes)
     by_image = sorted(zip(loader.order(), matrix.image_scores().tolist(), strict=True))
     result["image_miou"] = {data.names[i]: None if math.isnan(miou) else miou for i, miou in by_image}

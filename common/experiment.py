@@ -1,0 +1,113 @@
+"""What makes two runs the same experiment, and what a run is called."""
+
+import glob
+import hashlib
+import inspect
+import re
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+from common.system.errors import UserError
+from common.system.files import read_json
+
+NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
+
+
+def default_name(main: Callable, parameters: dict, seed: int) -> str:
+    """Name a run after its script and what differs from the script's defaults: train-shapes-epochs20-s1."""
+    differs = [Path(inspect.getfile(main)).stem]
+    for key, value in parameters.items():
+        if value == inspect.signature(main).parameters[key].default or key == "encoder_weights":  # where a file lies
+            continue
+        if isinstance(value, bool):
+            differs.append(key if value else f"no_{key}")
+        elif isinstance(value, tuple):
+            differs.append(key + "x".join(map(str, value)))
+        else:
+            differs.append(short_name(value) if isinstance(value, str) else f"{key}{value}")
+    if seed:
+        differs.append(f"s{seed}")
+    return re.sub(rf"[{re.escape(NOT_IN_NAMES)}\s]", "_", "-".join(differs))
+
+
+def short_name(value: str) -> str:
+    """Return `value`, or, if it is a path, its last part; of "." and ".." the name of the folder that is meant."""
+    name = Path(value).name
+    return name if name.strip(".") else Path(value).resolve().name
+
+
+def numbered_name(base: str, config: dict) -> tuple[str, str]:
+    """Return the name of a run, so that it replaces no other one: `base`, `base`-2, `base`-3, ...
+
+    That is the first name that is free, or that of a run which differs in nothing.
+
+    Args:
+        config: what the run's config.json will hold of "experiment" and "fingerprints", or as much as is known of it.
+
+    Returns:
+        The name; and what differs from the last run whose name it is not, in words: "train had lr 0.01 -> 0.001".
+    """
+    beside = ""
+    for number in count(1):
+        name = base if number == 1 else f"{base}-{number}"
+        recorded = read_json(Path("runs", name, "config.json"))
+        if not recorded and not Path(f"best_{name}.pt").exists():
+            return name, beside
+        changes = differences(recorded, config)
+        if recorded and not changes:
+            return name, beside
+        beside = f"{name} had {', '.join(changes.values())}" if recorded else f"{name} is of unknown settings"
+    raise AssertionError
+
+
+def resumable_name(base: str, config: dict) -> tuple[str, str]:
+    """Return the name of the newest run that can go on with the settings in `config`, and what was edited since.
+
+    How many epochs there are may differ, and how long is waited for a better one; the checkpoint knows what else must
+    be as it was.
+
+    Raises:
+        UserError: there is none; the sentence says which setting was another.
+    """
+    numbers = {"": 1}  # by what follows `base` in a name
+    for path in Path().glob(f"last_{glob.escape(base)}-*.pt"):
+        rest = path.stem.removeprefix(f"last_{base}")
+        numbers |= {rest: int(rest[1:])} if rest[1:].isdecimal() else {}
+    refused = ""
+    for rest in sorted(numbers, key=numbers.get, reverse=True):
+        name = base + rest
+        if not Path(f"last_{name}.pt").exists():
+            continue
+        changes = differences(read_json(Path("runs", name, "config.json")), config)
+        edited = ", ".join(changes.pop(key) for key in [*changes] if key in config["fingerprints"])
+        if all(key == "patience" or key.endswith("epochs") for key in changes):
+            return name, edited and f"{edited} than it began with"
+        refused = refused or f"{name} had {', '.join(changes.values())}; give the settings that it began with"
+    others = ", ".join(sorted(str(path) for path in Path().glob("last_*.pt"))) or "none"
+    missing = f"last_{base}.pt is not in {Path.cwd()} (there: {others}); give the same flags as the run, or its --name"
+    raise UserError(f"nothing to resume: {refused or missing}")
+
+
+def differences(found: dict, expected: dict) -> dict[str, str]:
+    """Return what differs between what two config.json hold, of what `expected` has, as {"lr": "lr 0.01 -> 0.001"}."""
+    before, after = found.get("experiment", {}), expected["experiment"]
+    changed = {key: f"{key} {before.get(key)} -> {after.get(key)}" for key in {**before, **after}}
+    changed = {key: text for key, text in changed.items() if before.get(key) != after.get(key)}
+    prints = found.get("fingerprints", {})
+    others = {key: f"another {key}" for key, value in expected["fingerprints"].items() if prints.get(key) != value}
+    return changed | others
+
+
+def fingerprint(text: str) -> str:
+    """Return 12 hexadecimal digits that change with `text`."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
+
+
+def plain(value: object) -> object:
+    """Return `value` as JSON gives it back: tuples as lists, paths as text."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return value if isinstance(value, bool | int | float | str | None) else str(value)

@@ -1,0 +1,107 @@
+"""Scripts that are edited and run again: no run takes another one's place."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from common.experiment import differences, numbered_name
+from common.run import Run
+from common.system.errors import UserError
+
+FP32 = {"device": "cpu", "precision": "fp32"}
+
+
+@pytest.fixture
+def script(few_shapes, without_pictures):
+    """A copy of train.py; the function runs its main after an edit, if any."""
+    path = Path("mine.py")
+    path.write_text((REPOSITORY / "train.py").read_text())
+
+    def run(old: str = "", new: str = "", epochs: int = 1, **settings) -> dict:
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new) if old else text)
+        spec = importlib.util.spec_from_file_location("mine", path.absolute())
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.main("shapes", image_size=32, epochs=epochs, run=Run(**FP32, **settings))
+
+    return run
+
+
+NAME = "mine-shapes-image_size32-epochs1"
+
+
+def left() -> dict[str, bytes]:
+    """Everything that lies in the current folder but for the script and the cache."""
+    return {
+        str(path): path.read_bytes()
+        for path in Path().rglob("*")
+        if path.is_file() and path.parts[0] not in (".cache", "mine.py")
+    }
+
+
+def test_a_default_that_is_edited_makes_a_run_of_its_own_that_says_what_differs(script, capsys):
+    script()
+    before = left()
+    capsys.readouterr()
+    script("lr: float = 1e-3", "lr: float = 1e-2")
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith(f"{NAME}-2 ({NAME} had lr 0.001 -> 0.01, another script): cpu")
+    after = left()
+    assert {path: after[path] for path in before} == before
+    assert f"best_{NAME}-2.pt" in after and b"lr: float = 1e-2" in after[f"runs/{NAME}-2/mine.py"]
+    assert json.loads(after[f"runs/{NAME}-2/config.json"])["experiment"]["lr"] == 0.01
+
+
+def test_an_edit_that_fails_before_its_first_epoch_ends_leaves_all_as_it_was(script):
+    script()
+    before = left()
+    with pytest.raises(NameError):
+        script("criterion = CrossEntropy()", "criterion = NoSuchLoss()")
+    assert left() == before
+
+
+def test_an_equal_run_takes_the_place_of_the_one_before(script):
+    first, before = script(), left()
+    assert script() == first
+    assert left().keys() == before.keys()
+
+
+def test_resuming_takes_the_newest_run_of_these_settings_or_says_what_was_edited(script, capsys):
+    script(epochs=2, name="mine")
+    script("lr: float = 1e-3", "lr: float = 1e-2", epochs=2, name="mine")
+    capsys.readouterr()
+    script(epochs=3, name="mine", resume=True)
+    assert "resuming last_mine-2.pt after epoch 2" in capsys.readouterr().out
+    script("lr: float = 1e-2", "lr: float = 1e-3", epochs=3, name="mine", resume=True)
+    assert "resuming last_mine.pt after epoch 2" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"nothing to resume: mine-2 had epochs 2 -> 3, lr 0\.01 -> 0\.0001; give"):
+        script("lr: float = 1e-3", "lr: float = 1e-4", epochs=3, name="mine", resume=True)
+
+
+def test_other_images_make_a_run_of_their_own(script, capsys, monkeypatch):
+    from common.datasets.shapes import COUNTS
+
+    script()
+    before = left()
+    monkeypatch.setitem(COUNTS, "train", COUNTS["train"] + 1)
+    script()
+    assert f"this run is called {NAME}-2: {NAME} had another images" in capsys.readouterr().out
+    after = left()
+    assert {path: after[path] for path in before} == before and f"best_{NAME}-2.pt" in after
+
+
+def test_a_model_whose_settings_are_not_known_any_more_is_not_replaced():
+    Path("best_x.pt").write_bytes(b"a model")
+    assert numbered_name("x", {"experiment": {}, "fingerprints": {}}) == ("x-2", "x is of unknown settings")
+
+
+def test_differences_are_named_by_what_they_were_and_are():
+    found = {"experiment": {"lr": 0.1, "seed": 0}, "fingerprints": {"script": "a", "model": "b"}}
+    assert differences(found, {"experiment": {"lr": 0.1, "seed": 0}, "fingerprints": {"script": "a"}}) == {}
+    expected = {"experiment": {"lr": 0.2, "seed": 0, "copies": 3}, "fingerprints": {"model": "c"}}
+    assert list(differences(found, expected).values()) == ["lr 0.1 -> 0.2", "copies None -> 3", "another model"]
