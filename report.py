@@ -145,14 +145,14 @@ def row_of(group: list[Record]) -> list[tuple[str, float | str]]:
     runs = "seeds" if len({r.settings["seed"] for r in group}) == len(group) else "runs"
     spread = f" ± {np.std(scores, ddof=1):.3f} ({len(group)} {runs})" if len(group) > 1 else ""
     minutes = np.mean([sum(row["seconds"] for row in r.history) / 60 for r in group])
-    script, size = first.settings["script"], "x".join(map(str, test["image_size"]))
+    script, data = first.settings["script"], f"{first.dataset} {'x'.join(map(str, test['image_size']))}"
     reported = published().get((script, first.dataset, first.settings.get("model", "")), "")
     return [
         (name, name),
         (f"{miou:.3f}{spread}", miou),
         (f"{floor:.3f}", floor),
         (f"{accuracy:.3f}", accuracy),
-        (f"{first.dataset} {size}, {test['images']} test images", first.dataset),
+        (f"{data}, {test['images']} test images", data),
         (f"{test['parameters'] / 1e6:.2f} M", test["parameters"]),
         (f"{minutes:.1f}", minutes),
         (question(script), script),
