@@ -30,9 +30,7 @@ from common.datasets import DATASETS, VOID, Size, load, pair
 from common.loader import Loader
 from common.run import Run
 
-# The same augmentation twice: ours, and as many of the transforms that do as much.
 Augment = Literal["none", "flip", "all"]
-TRANSFORMS: dict[Augment, int] = {"none": 0, "flip": 1, "all": 3}
 
 
 @contextlib.contextmanager
@@ -75,20 +73,20 @@ def reference_loader(
     run: Run,
     persistent: bool = False,
 ) -> DataLoader:
-    """Return a plain loader of VOC 2007's `split`; its batches are shuffled if it is "train".
+    """Return a plain loader of VOC 2007's `split`, shuffled if it is "train"; it augments as `our_loaders` do.
 
     Args:
         persistent: the workers live as long as the loader, not for an epoch.
     """
     size = pair(image_size)
-    theirs = [
+    augmentations = [
         v2.RandomHorizontalFlip(),
         v2.RandomRotation(15, fill={Image.Image: 0, tv_tensors.Mask: VOID}),
         v2.RandomResizedCrop(size, scale=(0.36, 1), ratio=(1, 1)),  # areas: the sides are 0.6 to 1, as ours
     ]
     types = {tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, "others": None}
     to_tensors = [v2.ToImage(), v2.ToDtype(types, scale=True)]
-    transforms = v2.Compose([v2.Resize(size), *theirs[: TRANSFORMS[augment]], *to_tensors])
+    transforms = v2.Compose([v2.Resize(size), *augmentations[: {"none": 0, "flip": 1, "all": 3}[augment]], *to_tensors])
     data = VOCSegmentation(str(run.data_root), year="2007", image_set=split, transforms=transforms)
     return DataLoader(
         wrap_dataset_for_transforms_v2(data),
