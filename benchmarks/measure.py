@@ -25,7 +25,7 @@ def in_turn(
     In turn, so that whatever else the machine does meets all of them.
 
     Args:
-        tutorial: the candidate that leaves memory to the C library. The next one pays for fresh pages.
+        tutorial: the candidate that leaves memory to the C library.
 
     Returns:
         The seconds of the first call, which is slower wherever something is set up, and the median of the others.
@@ -57,6 +57,7 @@ def plain_memory() -> Iterator[None]:
         libc.malloc_trim(0)
     yield
     keep_freed_memory()
+    torch.ones(2**29, dtype=torch.uint8)  # 512 MiB, lest the next candidate pay for fresh pages
 
 
 def print_table(title: str, rates: dict[str, float], plain: list[str]) -> dict[str, float]:
