@@ -51,49 +51,37 @@ def main(
     overwrite: bool = False,  # replace a file that is there
 ):
     """Write the ONNX file, having compared it with the model; return its path."""
-    if missing := [name for name in ("onnx", "onnxscript") if not importlib.util.find_spec(name)]:
-        raise UserError(f"{' and '.join(missing)} not installed: pip install onnx onnxscript onnxruntime")
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]:
+        raise UserError(f"not installed: {', '.join(missing)}; pip install {' '.join(missing)}")
     path = Path(out) if out else checkpoint.with_suffix(".onnx")
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; add --overwrite, or name another --out")
     model, metadata = load_model(checkpoint)
     height, width = pair(image_size) if image_size else metadata["image_size"]
-    scene = resize(draw_scene(0)[0], (height, width)) / 255
-    with atomic(path) as temporary:
-        write(model, scene, {key: metadata[key] for key in ("run", "dataset", "classes", "palette")}, temporary)
-        agreement = check_onnx(model, scene, temporary)
-    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, images (1, 3, {height}, {width}) in, {agreement}")
-    return path
-
-
-def write(model: nn.Module, images: torch.Tensor, metadata: dict, path: Path) -> None:
-    """Write `model`, for inputs of the size of `images`, and what is to be known metadata it, to `path`."""
+    images = resize(draw_scene(0)[0], (height, width)) / 255
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # talks of constants that it makes itself
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecations within the exporter
         names = {"input_names": ["images"], "output_names": ["logits"]}
         program = torch.onnx.export(model, (images,), dynamo=True, verbose=False, **names)
-    program.model.metadata_props.update({key: json.dumps(value) for key, value in metadata.items()})
-    program.save(path)
+    kept = {key: json.dumps(metadata[key]) for key in ("run", "dataset", "classes", "palette")}
+    program.model.metadata_props.update(kept)
+    with atomic(path) as temporary:
+        program.save(temporary)
+        agreement = check_onnx(model, images, temporary)
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, images (1, 3, {height}, {width}) in, {agreement}")
+    return path
 
 
 def check_onnx(model: nn.Module, images: torch.Tensor, path: Path) -> str:
-    """Say how well the file at `path` agrees with `model`.
-
-    Raises:
-        UserError: it does not.
-    """
-    if not importlib.util.find_spec("onnxruntime"):
-        return "not compared with torch, for lack of onnxruntime (pip install onnxruntime)"
-    import onnxruntime
+    """Say how well the file at `path` agrees with `model`; raise UserError if it does not."""
+    import onnxruntime  # which only an export needs
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     with torch.no_grad():
         expected = model(images)
-    difference = (
-        (torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]) - expected).abs().max().item()
-    )
-    largest = expected.abs().max().item()
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    difference, largest = (torch.from_numpy(logits) - expected).abs().max().item(), expected.abs().max().item()
     text = f"logits differ from torch's by {difference:.1e} at most, where the largest is {largest:.2g}"
     if not difference <= TOLERANCE * max(1, largest):
         raise UserError(f"the ONNX file was not kept: its {text}")

@@ -4,15 +4,14 @@
     python report.py --images 12 --cases 3    # more pictures
     python report.py --images 0               # no pictures: needs neither data nor models, and takes seconds
 
-Writes one file, report.html, which a browser opens from the disk by a double click; it can be sent as it is. In it are:
+Writes one file, report.html, for a browser; it can be sent as it is. In it are:
 
-- a table of all experiments, sorted by a click on a column's head: mIoU, as the mean over runs that differ in nothing
-  but their seed, beside the floor, which is the score of the most frequent class everywhere
+- a table of all experiments: mIoU, as the mean over runs that differ in nothing but their seed, beside the floor, which
+  is the score of the most frequent class everywhere; printed as Markdown, too
 - for each data set the curves of validation, and the IoU of each class in each run
 - some test images, drawn by --seed, as each model sees them, and the worst and best ones of each model
 
-The table is printed as Markdown, too. Start it where the trainings were started. What cannot be read or shown is named,
-on the screen and in the page.
+Start it where the trainings were started.
 """
 
 import ast
@@ -29,8 +28,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
+from torch import nn
 
 from common import checkpoint
 from common.cli import cli
@@ -38,10 +37,10 @@ from common.datasets import SegmentationSet, load
 from common.inference import predict
 from common.labels import VOID_COLOR, colorize
 from common.metrics import MIOU, PIXEL_ACCURACY
-from common.reporting.plotting import draw
+from common.reporting.plotting import draw, plot_by_epoch
 from common.run import Run
 from common.system.errors import UserError
-from common.system.files import check_writable, write_text
+from common.system.files import write_text
 
 PUBLISHED = Path(__file__).parent / "docs" / "published.csv"  # what the original projects report
 COLUMNS = ("run", "mIoU", "floor", "pixel accuracy", "data", "parameters", "minutes", "question", "published")
@@ -52,14 +51,9 @@ class Record:
     """What a finished run left in runs/<name>/."""
 
     name: str
-    config: dict
-    history: list[dict]
+    settings: dict  # script, seed, precision and the script's flags
+    history: list[dict[str, float]]
     test: dict
-
-    @property
-    def script(self) -> str:
-        """The stem of the script that was run."""
-        return self.config["experiment"]["script"]
 
     @property
     def dataset(self) -> str:
@@ -67,29 +61,9 @@ class Record:
         return self.test["dataset"]
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """By which `published` finds the run."""
-        return self.script, self.dataset, self.config["experiment"].get("model", "")
-
-    @property
-    def seed(self) -> int:
-        """The seed that the run was started with."""
-        return self.config["experiment"]["seed"]
-
-    @property
     def experiment(self) -> str:
         """All that can change a score but the seed, as text: the same in runs that differ in their seed alone."""
-        return json.dumps({**self.config["experiment"], "seed": None}, sort_keys=True)
-
-    @property
-    def image_miou(self) -> dict[str, float]:
-        """The mean IoU of each test image that is not void throughout, by name."""
-        return {name: miou for name, miou in self.test["image_miou"].items() if miou is not None}
-
-    @property
-    def data(self) -> str:
-        """Data set and size, in words."""
-        return f"{self.dataset} {'x'.join(map(str, self.test['image_size']))}"
+        return json.dumps({**self.settings, "seed": None}, sort_keys=True)
 
 
 def main(
@@ -101,39 +75,36 @@ def main(
     cache_dir: Path = Path(".cache"),  # folder for decoded images
     seed: int = 0,  # draws the test images that every model is shown
 ):
-    for flag, number in {"--images": images, "--cases": cases}.items():
-        if number < 0:
-            raise UserError(f"{flag} {number} is not possible; give a number from 0 upwards")
-    if out.suffix != ".html":
-        raise UserError(f"--out {out} is no page; give it a name that ends in .html")
-    check_writable(out)
+    if min(images, cases) < 0:
+        raise UserError("--images and --cases must be numbers from 0 upwards")
     run = Run(name="report", device=device, data_root=data_root, cache_dir=cache_dir, seed=seed).prepared()
     records, problems = read_runs(Path("runs"))
     for problem in problems:
         print(f"left out: {problem}")
     if not records:
         raise UserError(
-            f"{Path('runs').absolute()} holds no finished run; train one, such as python train.py --dataset shapes, "
-            "and start the report in the same folder"
+            f"{Path('runs').absolute()} holds no finished run; train one, and start the report in the same folder"
         )
     groups = group_by("experiment", records)
     rows = [row_of(group) for group in groups]
-    markdown = "\n".join(f"| {' | '.join(line)} |" for line in [COLUMNS, ["---"] * len(COLUMNS), *map(texts, rows)])
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *([text.replace("|", r"\|") for text, _ in row] for row in rows)]
+    markdown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     print(f"\n{markdown}\n")
 
     sections = []
     for members in group_by("dataset", records):
-        dataset = members[0].dataset
-        curves = f"<div class=curves>{svg(curves_of(members))}</div>"
-        sections.append(
-            f"<h2>{html.escape(dataset)}</h2><h3>Curves</h3>{curves}<h3>IoU of each class</h3>{heat(members)}"
-        )
+        sections.append(f"<h2>{html.escape(members[0].dataset)}</h2>")
+        sections.append(f"<h3>Curves</h3><div class=curves>{svg(curves_of(members))}</div>")
+        sections.append(f"<h3>IoU of each class</h3>{heat(members)}")
         if images:
-            sections.append(gallery(dataset, members, images, cases, run))
-    page = string.Template((Path(__file__).parent / "common" / "reporting" / "report.html").read_text(encoding="utf-8"))
-    notes = "".join(f"<p class=note>Left out: {html.escape(problem)}</p>" for problem in problems)
-    text = page.substitute(
-        table=table(rows), sections="".join(sections), markdown=html.escape(markdown), notes=notes, runs=len(records)
+            sections.append(gallery(members, images, cases, run))
+    template = Path(__file__).parent / "common" / "reporting" / "report.html"
+    text = string.Template(template.read_text("utf-8")).substitute(
+        table=table(rows),
+        sections="".join(sections),
+        markdown=html.escape(markdown),
+        notes="".join(f"<p class=note>Left out: {html.escape(problem)}</p>" for problem in problems),
+        runs=len(records),
     )
     write_text(out, text)
     print(f"see {out} ({len(text) / 2**20:.1f} MiB), {len(records)} runs of {len(groups)} experiments")
@@ -142,26 +113,15 @@ def main(
 def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
     """Return what every finished run below `folder` left, and a sentence for each that cannot be read."""
     records, problems = [], []
-    for path in sorted(folder.glob("*/test.json")):
+    for path in sorted(test.parent for test in folder.glob("*/test.json")):
         try:
-            config, history, test = (
-                (path.parent / name).read_text(encoding="utf-8") for name in ("config.json", "history.csv", "test.json")
-            )
-            keys, *values = (line.split(",") for line in history.splitlines())
-            history = [dict(zip(keys, map(float, row), strict=True)) for row in values]
-            record = Record(path.parent.name, json.loads(config), history, json.loads(test))
-            check(record)
-            records.append(record)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError) as error:
-            problems.append(f"{path.parent} cannot be read ({type(error).__name__}: {error})")
+            config, test = (json.loads((path / name).read_text("utf-8")) for name in ("config.json", "test.json"))
+            with open(path / "history.csv", newline="", encoding="utf-8") as file:
+                history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            records.append(Record(path.name, config["experiment"], history, test))
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"{path} cannot be read ({type(error).__name__}: {error})")
     return records, problems
-
-
-def check(record: Record) -> None:
-    """Make what the page shows of a run, in small; whatever that raises, the record is not whole."""
-    row_of([record]), heat([record]), html.escape(record.dataset), record.experiment
-    [(row["epoch"], row["val_miou"], row["val_loss"]) for row in record.history]
-    [f"{miou:.2f}" for miou in record.image_miou.values()]
 
 
 def group_by(key: str, records: list[Record]) -> list[list[Record]]:
@@ -174,28 +134,29 @@ def group_by(key: str, records: list[Record]) -> list[list[Record]]:
 
 def title(group: list[Record]) -> str:
     """Return what an experiment is called: the name of its only run, or that of its first without the seed."""
-    return group[0].name.removesuffix(f"-s{group[0].seed}") if len(group) > 1 else group[0].name
+    return group[0].name.removesuffix(f"-s{group[0].settings['seed']}") if len(group) > 1 else group[0].name
 
 
 def row_of(group: list[Record]) -> list[tuple[str, float | str]]:
     """Return the table's row of an experiment, each cell as text and as what it is sorted by; means over its runs."""
-    first, name = group[0], title(group)
+    first, name, test = group[0], title(group), group[0].test
     scores, accuracies = ([r.test["scores"][key] for r in group] for key in (MIOU, PIXEL_ACCURACY))
-    miou, accuracy, floor = np.mean(scores), np.mean(accuracies), first.test["floor"][MIOU]
-    runs = "seeds" if len({r.seed for r in group}) == len(group) else "runs"
+    miou, accuracy, floor = np.mean(scores), np.mean(accuracies), test["floor"][MIOU]
+    runs = "seeds" if len({r.settings["seed"] for r in group}) == len(group) else "runs"
     spread = f" ± {np.std(scores, ddof=1):.3f} ({len(group)} {runs})" if len(group) > 1 else ""
     minutes = np.mean([sum(row["seconds"] for row in r.history) / 60 for r in group])
-    parameters, count = first.test["parameters"], first.test["images"]
+    script, data = first.settings["script"], f"{first.dataset} {'x'.join(map(str, test['image_size']))}"
+    reported = published().get((script, first.dataset, first.settings.get("model", "")), "")
     return [
         (name, name),
         (f"{miou:.3f}{spread}", miou),
         (f"{floor:.3f}", floor),
         (f"{accuracy:.3f}", accuracy),
-        (f"{first.data}, {count} test image{'s' * (count != 1)}", first.data),
-        (f"{parameters / 1e6:.2f} M", parameters),
+        (f"{data}, {test['images']} test images", data),
+        (f"{test['parameters'] / 1e6:.2f} M", test["parameters"]),
         (f"{minutes:.1f}", minutes),
-        (question(first.script), first.script),
-        (found := published().get(first.key, ""), found),
+        (question(script), script),
+        (reported, reported),
     ]
 
 
@@ -214,11 +175,6 @@ def question(script: str) -> str:
     return text.splitlines()[0] if text else ""
 
 
-def texts(row: list[tuple[str, float | str]]) -> list[str]:
-    """Return what a row of the table shows, with nothing in it that Markdown would take for a column."""
-    return [text.replace("|", r"\|") for text, _ in row]
-
-
 def table(rows: list) -> str:
     """Return the table of results; its columns are sorted by a click on their head."""
     head = "".join(f"<th scope=col aria-sort=none><button>{name}</button></th>" for name in COLUMNS)
@@ -234,21 +190,14 @@ def curves_of(records: list[Record]) -> Figure:
     groups = group_by("experiment", records)
     figure = Figure(figsize=(10, 4.2 + 0.22 * len(groups)), layout="constrained")
     panels = figure.subplots(1, 2)
-    for number, group in enumerate(groups):
-        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": 1.5}
-        for record in group:
-            label = textwrap.fill(title(group), 130) if record is group[0] else None
-            epochs = [row["epoch"] for row in record.history]
-            marker = "o" if len(epochs) < 30 else None  # a single epoch is no line
-            for axes, key in zip(panels, ("val_miou", "val_loss"), strict=True):
-                values = [row[key] for row in record.history]
-                axes.plot(epochs, values, label=label, marker=marker, markersize=3, **style)
-    for axes, label in zip(panels, ("mIoU", "loss"), strict=True):
-        axes.set(xlabel="epoch", ylabel=f"{label} (validation)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-    lines, labels = panels[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower left", fontsize=8, frameon=False)
+    for axes, key, label in zip(panels, ("val_miou", "val_loss"), ("mIoU", "loss"), strict=True):
+        for number, group in enumerate(groups):
+            style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": 1.5}
+            for record in group:
+                label_of_run = textwrap.fill(title(group), 130) if record is group[0] else None
+                plot_by_epoch(axes, record.history, key, label=label_of_run, **style)
+        axes.set_ylabel(f"{label} (validation)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", fontsize=8, frameon=False)
     return figure
 
 
@@ -256,78 +205,68 @@ def heat(records: list[Record]) -> str:
     """Return the table of IoU by run and class, each cell coloured by its value."""
     classes = list(dict.fromkeys(name for record in records for name in record.test["iou"]))
     head = "".join(f"<th scope=col><span>{html.escape(name)}</span></th>" for name in classes)
-    lines = []
+    body = ""
     for record in records:
-        cells = []
-        for name in classes:
-            iou = record.test["iou"].get(name)
-            shade = f' style="--iou:{iou:.3f}"' if iou is not None else ""
-            cells.append(f"<td{shade}>{'' if iou is None else f'{iou:.2f}'}</td>")
-        lines.append(f"<tr><th scope=row>{html.escape(record.name)}</th>{''.join(cells)}</tr>")
-    body = f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f"<div class=wide><table class=heat>{body}</table></div>"
+        ious = (record.test["iou"].get(name) for name in classes)
+        cells = ("<td></td>" if iou is None else f'<td style="--iou:{iou:.3f}">{iou:.2f}</td>' for iou in ious)
+        body += f"<tr><th scope=row>{html.escape(record.name)}</th>{''.join(cells)}</tr>"
+    head = f"<thead><tr><td></td>{head}</tr></thead>"
+    return f"<div class=wide><table class=heat>{head}<tbody>{body}</tbody></table></div>"
 
 
-def gallery(dataset: str, records: list[Record], images: int, cases: int, run: Run) -> str:
-    """Return the same test images as every model of `dataset` sees them, and each model's best and worst."""
-    shown, problems = models_of(dataset, records, run)
+def gallery(records: list[Record], images: int, cases: int, run: Run) -> str:
+    """Return the same test images as every model of a data set sees them, and each model's best and worst."""
+    models, problems = models_of(records, run)
+    print("".join(f"no pictures {problem}\n" for problem in problems), end="")
     parts = [f"<p class=note>No pictures {html.escape(problem)}</p>" for problem in problems]
-    for problem in problems:
-        print(f"no pictures {problem}")
-    if not shown:
+    if not models:
         return "".join(parts)
-    largest = max((data for _, _, data in shown), key=lambda data: data.image_size[0] * data.image_size[1])
-    parts.append(f"<h3>The same test images</h3>{legend(largest)}")
+
+    def predicted(model: nn.Module, size: tuple[int, int], data: SegmentationSet, index: int, caption: str) -> str:
+        return picture(data, index, predict(model, data.sample(index)[1], size, run), caption)
+
+    largest = max((data for _, _, data in models), key=lambda data: data.image_size)
+    colors = [*zip(largest.classes, largest.palette, strict=True), ("void", VOID_COLOR)]
+    chips = (f"<li><i style='background:rgb{color}'></i>{html.escape(name)}" for name, color in colors)
+    parts.append(f"<h3>The same test images</h3><ul class=legend>{''.join(chips)}</ul>")
     for index in draw(largest, run.seed, images):
         cells = [picture(largest, index, largest.masks[index].numpy(), "truth")]
-        for record, model, data in shown:
-            prediction = predict(model, data.sample(index)[1], data.image_size, run)
-            cells.append(picture(largest, index, prediction, record.name))
+        cells += [predicted(model, data.image_size, largest, index, record.name) for record, model, data in models]
         parts.append(f"<div class=pictures>{''.join(cells)}</div>")
-    for record, model, data in shown if cases else ():
-        mious = record.image_miou
+    for record, model, data in models if cases else ():
+        mious = {name: miou for name, miou in record.test["image_miou"].items() if miou is not None}  # None: all void
         order = sorted(mious, key=mious.get)
-        parts.append(f"<h3>Worst and best of {html.escape(record.name)}</h3><div class=pictures>")
-        for name in [*order[:cases], *order[-cases:]] if len(order) > 2 * cases else order:
-            index = data.names.index(name)
-            prediction = predict(model, data.sample(index)[1], data.image_size, run)
-            parts.append(picture(data, index, prediction, f"{name}: {mious[name]:.2f}"))
-        parts.append("</div>")
+        names = [*order[:cases], *order[-cases:]] if len(order) > 2 * cases else order
+        shown = ((data.names.index(name), f"{name}: {mious[name]:.2f}") for name in names)
+        cells = (predicted(model, data.image_size, data, index, caption) for index, caption in shown)
+        parts.append(f"<h3>Worst and best of {html.escape(record.name)}</h3>")
+        parts.append(f"<div class=pictures>{''.join(cells)}</div>")
     return "".join(parts)
 
 
-def models_of(dataset: str, records: list[Record], run: Run) -> tuple[list[tuple], list[str]]:
+def models_of(records: list[Record], run: Run) -> tuple[list[tuple], list[str]]:
     """Return record, model and test set of each run whose model can be shown, and what keeps others from it."""
-    found, sets, problems = [], {}, []
+    found, sets, problems, dataset = [], {}, [], records[0].dataset
     for record in records:
         path = Path(f"best_{record.name}.pt")
         if not path.exists():
             continue
         try:
             model, metadata = checkpoint.load_model(path)
+            size = tuple(metadata["image_size"])
+            data = sets[size] = sets.get(size) or load(dataset, size, run)[2]
         except UserError as error:
             problems.append(f"by {record.name}: {error}")
             continue
-        size = tuple(metadata["image_size"])
-        try:
-            if size not in sets:
-                sets[size] = load(dataset, size, run)[2]
-        except UserError as error:
-            return [], [f"of {dataset}: {error}"]
-        now = {"classes": list(sets[size].classes), "test images": sorted(sets[size].names)}
-        then = {"classes": metadata["classes"], "test images": sorted(record.test["image_miou"])}
-        if changed := [what for what in now if now[what] != then[what]]:
-            what = " and ".join(changed)
-            problems.append(f"by {record.name}: the {what} of {dataset} are others now than it had; train it again")
+        if list(data.classes) == metadata["classes"] and set(data.names) == set(record.test["image_miou"]):
+            found.append((record, model, data))
         else:
-            found.append((record, model, sets[size]))
-    if not found and not problems:
-        problems = [f"of {dataset}: none of its best_*.pt is here"]
-    return found, problems
+            problems.append(f"by {record.name}: classes or test images of {dataset} are others now; train it again")
+    return found, problems or ([] if found else [f"of {dataset}: none of its best_*.pt is here"])
 
 
 def picture(data: SegmentationSet, index: int, mask: np.ndarray, caption: str) -> str:
-    """Return an image of `data` with `mask` (H, W) uint8, of any size, laid over it; background shows the image."""
+    """Return an image of `data` with `mask` (H, W) uint8 laid over it; background shows the image."""
     colors = Image.fromarray(colorize(mask, data.palette))
     opaque = (mask > 0) | (data.classes[0] != "background")
     colors.putalpha(Image.fromarray(np.uint8(255 * opaque)))
@@ -337,13 +276,6 @@ def picture(data: SegmentationSet, index: int, mask: np.ndarray, caption: str) -
         f"<img class=mask alt='' src='{encoded(colors, 'PNG')}'></div>"
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
-
-
-def legend(data: SegmentationSet) -> str:
-    """Return the names and colours of the classes, and of void."""
-    colors = [*zip(data.classes, data.palette, strict=True), ("void", VOID_COLOR)]
-    chips = (f"<li><i style='background:rgb{color}'></i>{html.escape(name)}" for name, color in colors)
-    return f"<ul class=legend>{''.join(chips)}</ul>"
 
 
 def svg(figure: Figure) -> str:

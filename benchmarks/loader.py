@@ -7,8 +7,7 @@ Goes through the training images without training, in turn with the project's lo
 benchmarks/reference.py: with workers that live on, with none, and, as in tutorials, with new ones in every epoch.
 Prints images/s, medians over --repeats epochs, and their ratios to the best of these and to the tutorial's. Our first
 epoch decodes the files into an empty cache, later ones read the cache; the reference decodes in every epoch. Then sets
-a batch against the training step of the baseline FCN that uses it. The images are those of VOC 2007 below --data-root,
-or generated ones of their size.
+a batch against the training step of the baseline FCN that uses it. Needs VOC 2007 below --data-root.
 """
 
 import contextlib
@@ -21,21 +20,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.measure import Clock, in_turn, peak_memory, print_table
-from benchmarks.reference import Augment, our_loaders, plain_memory, reference_loader
+from benchmarks.measure import in_turn, print_table
+from benchmarks.reference import Augment, our_loaders, reference_loader, voc_part
 from benchmarks.step import training_steps
-from benchmarks.voc_part import voc_part
 from common.cli import cli
 from common.datasets import Size
-from common.loader import Loader
 from common.models import BasicFCN
 from common.run import Run
 
-TUTORIAL, FIRST, LATER = (
-    "plain loader, new workers each epoch",
-    "this project, first epoch",
-    "this project, later epochs",
-)
+TUTORIAL, LATER = "plain loader, new workers each epoch", "this project, later epochs"
 
 
 def main(
@@ -45,44 +38,34 @@ def main(
     augment: Augment = "flip",  # images are mirrored ("flip"), and rotated and cropped ("all")
     workers: int = 2,  # processes that load data for the reference, where it has any; ours has none
     repeats: int = 5,  # epochs measured
-    clock: Clock = "wall",  # time, or the processor time of all processes, for a machine that does other things
     run: Run = Run(),
 ):
     run = run.start(main, locals())
-    with voc_part(run, {"train": images, "val": 1, "test": 1}) as part:
-        fresh = copy.copy(part)
-        fresh.cache_dir = part.cache_dir / "fresh"
-
-        def our_loader(run: Run) -> Loader:
-            return our_loaders(image_size, batch_size, augment, run, run)[0]
+    with voc_part(run, {"train": images, "val": 1, "test": 1}) as run:
+        fresh = copy.copy(run)
+        fresh.cache_dir = run.cache_dir / "fresh"
 
         def first_epoch() -> None:
             shutil.rmtree(fresh.cache_dir, ignore_errors=True)
             with contextlib.redirect_stdout(None):  # what `load` says every time
-                loader = our_loader(fresh)
+                loader, _ = our_loaders(image_size, batch_size, augment, fresh)
             go_through(loader, run)
 
-        loader = our_loader(part)
-        before = peak_memory(run)
-        go_through(loader, run)
-        grown = peak_memory(run) - before
-        plain = partial(reference_loader, part.data_root, "train", image_size, batch_size, augment, run=run)
-        candidates = {
-            f"plain loader, {n} workers": partial(go_through, plain(n, persistent=True), run) for n in (workers, 0)
-        }
-        candidates[TUTORIAL] = partial(go_through, plain(workers), run)
-        names = list(candidates)
-        candidates |= {FIRST: first_epoch, LATER: partial(go_through, loader, run)}
-        times = in_turn(candidates, repeats, clock, run, {TUTORIAL: plain_memory})
+        loader, _ = our_loaders(image_size, batch_size, augment, run)
+        plain = partial(reference_loader, "train", image_size, batch_size, augment, run=run)
+        loaders = {f"plain loader, {n} workers": plain(n, persistent=True) for n in (workers, 0)}
+        loaders[TUTORIAL] = plain(workers)
+        candidates = {name: partial(go_through, loader, run) for name, loader in loaders.items()}
+        candidates |= {"this project, first epoch": first_epoch, LATER: partial(go_through, loader, run)}
+        times = in_turn(candidates, repeats, run, tutorial=TUTORIAL)
         step = training_steps(BasicFCN(loader.data.num_classes), loader, run)
-        training = in_turn({LATER: candidates[LATER], "step": step}, repeats, clock, run)
+        training = in_turn({LATER: candidates[LATER], "step": step}, repeats, run)
 
-    rates = {name: loader.num_images / seconds for name, (_, seconds) in times.items()}
-    step, batch = training["step"][1], training[LATER][1] / len(loader)
     title = f"{loader.num_images} images at {image_size}, batch {batch_size}, augmentation {augment}"
-    rates = print_table(title, f"images per second of {clock} time", rates, names)
+    rates = {name: loader.num_images / seconds for name, (_, seconds) in times.items()}
+    rates = print_table(title, rates, list(loaders))
+    step, batch = training["step"][1], training[LATER][1] / len(loader)
     print(f"a batch takes {1000 * batch:.2f} ms, the training step {1000 * step:.1f} ms: {batch / step:.1%} of it")
-    print(f"memory that going through {loader.num_images} images takes: {grown:.0f} MiB")
     return rates
 
 

@@ -4,9 +4,8 @@ Run       python benchmarks/metrics.py
           python benchmarks/metrics.py --classes 150 --image-size 512
 
 Scores the same predictions, in turn, with np.bincount, which is the usual way, class by class with NumPy as tutorials
-do, with the project's confusion matrix, and with scikit-learn and torchmetrics where these are installed; prints
-images/s, medians over --repeats, and their ratios to the better of the first two and to the second. All must come to
-the same mIoU.
+do, and with the project's confusion matrix; prints images/s, medians over --repeats, and their ratios to the better of
+the first two and to the second. All must come to the same mIoU.
 """
 
 import sys
@@ -19,15 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from benchmarks.measure import Clock, in_turn, print_table
-from benchmarks.reference import count_classes, count_pixels, mean_iou, of_matrix
+from benchmarks.measure import in_turn, print_table
+from benchmarks.reference import count_classes, count_pixels, mean_iou
 from common.cli import cli
-from common.datasets import VOID, Size
+from common.datasets import VOID, Size, pair
 from common.datasets.voc import CLASSES
 from common.metrics import ConfusionMatrix
 from common.run import Run
-
-BINCOUNT, BY_CLASS, OURS = "np.bincount", "class by class with NumPy", "this project"
 
 
 def main(
@@ -36,12 +33,10 @@ def main(
     batch_size: int = 16,  # images per batch
     batches: int = 8,  # batches that are scored
     repeats: int = 5,  # times that each is measured
-    clock: Clock = "wall",  # time, or the processor time of all threads, for a machine that does other things
     run: Run = Run(),
 ):
     run = run.start(main, locals())
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    pairs = [scene(classes, (batch_size, height, width), seed, run) for seed in range(batches)]
+    pairs = [scene(classes, (batch_size, *pair(image_size)), seed, run) for seed in range(batches)]
 
     def numpy_miou(count: Callable) -> float:
         counts = np.zeros((2, classes), np.int64)
@@ -55,20 +50,14 @@ def main(
             matrix.update(prediction, target)
         return matrix.mean_iou()
 
-    candidates = {BINCOUNT: partial(numpy_miou, count_pixels), BY_CLASS: partial(numpy_miou, count_classes)}
-    candidates[OURS] = our_miou
-    for name, library in {"scikit-learn": with_sklearn, "torchmetrics": with_torchmetrics}.items():
-        try:
-            candidates[name] = library(pairs, classes, run)
-        except ImportError:
-            print(f"{name} is not installed, and left out")
+    plain = {"np.bincount": count_pixels, "class by class with NumPy": count_classes}
+    candidates = {name: partial(numpy_miou, count) for name, count in plain.items()} | {"this project": our_miou}
     found = {name: function() for name, function in candidates.items()}
-    times = in_turn(candidates, repeats, clock, run)
+    times = in_turn(candidates, repeats, run)
 
     images = batches * batch_size
-    rates = {name: images / median for name, (_, median) in times.items()}
     title = f"mIoU of {images} images at {image_size}, {classes} classes, batch {batch_size}"
-    rates = print_table(title, f"images per second of {clock} time", rates, [BINCOUNT, BY_CLASS])
+    rates = print_table(title, {name: images / median for name, (_, median) in times.items()}, list(plain))
     print("mIoU: " + ", ".join(f"{name} {value:.6f}" for name, value in found.items()))
     return rates, found
 
@@ -81,37 +70,9 @@ def scene(classes: int, shape: tuple[int, int, int], seed: int, run: Run) -> tup
     target = rng.integers(0, classes, patches)
     prediction = np.where(rng.random(patches) < 0.5, target, rng.integers(0, classes, patches))
     target[rng.random(patches) < 0.1] = VOID
-    pair = (np.kron(part, np.ones((1, 8, 8), np.int64))[:, :height, :width] for part in (prediction, target))
-    prediction, target = (torch.from_numpy(np.ascontiguousarray(part)).to(run.device) for part in pair)
+    pixels = (np.kron(part, np.ones((1, 8, 8), np.int64))[:, :height, :width] for part in (prediction, target))
+    prediction, target = (torch.from_numpy(np.ascontiguousarray(part)).to(run.device) for part in pixels)
     return prediction, target
-
-
-def with_sklearn(pairs: list, classes: int, run: Run) -> Callable[[], float]:
-    """Return a function that scores `pairs` with scikit-learn's confusion matrix."""
-    from sklearn.metrics import confusion_matrix
-
-    def miou() -> float:
-        total = np.zeros((classes, classes), np.int64)
-        for prediction, target in pairs:
-            valid = target != VOID
-            true, predicted = target[valid].cpu().numpy(), prediction[valid].cpu().numpy()
-            total += confusion_matrix(true, predicted, labels=range(classes))
-        return mean_iou(of_matrix(total))
-
-    return miou
-
-
-def with_torchmetrics(pairs: list, classes: int, run: Run) -> Callable[[], float]:
-    """Return a function that scores `pairs` with torchmetrics' Jaccard index, which is another name of the IoU."""
-    from torchmetrics.classification import MulticlassJaccardIndex
-
-    def miou() -> float:
-        index = MulticlassJaccardIndex(classes, ignore_index=VOID).to(run.device)
-        for prediction, target in pairs:
-            index.update(prediction, target)
-        return index.compute().item()
-
-    return miou
 
 
 if __name__ == "__main__":

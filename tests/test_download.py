@@ -78,13 +78,6 @@ def test_a_second_call_asks_nobody(voc, server, capsys):
     assert not server.requests and "already there" in capsys.readouterr().out
 
 
-def test_data_that_was_deleted_is_fetched_again(voc):
-    get("voc2007", Path("data"), [])
-    shutil.rmtree("data/VOCdevkit")
-    get("voc2007", Path("data"), [])
-    assert len(list(IMAGES.iterdir())) == 10
-
-
 @pytest.mark.parametrize("ranges", [True, False], ids=["with Range", "without Range"])
 def test_a_download_that_broke_off_is_continued(voc, server, ranges):
     server.ranges, server.cut = ranges, 1000
@@ -93,23 +86,6 @@ def test_a_download_that_broke_off_is_continued(voc, server, ranges):
     assert Path("data/voc.tar.part").stat().st_size == 1000 and not Path("data/VOCdevkit").exists()
     get("voc2007", Path("data"), [])
     assert server.requests[-1] == ("/b/voc.tar", "bytes=1000-")
-    assert len(list(IMAGES.iterdir())) == 10
-
-
-def test_a_download_that_ended_with_its_last_byte_is_used(voc, server):
-    Path("data").mkdir()
-    Path("data/voc.tar.part").write_bytes(server.files["/b/voc.tar"])  # the server answers 416
-    get("voc2007", Path("data"), [])
-    assert len(server.requests) == 2 and len(list(IMAGES.iterdir())) == 10
-
-
-def test_a_partial_file_of_something_else_is_thrown_away(voc):
-    Path("data").mkdir()
-    Path("data/voc.tar.part").write_bytes(b"x" * 500)
-    with pytest.raises(UserError, match="its md5 sum differs"):
-        get("voc2007", Path("data"), [])
-    assert not list(Path("data").iterdir())
-    get("voc2007", Path("data"), [])
     assert len(list(IMAGES.iterdir())) == 10
 
 
@@ -198,24 +174,6 @@ def test_a_zip_cut_short_or_damaged_is_refused_by_its_own_checksums(ade, server,
     assert not list(Path("data").iterdir())
 
 
-def test_an_interrupted_extraction_is_done_again(voc, monkeypatch):
-    original, calls = download.os.replace, []
-
-    def replace(source, target):
-        calls.append(target)
-        if len(calls) == 8:
-            raise KeyboardInterrupt
-        original(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(download.os, "replace", replace)
-        with pytest.raises(SystemExit) as exit:
-            download.main(["voc2007"])
-    assert exit.value.code == 130 and not Path("data/.voc.tar.done").exists()
-    get("voc2007", Path("data"), [])
-    assert len(list(IMAGES.iterdir())) == 10 and not list(Path("data").glob("*unpacking*"))
-
-
 @pytest.mark.parametrize("name", ["short.tar", "short.zip", "cut.tar.gz"])
 def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path, name):
     whole = Path(shutil.make_archive(tmp_path / "whole", "gztar", write_drinks(tmp_path))).read_bytes()
@@ -270,14 +228,6 @@ def test_what_holds_no_drinks_is_refused_and_nothing_is_left_behind(tmp_path):
     with pytest.raises(UserError, match=r"drinks holds no segmentation_test\.json; is it drinks\?"):
         get("drinks", Path("data"), [half])
     assert not list(Path("data").iterdir())
-
-
-def test_a_folder_of_other_things_is_not_replaced_by_the_drinks(tmp_path):
-    Path("data/drinks").mkdir(parents=True)
-    Path("data/drinks/notes.txt").write_text("mine")
-    with pytest.raises(SystemExit, match=r"not empty: .*drinks"):
-        download.main(["drinks", "--from-archive", str(write_drinks(tmp_path))])
-    assert [path.name for path in Path("data").rglob("*")] == ["drinks", "notes.txt"]
 
 
 def test_help_lists_every_set_with_size_terms_and_place():

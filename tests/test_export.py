@@ -70,7 +70,7 @@ def test_nothing_is_overwritten_and_a_wrong_file_is_not_kept(monkeypatch):
 
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="onnx and onnxscript not installed: pip install onnx onnxscript onnxruntime"):
+    with pytest.raises(UserError, match="not installed: onnx, onnxscript, onnxruntime; pip install onnx"):
         export.main(Path("best_x.pt"))
 
 

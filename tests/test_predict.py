@@ -1,7 +1,6 @@
 import csv
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -27,7 +26,6 @@ from common.inference import (
     resize,
     sliding_window,
     upsample_argmax,
-    window_spans,
 )
 from common.labels import VOID
 from common.metrics import ConfusionMatrix
@@ -121,15 +119,6 @@ def test_nothing_is_overwritten_without_being_asked(model, photos):
     assert all(path.stat().st_mtime_ns > time for path, time in before.items())
 
 
-def test_its_own_output_is_not_looked_at(photos):
-    shutil.copytree(photos / "images", "images")
-    for name in ("first", "second"):
-        write_checkpoint(Path(f"best_{name}.pt"))
-        assert len(rows_of(on_cpu(".", checkpoint=f"best_{name}.pt"))) == 5
-    for _ in range(2):
-        assert len(rows_of(on_cpu("images", out="images", overwrite=True))) == 5
-
-
 def test_two_images_of_one_name_are_refused(model, photos):
     draw_scene(1, 48)[0].save(photos / "images/0.png")
     with pytest.raises(UserError, match=r"0\.jpg and .*0\.png would both be written to 0\.png"):
@@ -158,27 +147,6 @@ def test_ctrl_c_leaves_a_table_of_what_was_done(model, photos):
     assert not list(Path().rglob("*.tmp"))
 
 
-@pytest.mark.slow
-def test_too_little_memory_is_explained(model):
-    draw_scene(1, 3000)[0].save("large.png")
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, limits[1]))
-    try:
-        with pytest.raises(UserError, match="try --max-pixels 2500000, or a smaller --image-size"):
-            on_cpu("large.png", own_size=True, max_pixels=10_000_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, limits)
-    assert not Path("predictions").exists()
-
-
-def test_a_score_of_predictions_that_were_replaced_is_removed(model, photos):
-    out = on_cpu(photos / "images", score=str(photos / "masks"))
-    assert (out / "score.json").exists()
-    on_cpu(photos / "images", overwrite=True)
-    assert not (out / "score.json").exists()
-
-
 # scores
 
 
@@ -195,6 +163,8 @@ def test_a_score_is_taken_at_the_images_own_size_by_the_projects_definitions(mod
     printed = capsys.readouterr().out
     assert all(f"{name:<45}{value:>14.4f}" in printed for name, value in matrix.scores().items())
     assert float(rows_of(out)[0]["mIoU"]) >= 0
+    on_cpu(photos / "images", overwrite=True)
+    assert not (out / "score.json").exists()  # it was of other predictions
 
 
 def test_true_masks_are_read_as_the_training_read_them(photos):
@@ -216,11 +186,6 @@ def test_an_image_whose_mask_cannot_be_used_is_named_and_left_out(model, photos,
     assert json.loads((out / "score.json").read_text())["images"] == len(rows_of(out)) == 3
 
 
-def test_one_image_is_scored_by_one_mask(model, photos):
-    out = on_cpu(photos / "images/3.jpg", score=str(photos / "masks/3.png"))
-    assert json.loads((out / "score.json").read_text())["images"] == 1
-
-
 def test_the_test_images_of_a_training_are_scored_alone(model, photos, capsys):
     Path("runs/tiny").mkdir(parents=True)
     Path("runs/tiny/splits.json").write_text(json.dumps({"train": ["0", "1"], "val": ["2"], "test": ["3", "4"]}))
@@ -235,10 +200,7 @@ BAD_INPUT = [
     ({"images": "../photos/nothing.jpg"}, r"nothing\.jpg is missing, or holds no image"),
     ({"images": "../photos/notes.txt"}, r"none of the images could be used: .*notes\.txt cannot be read"),
     ({"images": "../photos/empty"}, r"empty is missing, or holds no image"),
-    ({"images": "../photos/broken"}, r"none of the images could be used: .*1\.jpg cannot be read"),
     ({"score": "../photos/nowhere"}, r"0\.jpg \(and 4 more\) has no mask in .*nowhere"),
-    ({"score": "../photos/few"}, r"1\.jpg \(and 3 more\) has no mask in .*few"),
-    ({"images": "../photos/images/0.jpg", "score": "../photos/few/0.png"}, "is 9x9 pixels but"),
     ({"split": "test"}, r"--split test needs runs/tiny/splits\.json"),
     ({"checkpoint": "best_no.pt"}, r"best_no\.pt is missing"),
     ({"max_pixels": 100}, "--max-pixels 100 must be at least 1024"),
@@ -249,10 +211,7 @@ BAD_INPUT = [
 @pytest.mark.parametrize(("options", "message"), BAD_INPUT)
 def test_bad_input_ends_in_one_sentence_and_leaves_nothing(model, photos, options, message):
     (photos / "notes.txt").write_text("no image")
-    for name in ("empty", "broken", "few"):
-        (photos / name).mkdir()
-    (photos / "broken/1.jpg").write_text("no image")
-    write_palette_mask(photos / "few/0.png", np.zeros((9, 9), dtype=np.uint8))
+    (photos / "empty").mkdir()
     with pytest.raises(UserError, match=message) as error:
         on_cpu(**{"images": "../photos/images"} | options)
     assert "\n" not in str(error.value) and not [path for path in Path().rglob("predictions/**/*") if path.is_file()]
@@ -272,22 +231,11 @@ def test_the_newest_checkpoint_is_taken_and_that_is_said(photos, capsys):
 # what the network sees
 
 
-@pytest.mark.parametrize("size", [(50, 70), (7, 300), (33, 5)])
-def test_upsampling_in_bands_is_upsampling(size, monkeypatch):
+def test_upsampling_in_bands_is_upsampling(monkeypatch):
     monkeypatch.setattr(inference, "BAND", 1000)
     logits = torch.randn(1, 6, 12, 17)
-    expected = F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1)[0]
-    assert (upsample_argmax(logits, size) == expected.numpy()).mean() > 0.999
-
-
-@pytest.mark.parametrize(("length", "size"), [(10, 10), (11, 10), (100, 32), (97, 64), (1000, 32)])
-def test_windows_cover_everything_once_and_keep_their_distance(length, size):
-    spans = window_spans(length, size)
-    assert [span[2] for span in spans[1:]] == [span[3] for span in spans[:-1]]
-    assert spans[0][2] == 0 and spans[-1][3] == length
-    for start, end, first, last in spans:
-        assert end - start == size and (first - start >= size // 8 or start == 0)
-        assert end - last >= size // 8 or end == length
+    expected = F.interpolate(logits, (50, 70), mode="bilinear", align_corners=False).argmax(1)[0]
+    assert (upsample_argmax(logits, (50, 70)) == expected.numpy()).mean() > 0.999
 
 
 def test_a_sliding_window_sees_what_the_whole_shows():
@@ -335,19 +283,3 @@ def test_the_overlay_tints_all_but_black_classes_and_names_them_below():
     legend = picture[400:]
     assert ((legend == PALETTE[1]).all(2).sum() > 50) and not (legend == PALETTE[2]).all(2).any()
     assert (legend.sum(2) < 100).sum() > 100  # letters
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"), [((40, 30), (480, 360)), ((3000, 1500), (1600, 800)), ((10, 900), (240, 900))]
-)
-def test_an_overlay_has_a_size_that_can_be_looked_at(size, expected):
-    picture = overlay(Image.new("RGB", size), np.zeros(size[::-1], dtype=np.uint8), CLASSES, PALETTE)
-    assert picture.width == expected[0] and expected[1] < picture.height < expected[1] + 80
-
-
-def test_a_legend_of_many_long_names_has_several_lines():
-    names = [f"a rather long name of class {i}" for i in range(150)]
-    classes = (np.arange(300 * 500) % 150).astype(np.uint8).reshape(300, 500)
-    palette = [(i, 100, 255 - i) for i in range(150)]
-    picture = overlay(Image.new("RGB", (500, 300)), classes, names, palette)
-    assert picture.width == 500 and picture.height > 800

@@ -6,14 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import FEW, write_folder
+from conftest import FEW
 
 import report
 import train
 from common.cli import cli
 from common.datasets.shapes import COUNTS
 from common.run import Run
-from common.system.errors import UserError
 
 needs_browser = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs chromium and chromedriver"
@@ -73,32 +72,16 @@ def test_seeds_of_an_experiment_share_a_row_of_the_table(runs, capsys):
     assert rows[0][7] == train.__doc__.splitlines()[0]
 
 
-def rows_of_table(capsys) -> list[list[str]]:
-    """Return name and mIoU of each row of the report's table."""
+def names_in_table(capsys) -> list[str]:
+    """Return the names of the rows of the report's table."""
     capsys.readouterr()
     report.main(images=0, device="cpu")
-    lines = capsys.readouterr().out.splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("| ---"))
-    return [line.strip("| ").split(" | ")[:2] for line in lines[start + 1 :] if line.startswith("|")]
+    return [line.split(" | ")[0][2:] for line in capsys.readouterr().out.splitlines() if line.startswith("| train")]
 
 
-@pytest.mark.parametrize(
-    ("file", "changes"),
-    [
-        ("config.json", {"experiment": {"script": "train_4_a"}}),
-        ("config.json", {"experiment": {"augment": True}}),
-        ("config.json", {"experiment": {"precision": "bf16"}}),
-    ],
-)
-def test_runs_that_differ_in_more_than_their_seed_have_a_row_each_whatever_their_names(runs, capsys, file, changes):
-    change(f"{FIRST}-s1", file, **changes)
-    assert [name for name, _ in rows_of_table(capsys)] == [FIRST, f"{FIRST}-lr0.0001", f"{FIRST}-s1"]
-
-
-def test_runs_of_one_experiment_share_a_row_whatever_their_names(runs, capsys):
-    copy_run("again")
-    (name, score), _ = rows_of_table(capsys)
-    assert name == "again" and score.endswith("(3 runs)")  # two of them have the same seed
+def test_runs_that_differ_in_more_than_their_seed_have_a_row_each_whatever_their_names(runs, capsys):
+    change(f"{FIRST}-s1", "config.json", experiment={"augment": True})
+    assert names_in_table(capsys) == [FIRST, f"{FIRST}-lr0.0001", f"{FIRST}-s1"]
 
 
 def test_the_worst_and_the_best_image_of_each_model_are_shown_with_their_scores(runs):
@@ -112,38 +95,21 @@ def test_the_worst_and_the_best_image_of_each_model_are_shown_with_their_scores(
         assert [miou for _, miou in captions[:2]] == [f"{mious[name]:.2f}" for name, _ in captions[:2]]
 
 
-@pytest.mark.parametrize(
-    ("file", "pattern", "text"),
-    [
-        ("history.csv", r".*", "epoch,val_miou\n1\n"),
-        ("history.csv", "val_miou", "another"),
-        ("test.json", '"iou"', '"another"'),
-        ("test.json", '"shapes"', "null"),
-        ("test.json", r'("image_miou": {\s*"\w+"): [\d.]+', r'\1: "high"'),
-        ("test.json", r".*", "[]"),
-        ("config.json", '"experiment"', '"another"'),
-        ("config.json", "}", ""),
-    ],
-)
-def test_a_run_that_cannot_be_read_is_left_out_and_said(runs, capsys, file, pattern, text):
-    path = Path(f"runs/{FIRST}-lr0.0001", file)
-    path.write_text(re.sub(pattern, text, path.read_text(), count=1, flags=re.DOTALL))
-    assert [name for name, _ in rows_of_table(capsys)] == [FIRST]
-    assert re.search(rf"Left out: {path.parent} cannot be read \(\w+: .+\)<", Path("report.html").read_text())
+def test_a_run_that_cannot_be_read_is_named_and_one_without_a_test_is_not_shown(runs, capsys):
+    Path(f"runs/{FIRST}-lr0.0001/history.csv").unlink()
+    Path(f"runs/{FIRST}-s1/test.json").unlink()
+    assert names_in_table(capsys) == [FIRST]
+    page = Path("report.html").read_text()
+    assert f"Left out: runs/{FIRST}-lr0.0001 cannot be read (FileNotFoundError" in page and f"{FIRST}-s1" not in page
 
 
-def test_models_of_other_classes_or_test_images_than_the_data_now_has_are_not_shown(runs, capsys):
-    write_folder(Path("photos"), 8, side=32)
-    change(FIRST, "test.json", dataset="photos")
+def test_a_model_of_other_classes_or_test_images_than_the_data_now_has_is_not_shown(runs, capsys):
     change(f"{FIRST}-s1", "test.json", image_miou={"another": 0.5})
     report.main(images=1, cases=1, device="cpu")
     out, page = capsys.readouterr().out, Path("report.html").read_text()
-    for problem in (
-        f"by {FIRST}: the classes and test images of photos are others now than it had; train it again",
-        f"by {FIRST}-s1: the test images of shapes are others now than it had; train it again",
-    ):
-        assert f"no pictures {problem}\n" in out and f"No pictures {problem}<" in page
-    assert re.findall("Worst and best of ([^<]+)<", page) == [f"{FIRST}-lr0.0001"]
+    problem = f"by {FIRST}-s1: classes or test images of shapes are others now; train it again"
+    assert f"no pictures {problem}\n" in out and f"No pictures {problem}<" in page
+    assert re.findall("Worst and best of ([^<]+)<", page) == [FIRST, f"{FIRST}-lr0.0001"]
 
 
 def test_one_damaged_model_does_not_keep_others_from_being_shown(runs):
@@ -154,31 +120,9 @@ def test_one_damaged_model_does_not_keep_others_from_being_shown(runs):
     assert f"No pictures by {FIRST}: best_{FIRST}.pt" in page and f"Worst and best of {FIRST}-s1<" in page
 
 
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        (["--out", "best_mine.pt"], "--out best_mine.pt is no page; give it a name that ends in .html"),
-        (["--images", "-1"], "--images -1 is not possible"),
-        (["--device", "none"], "--device none is no device"),
-    ],
-)
-def test_flags_that_make_no_sense_are_refused(runs, flags, sentence):
-    with pytest.raises(SystemExit, match=sentence):
-        cli(report.main, flags)
-    assert not Path("report.html").exists() and not Path("best_mine.pt").exists()
-
-
-def test_the_report_leaves_nothing_but_its_page(runs):
-    before = set(Path().rglob("*"))
-    report.main(images=0, device="cpu")
-    assert set(Path().rglob("*")) - before == {Path("report.html")}
-
-
 def test_without_runs_or_models_a_sentence_says_so(trained, few_shapes):
-    with pytest.raises(SystemExit, match="holds no finished run; train one"):
+    with pytest.raises(SystemExit, match="holds no finished run; train one, and start the report"):
         cli(report.main, [])
-    with pytest.raises(UserError, match="holds no finished run"):
-        report.main(device="cpu")
     assert not Path("report.html").exists()
     shutil.copytree(trained / "runs", "runs")
     report.main(device="cpu")

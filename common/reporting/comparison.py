@@ -1,11 +1,9 @@
 """Run an experiment in several variants and set the results side by side."""
 
 import csv
-import io
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from common.checkpoint import describe_run
 from common.experiment import default_name, plain
@@ -42,48 +40,38 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
     parent = replace(run, resume=False).start(main, parameters)
     if parent.rank == 0:
         write_json(parent.folder / "config.json", describe_run(parent))
-    results, histories, names, failures = {}, {}, {}, []
+    results, histories, failures = {}, {}, []
     for number, (variant, changes) in enumerate(variants.items(), start=1):
         settings = parameters | changes
-        name = names[variant] = f"{run.name}-{variant}" if run.name else default_name(main, settings, run.seed)
+        name = f"{run.name}-{variant}" if run.name else default_name(main, settings, run.seed)
         variant_run = replace(run, name=name, resume=False)
         parent.print(f"\n{variant}, {number} of {len(variants)}")
         test, history = variant_run.folder / "test.json", variant_run.folder / "history.csv"
         recorded = read_json(variant_run.folder / "config.json").get("experiment", {})
         begun = (parent.experiment | plain(settings)).items() <= recorded.items()
         try:
-            if begun and (finished := read_result(test)) and history.exists():
+            if begun and test.exists():
                 parent.print(f"{test} is there")
-                results[variant] = finished
+                results[variant] = read_json(test)
             else:
                 variant_run.resume = begun and variant_run.last_checkpoint.exists()
                 results[variant] = main(**settings, run=variant_run)
-            histories[variant] = list(csv.DictReader(io.StringIO(history.read_text())))
+            histories[variant] = list(csv.DictReader(history.read_text().splitlines()))
         except UserError as error:
             if parent.world_size > 1:  # the other processes may not have failed, and would wait for this one
                 raise
             failures.append(variant)
             parent.print(f"{variant} failed: {error}")
-    splits = [read_json(Path("runs") / names[variant] / "splits.json") for variant in results]
-    if any(other != splits[0] for other in splits):
-        folders = " and ".join(f"runs/{names[variant]}" for variant in results)
-        raise UserError(f"the data has changed between the variants; delete {folders}, and start again")
     if results and parent.rank == 0:
         table = [COLUMNS, *(row_of(variant, results[variant], histories[variant]) for variant in results)]
         write_text(parent.folder / "table.csv", "".join(",".join(row) + "\n" for row in table))
         rates = {variant: training_rate(histories[variant]) for variant in results}
         plotting.plot_comparison(results, histories, rates, parent.plot(), parent.name)
-        lines = [f"| {' | '.join(row)} |" for row in [table[0], ["---"] * len(COLUMNS), *table[1:]]]
+        lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *table[1:])]
         parent.print("\n" + "\n".join(lines) + f"\n\nsee {parent.plot()} and {parent.folder / 'table.csv'}")
     if failures:
         raise UserError(f"{len(failures)} of {len(variants)} variants failed, for reasons above: {', '.join(failures)}")
     return results
-
-
-def read_result(test: Path) -> dict | None:
-    """Return what a finished run has written to its test.json; None if it has not, or it is damaged."""
-    result = read_json(test)
-    return result if {"scores", "floor", "parameters", "loss"} <= result.keys() else None
 
 
 def training_rate(history: list[dict]) -> float:

@@ -26,15 +26,13 @@ def hints(history: list[dict], validation: ConfusionMatrix, classes: tuple[str, 
     if share > 0.999 and (validation.counts[:-1].sum(1) > 0).sum() > 1:
         found.append(
             f"{share:.2%} of the validation pixels are predicted {classes[predicted.argmax()]}: the network has learnt "
-            "what is frequent, and nothing else yet; try more --epochs, class weights as in train_4_c.py, or a "
-            "pretrained encoder"
+            "what is frequent alone; try more --epochs, class weights as in train_4_c.py, or a pretrained encoder"
         )
     floor, best = validation.floor().mean_iou(), max(row["val_miou"] for row in history)
     if not found and best <= 1.02 * floor:
         found.append(
             f"the best validation mIoU is {best:.3f}, and to predict {classes[validation.most_frequent()]} everywhere "
-            f"reaches {floor:.3f}: next to nothing is learnt; try another --lr, ten times smaller or larger, or more "
-            "--epochs"
+            f"reaches {floor:.3f}: next to nothing is learnt; try an --lr ten times smaller or larger, or more --epochs"
         )
     if last["train_miou"] - last["val_miou"] > 0.2 and last["val_miou"] < 0.6 * last["train_miou"]:
         found.append(

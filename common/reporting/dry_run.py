@@ -20,9 +20,8 @@ def dry_run(
 ) -> None:
     """Take one training step, print what it took, draw its batch, and exit; nothing is kept of it.
 
-    FLOPs are those of matrix products and convolutions, a multiplication and an addition counted as two. The memory is
-    that of tensors: weights, their gradients, the optimizer's state, and what the forward pass keeps for the backward
-    pass; an allocator needs more.
+    FLOPs are those of matrix products and convolutions, two for a multiplication and addition. An allocator needs more
+    memory than the tensors.
     """
     print(f"\nclasses of the training set, by their share of the pixels: {shares(train_loader.data)}")
     trained = count_parameters(model, trainable=True)
@@ -52,11 +51,11 @@ def dry_run(
         optimizer.step()
     loss = loss.item()  # waits for the device
     seconds = time.perf_counter() - start
-    state = sum(v.nbytes for values in optimizer.state.values() for v in values.values() if torch.is_tensor(v))
+    state = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]
     memory = {
         "weights": sum(p.nbytes for p in model.parameters()),
         "gradients": sum(p.grad.nbytes for p in model.parameters() if p.grad is not None),
-        "optimizer": state,
+        "optimizer": sum(value.nbytes for value in state),
         "kept for the backward pass": sum(size for address, size in kept.items() if address not in weights),
     }
     height, width = images.shape[-2:]

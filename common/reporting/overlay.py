@@ -32,7 +32,10 @@ def overlay(
     photo = np.asarray(image.resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
     colors = colorize(labels, palette)
     tinted = photo + 0.5 * (colors - photo) * colors.any(2, keepdims=True)
-    tinted[_outlines(labels, thickness=max(1, round(max(size) / 600)))] = 255
+    edges, width = np.zeros(labels.shape, dtype=bool), max(1, round(max(size) / 600))
+    edges[:, :-width] |= labels[:, :-width] != labels[:, width:]
+    edges[:-width] |= labels[:-width] != labels[width:]
+    tinted[edges] = 255
     picture = Image.fromarray(tinted.astype(np.uint8))
 
     shares = np.array(Image.fromarray(classes).histogram()[: len(names)]) / classes.size
@@ -43,14 +46,6 @@ def overlay(
     both.paste(picture, ((strip.width - picture.width) // 2, 0))
     both.paste(strip, (0, picture.height))
     return both
-
-
-def _outlines(labels: np.ndarray, thickness: int) -> np.ndarray:
-    """Return where (H, W) bool the class differs from that `thickness` pixels to the right or below."""
-    edges = np.zeros(labels.shape, dtype=bool)
-    edges[:, :-thickness] |= labels[:, :-thickness] != labels[:, thickness:]
-    edges[:-thickness] |= labels[:-thickness] != labels[thickness:]
-    return edges
 
 
 def _legend(entries: list[tuple[str, tuple[int, int, int]]], width: int, height: int) -> Image.Image:

@@ -2,12 +2,13 @@
 
 import random
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib import colormaps, rcParams
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -33,32 +34,36 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
 
 
+def plot_by_epoch(axes: Axes, history: list[dict], key: str, **style) -> None:
+    """Plot the column `key` of the rows of history.csv, whose values may be text, over the epochs."""
+    marker = "o" if len(history) < 30 else None  # a single epoch is no line
+    epochs, values = [int(row["epoch"]) for row in history], [float(row[key]) for row in history]
+    axes.plot(epochs, values, **{"marker": marker, "markersize": 3, **style})
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+
+
 def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None:
     """Draw loss, mIoU, pixel accuracy and learning rate by epoch; mark the row `best`, and where stages begin."""
-    epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     figure.suptitle(title)
-    panels = {"loss": "loss (mean over pixels)", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
-    axes = figure.subplots(2, 2).flatten()
-    style = {"marker": "o" if len(epochs) < 30 else None, "markersize": 3}
-    for axis, (key, label) in zip(axes, panels.items(), strict=False):
-        axis.plot(epochs, [row[f"train_{key}"] for row in history], color=TRAIN, label="train", **style)
-        axis.plot(epochs, [row[f"val_{key}"] for row in history], color=VAL, label="validation", **style)
-        axis.set_ylabel(label)
-    axes[3].plot(epochs, [row["lr"] for row in history], color=TRAIN, **style)
-    axes[3].set_ylabel("learning rate at the epoch's start")
-    axes[3].set_ylim(bottom=0)
+    panels = figure.subplots(2, 2).flatten()
+    labels = {"loss": "loss (mean over pixels)", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
+    for axes, (key, label) in zip(panels, labels.items(), strict=False):
+        plot_by_epoch(axes, history, f"train_{key}", color=TRAIN, label="train")
+        plot_by_epoch(axes, history, f"val_{key}", color=VAL, label="validation")
+        axes.set_ylabel(label)
+    plot_by_epoch(panels[3], history, "lr", color=TRAIN)
+    panels[3].set_ylabel("learning rate at the epoch's start")
+    panels[3].set_ylim(bottom=0)
     first = {row["stage"]: row["epoch"] for row in reversed(history)}
-    for axis in axes:
+    for axes in panels:
         for stage in range(2, max(first) + 1):
-            label = f"stage {stage} begins"
-            axis.axvline(first[stage] - 0.5, color=STAGE, linestyle=":", linewidth=1.5, label=label)
-        axis.axvline(best["epoch"], color=BEST, linestyle="--", linewidth=1, label=f"best epoch ({best['epoch']})")
-        axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axis.grid(alpha=0.3)
-    axes[1].plot(best["epoch"], best["val_miou"], "*", color=VAL, markersize=11)
-    axes[0].legend()
+            axes.axvline(first[stage] - 0.5, color=STAGE, ls=":", lw=1.5, label=f"stage {stage} begins")
+        axes.axvline(best["epoch"], color=BEST, ls="--", lw=1, label=f"best epoch ({best['epoch']})")
+    panels[1].plot(best["epoch"], best["val_miou"], "*", color=VAL, markersize=11)
+    panels[0].legend()
     save(figure, path)
 
 
@@ -67,30 +72,24 @@ def plot_comparison(
 ) -> None:
     """Draw the curves of several runs over each other, training dotted, and their test mIoU over their speed.
 
-    Args:
-        results: what `score` returned, by the name of the run.
-        histories: rows of history.csv, by the name of the run.
-        rates: images/s in training, by the name of the run.
+    By the name of the run: what `score` returned, the rows of history.csv, images/s in training.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(2, 2).flatten()
+    panels = figure.subplots(2, 2).flatten()
     colors = colormaps["tab20" if len(results) > 10 else "tab10"].colors
-    panels = {"loss": "loss", "pixel_accuracy": "pixel accuracy", "miou": "mIoU"}
     for (name, result), color in zip(results.items(), colors, strict=False):
-        epochs = [int(row["epoch"]) for row in histories[name]]
-        for axis, key in zip(axes, panels, strict=False):
-            axis.plot(epochs, [float(row[f"train_{key}"]) for row in histories[name]], ":", color=color, linewidth=1)
-            axis.plot(epochs, [float(row[f"val_{key}"]) for row in histories[name]], color=color, label=name)
-        axes[3].plot(rates[name], result["scores"][MIOU], "o", color=color, markersize=9)
-    for axis, label in zip(axes, panels.values(), strict=False):
-        axis.set(xlabel="epoch", ylabel=f"{label} (validation; dotted: training)")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axis.grid(alpha=0.3)
-    axes[3].set(xlabel="images/s in training", ylabel="mIoU (test)")
-    axes[3].margins(0.15)
-    axes[3].grid(alpha=0.3)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+        for axes, key in zip(panels, ("loss", "pixel_accuracy", "miou"), strict=False):
+            plot_by_epoch(axes, histories[name], f"train_{key}", color=color, ls=":", lw=1, marker=None)
+            plot_by_epoch(axes, histories[name], f"val_{key}", color=color, label=name, marker=None)
+        panels[3].plot(rates[name], result["scores"][MIOU], "o", color=color, markersize=9)
+    for axes, label in zip(panels, ("loss", "pixel accuracy", "mIoU"), strict=False):
+        axes.set_ylabel(f"{label} (validation; dotted: training)")
+    panels[3].set(xlabel="images/s in training", ylabel="mIoU (test)")
+    panels[3].margins(0.15)
+    panels[3].grid(alpha=0.3)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     save(figure, path)
 
 
@@ -112,30 +111,17 @@ def side_by_side(
     Args:
         models: by the title of their column, each with the size (height, width) at which it sees an image.
         samples: name, RGB image, and mask (H, W) uint8 or None where the truth is not known.
-        classes, palette: names and colours of what the models predict.
-        run: says where to compute.
     """
-    aspect = max((image.height / image.width for _, image, _ in samples), default=1)
-    figure, rows = grid_of_pictures(len(samples), ["image", "truth", *models], title, aspect)
-    values = set()
-    for axes, (name, image, mask) in zip(rows, samples, strict=True):
-        axes[0].imshow(np.asarray(image))
-        axes[0].set_ylabel(name, fontsize=8)
-        if mask is None:
-            axes[1].text(0.5, 0.5, "not known", ha="center", transform=axes[1].transAxes, color="#888888")
-        else:
-            axes[1].imshow(colorize(mask, palette))
-            values |= set(np.unique(mask).tolist())
-        for axis, (model, image_size) in zip(axes[2:], models.values(), strict=True):
-            prediction = predict(model, image, image_size, run)
-            axis.imshow(colorize(prediction, palette))
-            values |= set(np.unique(prediction).tolist())
-            if mask is not None:
-                matrix = ConfusionMatrix(len(classes))
-                matrix.update(torch.from_numpy(prediction).long()[None], torch.from_numpy(mask).long()[None])
-                axis.set_xlabel(f"mIoU {matrix.mean_iou():.2f}", fontsize=8)
-    legend(figure, classes, palette, values)
-    return figure
+    rows, scores = [], {}
+    for _, image, mask in samples:
+        predictions = [predict(model, image, image_size, run) for model, image_size in models.values()]
+        for column, prediction in enumerate(predictions if mask is not None else (), start=2):
+            matrix = ConfusionMatrix(len(classes))
+            matrix.update(*(torch.from_numpy(pixels).long()[None] for pixels in (prediction, mask)))
+            scores[len(rows), column] = f"mIoU {matrix.mean_iou():.2f}"
+        rows.append([np.asarray(image), mask, *predictions])
+    names = [name for name, *_ in samples]
+    return picture_grid(rows, ["image", "truth", *models], title, classes, palette, names, scores)
 
 
 def plot_predictions(
@@ -146,24 +132,17 @@ def plot_predictions(
         save(predictions(model, data, run, chosen), run.plot(kind))
 
 
-def predictions(model: nn.Module, data: SegmentationSet, run: Run, chosen: list[int] | None = None) -> Figure:
-    """Return a figure of image, truth and prediction of the `chosen` images of `data`; by default some at random."""
-    samples = [data.sample(i) for i in chosen or draw(data, run.seed)]
+def predictions(model: nn.Module, data: SegmentationSet, run: Run, chosen: list[int]) -> Figure:
+    """Return a figure of image, truth and prediction of the `chosen` images of `data`."""
+    samples = [data.sample(i) for i in chosen]
     title, column = f"{run.name}: {data.dataset} {data.split}", {"prediction": (model, data.image_size)}
     return side_by_side(column, samples, data.classes, data.palette, run, title)
 
 
 def plot_batch(images: torch.Tensor, masks: torch.Tensor, data: SegmentationSet, run: Run, count: int = 6) -> None:
     """Draw the first images (B, 3, H, W) float and masks (B, H, W) of a batch of `data` to plots/<run>_batch.png."""
-    images, masks = images[:count].cpu(), masks[:count].cpu()
-    height, width = images.shape[-2:]
-    titles = [str(number) for number in range(1, len(images) + 1)]
-    figure, rows = grid_of_pictures(2, titles, f"{run.name}: a training batch of {data.dataset}", height / width)
-    for image, mask, upper, lower in zip(images, masks, *rows, strict=True):
-        upper.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
-        lower.imshow(colorize(mask.numpy(), data.palette))
-    legend(figure, data.classes, data.palette, masks.unique().tolist())
-    save(figure, run.plot("batch"))
+    columns = {str(i + 1): pair for i, pair in enumerate(zip(images[:count], masks[:count], strict=True))}
+    save(over_masks(columns, f"{run.name}: a training batch of {data.dataset}", data), run.plot("batch"))
 
 
 def plot_augmentation(loader: Loader, run: Run) -> None:
@@ -177,43 +156,61 @@ def plot_augmentation(loader: Loader, run: Run) -> None:
         # The first of several draws that changes something: a flip leaves every other image as it is.
         draws = [function(image, mask, generator) for _ in range(8)]
         columns[name] = next((d for d in draws if not torch.equal(d[0], image)), draws[0])
-    columns["all together"] = image, mask
     for function in loader.augment:
-        columns["all together"] = function(*columns["all together"], generator)
-
-    height, width = data.image_size
-    title = f"{run.name}: augmentation of {data.names[index[0]]}"
-    figure, rows = grid_of_pictures(2, list(columns), title, height / width)
-    for axis, (picture, _) in zip(rows[0], columns.values(), strict=True):
-        axis.imshow(picture[0].permute(1, 2, 0).clamp(0, 1).numpy())
-    for axis, (_, classes) in zip(rows[1], columns.values(), strict=True):
-        axis.imshow(colorize(classes[0].numpy(), data.palette))
-    legend(figure, data.classes, data.palette, torch.cat([c.flatten() for _, c in columns.values()]).unique().tolist())
-    save(figure, run.plot("augmentation"))
+        image, mask = function(image, mask, generator)
+    columns = {name: (image[0], mask[0]) for name, (image, mask) in {**columns, "all together": (image, mask)}.items()}
+    save(over_masks(columns, f"{run.name}: augmentation of {data.names[index[0]]}", data), run.plot("augmentation"))
 
 
-def grid_of_pictures(rows: int, titles: list[str], title: str, aspect: float) -> tuple[Figure, np.ndarray]:
-    """Return a figure, and its axes (rows, len(titles)) without ticks, each column with its title.
+def over_masks(columns: dict[str, tuple[torch.Tensor, torch.Tensor]], title: str, data: SegmentationSet) -> Figure:
+    """Return a figure of images (3, H, W) float in [0, 1] over their masks (H, W), by the title of their column."""
+    images = [image.permute(1, 2, 0).clamp(0, 1).cpu().numpy() for image, _ in columns.values()]
+    masks = [mask.cpu().numpy() for _, mask in columns.values()]
+    return picture_grid([images, masks], list(columns), title, data.classes, data.palette, names=[], captions={})
 
-    `aspect` is height / width of the pictures that are to fill the axes.
+
+def picture_grid(
+    rows: list[list[np.ndarray | None]],
+    titles: list[str],
+    title: str,
+    classes: Sequence[str],
+    palette: Sequence[tuple[int, int, int]],
+    names: list[str],
+    captions: dict[tuple[int, int], str],
+) -> Figure:
+    """Return a figure of RGB images (H, W, 3) and masks (H, W), which are coloured, over a legend of their classes.
+
+    Args:
+        rows: None is a mask that is not known.
+        titles: of the columns.
+        names: of the rows.
+        captions: below pictures, by row and column.
     """
+    aspect = max(row[0].shape[0] / row[0].shape[1] for row in rows)
     row_height = 2.5 * max(aspect, 0.3) + 0.1  # in inches; a name stands beside each row
-    figure = Figure(figsize=(2.5 * len(titles), row_height * rows + 0.6), layout="constrained")
-    axes = figure.subplots(rows, len(titles), squeeze=False)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    for axis, text in zip(axes[0], titles, strict=True):
-        # A run's name may be long; it is broken at its hyphens.
-        axis.set_title(textwrap.fill(text, 34), fontsize=10 if len(text) <= 28 else 8)
+    figure = Figure(figsize=(2.5 * len(titles), row_height * len(rows) + 0.6), layout="constrained")
     figure.suptitle(title, fontsize=10)
-    return figure, axes
-
-
-def legend(figure: Figure, classes: Sequence[str], palette: Sequence[tuple], values: Iterable[int]) -> None:
-    """Put a legend below `figure` that names the classes, or void, in `values`."""
+    panels, values = figure.subplots(len(rows), len(titles), squeeze=False), set()
+    for (row, column), axes in np.ndenumerate(panels):
+        picture = rows[row][column]
+        axes.set(xticks=[], yticks=[])
+        axes.set_xlabel(captions.get((row, column), ""), fontsize=8)
+        if picture is None:
+            axes.text(0.5, 0.5, "not known", ha="center", transform=axes.transAxes, color="#888888")
+        elif picture.ndim == 3:
+            axes.imshow(picture)
+        else:
+            axes.imshow(colorize(picture, palette))
+            values |= set(np.unique(picture).tolist())
+    for axes, text in zip(panels[0], titles, strict=True):
+        # A run's name may be long; it is broken at its hyphens.
+        axes.set_title(textwrap.fill(text, 34), fontsize=10 if len(text) <= 28 else 8)
+    for axes, name in zip(panels[:, 0], names, strict=False):
+        axes.set_ylabel(name, fontsize=8)
     names, colors = {**dict(enumerate(classes)), VOID: "void"}, {**dict(enumerate(palette)), VOID: VOID_COLOR}
     patches = [
         Patch(facecolor=np.array(colors[value]) / 255, edgecolor="#888888", linewidth=0.5, label=names[value])
         for value in sorted(values)
     ]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), fontsize=8, frameon=False)
+    return figure

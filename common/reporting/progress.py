@@ -19,10 +19,7 @@ FIGURE_EPOCHS = 5  # after which TensorBoard gets a picture of predictions
 class Progress(contextlib.AbstractContextManager):
     """Shows how far training is; draws the curves when its block ends, also if Ctrl-C ends it.
 
-    Args:
-        history: rows of the epochs that are done; more are appended while training goes on.
-        epochs: how many there will be at most.
-        loader: of the training set.
+    `history` has the rows of the epochs that are done; `fit` appends more. There will be `epochs` at most.
     """
 
     def __init__(self, history: list[dict], epochs: int, loader: Loader, run: Run):
@@ -34,7 +31,6 @@ class Progress(contextlib.AbstractContextManager):
             disable=True if run.rank else None,  # None: shown on a terminal only
             dynamic_ncols=True,
             leave=False,
-            smoothing=0.05,
         )
         if loader.augment and run.rank == 0:
             plotting.plot_augmentation(loader, run)
@@ -59,7 +55,9 @@ class Progress(contextlib.AbstractContextManager):
             for key, value in row.items():
                 self.log.add_scalar(key, value, epoch)
             if epoch % FIGURE_EPOCHS == 0 or epoch == self.epochs:
-                self.log.add_figure("validation", plotting.predictions(model, val_loader.data, self.run), epoch)
+                chosen = plotting.draw(val_loader.data, self.run.seed)
+                figure = plotting.predictions(model, val_loader.data, self.run, chosen)
+                self.log.add_figure("validation", figure, epoch)
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         self.bar.close()
@@ -76,9 +74,7 @@ class Progress(contextlib.AbstractContextManager):
 def summarize(history: list[dict], matrix: ConfusionMatrix | None, epochs: int, classes: tuple, run: Run) -> None:
     """Print which epoch was the best, and what to try where training did not go as it should.
 
-    Args:
-        matrix: of the last validation; None if nothing was left to train.
-        epochs: how many there might have been.
+    `matrix` is of the last validation, None if nothing was left to train; there might have been `epochs`.
     """
     best = best_row(history)
     waited = len(history) - best["epoch"]

@@ -16,9 +16,8 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
     """Print the scores in `matrix`, write them to runs/<run>/test.json, draw some predictions.
 
     Returns:
-        What test.json holds: every score of `common.metrics` under "scores", the same for predicting the most frequent
-        class everywhere under "floor", the IoU per class (None for a class in neither target nor prediction), the loss,
-        and by name the mean IoU of each image over the classes in it (None if all of it is void).
+        What test.json holds: `ConfusionMatrix.report`, the loss, and by name the mean IoU of each image over the
+        classes in it (None if all of it is void).
     """
     data = loader.data
     result = {"run": run.name, "dataset": data.dataset, "images": len(data), "image_size": data.image_size}
