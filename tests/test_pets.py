@@ -1,6 +1,7 @@
 """Oxford-IIIT Pet in its official layout, small, and the training in two stages on it."""
 
 import csv
+import inspect
 import itertools
 import json
 from dataclasses import replace
@@ -187,7 +188,8 @@ def test_a_variant_that_fails_is_named_at_the_end_and_left_out(pets_root, capsys
 
 
 def test_a_comparison_takes_nothing_that_is_not_its_own(pets_root, capsys):
-    parameters = {"dataset": "pets", "image_size": 32, "epochs": 1, "lr": 1e-3, "batch_size": 24}
+    parameters = {name: p.default for name, p in inspect.signature(train.main).parameters.items() if name != "run"}
+    parameters |= {"dataset": "pets", "image_size": 32, "epochs": 1}
     run = Run(device="cpu", name="c", data_root=pets_root)
     for changes, settings, trained in (({}, run, True), ({}, run, False), ({"lr": 1e-2}, run, True),
                                        ({"lr": 1e-2}, replace(run, seed=1), True)):  # fmt: skip

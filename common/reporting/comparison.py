@@ -4,9 +4,10 @@ import csv
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from common.checkpoint import describe_run
-from common.experiment import default_name, plain
+from common.experiment import default_name, numbered_name, plain
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.reporting import plotting
 from common.run import Run
@@ -43,12 +44,11 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
     results, histories, failures = {}, {}, []
     for number, (variant, changes) in enumerate(variants.items(), start=1):
         settings = parameters | changes
-        name = f"{run.name}-{variant}" if run.name else default_name(main, settings, run.seed)
-        variant_run = replace(run, name=name, resume=False)
+        base = f"{run.name}-{variant}" if run.name else default_name(main, settings, run.seed)
+        config = parent.config | {"experiment": parent.experiment | plain(settings)}
+        variant_run = replace(run, name=numbered_name(base, config)[0], resume=False)
         parent.print(f"\n{variant}, {number} of {len(variants)}")
-        test, history = variant_run.folder / "test.json", variant_run.folder / "history.csv"
-        recorded = read_json(variant_run.folder / "config.json").get("experiment", {})
-        begun = (parent.experiment | plain(settings)).items() <= recorded.items()
+        test, begun = variant_run.folder / "test.json", (variant_run.folder / "config.json").exists()
         try:
             if begun and test.exists():
                 parent.print(f"{test} is there")
@@ -56,7 +56,8 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
             else:
                 variant_run.resume = begun and variant_run.last_checkpoint.exists()
                 results[variant] = main(**settings, run=variant_run)
-            histories[variant] = list(csv.DictReader(history.read_text().splitlines()))
+            history = Path("runs", results[variant]["run"], "history.csv").read_text()
+            histories[variant] = list(csv.DictReader(history.splitlines()))
         except UserError as error:
             if parent.world_size > 1:  # the other processes may not have failed, and would wait for this one
                 raise
