@@ -175,7 +175,7 @@ def test_a_comparison_runs_what_is_missing_and_goes_on_where_it_was(pets_root, m
     with Path("runs/broken/table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["variant"] for row in rows] == ["slow", "fast"]
-    assert [float(row["mIoU"]) for row in rows] == [round(r["scores"]["mIoU"], 3) for r in whole.values()]
+    assert [float(row["mIoU"]) for row in rows] == [round(r["scores"]["mIoU"], 3) for r in json.loads(whole).values()]
     assert "| slow |" in text and Path("plots/broken.png").stat().st_size > 10_000
 
 
