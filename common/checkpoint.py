@@ -38,7 +38,7 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
         "run": run.name,
         "experiment": run.experiment,
         "model": name_of(model),
-        "arguments": model.arguments,
+        "arguments": getattr(model, "arguments", {}),  # a model that is written in a script may have none
         "weights": model.state_dict(),
         "dataset": data.dataset,
         "classes": list(data.classes),
@@ -96,7 +96,10 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     """
     contents = load(path)
     if contents["model"] not in MODELS:
-        raise UserError(f"{path} holds a model {contents['model']!r}; this version knows {', '.join(MODELS)}")
+        raise UserError(
+            f"{path} holds {contents['model']}, which is not in MODELS in common/models/__init__.py: only the script "
+            "that has it can use it"
+        )
     try:
         model = build(contents["model"], **contents["arguments"])
     except TypeError as error:  # the class has been edited since
@@ -111,7 +114,7 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
     Raises:
         UserError: it holds another model, one for another number of classes, or tensors of other names or shapes.
     """
-    found, expected = (contents["model"], contents["arguments"]), (name_of(model), model.arguments)
+    found, expected = (contents["model"], contents["arguments"]), (name_of(model), getattr(model, "arguments", {}))
     if found != expected:
         raise UserError(
             f"{path} holds {_say(*found)}, but this run builds {_say(*expected)}; "
@@ -181,6 +184,11 @@ class Checkpointer:
                 before, (run.name, beside) = run.name, numbered_name(run.base, run.config)
                 if run.name != before:
                     run.print(f"this run is called {run.name}: {beside}")
+            if name_of(self.model) not in MODELS:
+                run.print(
+                    f"{name_of(self.model)} is not in MODELS: predict.py, report.py and the notebook will not be able "
+                    "to load it (docs/your-own.md has the two lines that it takes)"
+                )
             barrier()  # until all have looked
         return history, finished
 

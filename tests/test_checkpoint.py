@@ -93,7 +93,7 @@ def test_other_files_and_newer_formats_are_named(saved, tmp_path):
     with pytest.raises(UserError, match="has format"):
         checkpoint.load(tmp_path / "newer.pt")
     torch.save({**contents, "model": "os.system"}, tmp_path / "unknown.pt")
-    with pytest.raises(UserError, match=r"holds a model 'os\.system'"):
+    with pytest.raises(UserError, match=r"holds os\.system, which is not in MODELS"):
         checkpoint.load_model(tmp_path / "unknown.pt")
 
 

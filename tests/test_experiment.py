@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from common import checkpoint
 from common.experiment import differences, numbered_name
 from common.run import Run
 from common.system.errors import UserError
@@ -105,3 +106,33 @@ def test_differences_are_named_by_what_they_were_and_are():
     assert differences(found, {"experiment": {"lr": 0.1, "seed": 0}, "fingerprints": {"script": "a"}}) == {}
     expected = {"experiment": {"lr": 0.2, "seed": 0, "copies": 3}, "fingerprints": {"model": "c"}}
     assert list(differences(found, expected).values()) == ["lr 0.1 -> 0.2", "copies None -> 3", "another model"]
+
+
+MY_NET = """class MyNet(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layers = torch.nn.Conv2d(3, num_classes, 3, padding=1)
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def main("""
+PLAIN = "torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 6, 1))"
+THEIRS = "TorchvisionNetwork(torchvision.models.segmentation.lraspp_mobilenet_v3_large(None, True, 6, None))"
+
+
+@pytest.mark.parametrize("model", ["MyNet(6)", PLAIN, THEIRS])
+def test_a_model_that_is_written_in_the_script_trains_is_tested_and_resumed(script, capsys, model):
+    text = Path("mine.py").read_text().replace("def main(", MY_NET, 1)
+    text = text.replace("BasicFCN(train_set.num_classes)", model)
+    Path("mine.py").write_text(text.replace("import torch\n", "import torch\nimport torchvision\n").replace(
+        "import BasicFCN", "import TorchvisionNetwork"))  # fmt: skip
+    whole = script(epochs=2, name="whole")
+    script(epochs=1, name="part")
+    assert script(epochs=2, name="part", resume=True)["scores"] == whole["scores"]
+    name = {"MyNet(6)": "MyNet", PLAIN: "Sequential", THEIRS: "TorchvisionNetwork"}[model]
+    out = capsys.readouterr().out
+    assert out.index(f"{name} is not in MODELS: predict.py, report.py and the notebook") < out.index("epoch 1/2")
+    with pytest.raises(UserError, match=rf"best_whole\.pt holds {name}, which is not in MODELS"):
+        checkpoint.load_model(Path("best_whole.pt"))

@@ -17,6 +17,7 @@ from common.models.fcn_vgg16 import FCNVGG16
 from common.models.pspnet import PSPNet
 from common.models.resnet_v2_fcn import ResNetV2FCN
 from common.models.segnet import SegNet
+from common.models.torchvision_network import TorchvisionNetwork
 from common.models.unet import UNet
 
 # A checkpoint stores such a name and the arguments; nothing else can be built from it.
@@ -38,7 +39,18 @@ MODELS: dict[str, type[nn.Module]] = {
 Model = Literal[tuple(MODELS)]  # the type of a script's --model
 
 __all__ = ["FCNVGG16", "MODELS", "ADEUNet", "BasicFCN", "DeepLabV3", "DilatedFCN", "Encoder", "EncoderFCN"]
-__all__ += ["EncoderUNet", "FCN8s", "Model", "PSPNet", "ResNetV2FCN", "SegNet", "UNet", "build", "count_parameters"]
+__all__ += [
+    "EncoderUNet",
+    "FCN8s",
+    "Model",
+    "PSPNet",
+    "ResNetV2FCN",
+    "SegNet",
+    "TorchvisionNetwork",
+    "UNet",
+    "build",
+    "count_parameters",
+]
 __all__ += ["name_of"]
 
 
@@ -50,11 +62,8 @@ def build(name: str, num_classes: int, **options: object) -> nn.Module:
 
 
 def name_of(model: nn.Module) -> str:
-    """Return the name under which `MODELS` holds the class of `model`."""
-    for name, kind in MODELS.items():
-        if type(model) is kind:
-            return name
-    raise KeyError(f"{type(model).__name__} is not in MODELS in common/models/__init__.py; add it there")
+    """Return the name under which `MODELS` holds the class of `model`, or the class's own if it is not there."""
+    return next((name for name, kind in MODELS.items() if type(model) is kind), type(model).__name__)
 
 
 def count_parameters(model: nn.Module, trainable: bool = False) -> int:
