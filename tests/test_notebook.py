@@ -7,6 +7,7 @@ from conftest import REPOSITORY
 from nbclient import NotebookClient
 
 import train
+from common import checkpoint
 from common.datasets.shapes import draw_scene
 from common.run import Run
 
@@ -27,6 +28,10 @@ def test_it_shows_every_model_on_test_images_and_on_photographs(few_shapes, monk
     notebook = nbformat.read("notebook.ipynb", as_version=4)
     notebook.cells[1].source = notebook.cells[1].source.replace("IMAGES = []", 'IMAGES = ["photo of mine.png"]')
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    shutil.copy("best_train-shapes-image_size32-epochs1.pt", "best_other.pt")
+    contents = checkpoint.load(Path("best_other.pt"))
+    checkpoint.save(Path("best_other.pt"), contents | {"dataset": "voc2007"})  # which is not here
+    checkpoint.save(Path("best_unknown.pt"), contents | {"model": "MyNet"})
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(Path.cwd())}}).execute()
 
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
@@ -34,4 +39,5 @@ def test_it_shows_every_model_on_test_images_and_on_photographs(few_shapes, monk
     assert len(pictures) == 2
     text = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
     assert "train-shapes-image_size32-epochs1 " in text and "train-shapes-image_size32-epochs1-s1" in text
+    assert "no figure of voc2007: " in text and "left out: best_unknown.pt holds MyNet" in text
     assert not [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]

@@ -152,7 +152,8 @@ def plot_augmentation(loader: Loader, run: Run) -> None:
     image, mask = data.images[index].float() / 255, data.masks[index].long()
     columns = {"original": (image, mask)}
     for function in loader.augment:
-        name = getattr(function, "func", function).__name__.removeprefix("random_")  # functools.partial has a func
+        inner = getattr(function, "func", function)  # of a functools.partial
+        name = getattr(inner, "__name__", type(inner).__name__).removeprefix("random_")
         # The first of several draws that changes something: a flip leaves every other image as it is.
         draws = [function(image, mask, generator) for _ in range(8)]
         columns[name] = next((d for d in draws if not torch.equal(d[0], image)), draws[0])
