@@ -11,10 +11,8 @@ the data.
 
 import hashlib
 import os
-import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,29 +23,13 @@ from tqdm import tqdm
 from common.cli import cli
 from common.datasets import DATASETS, spec_of
 from common.datasets.folder import inspect
-from common.datasets.mask_classes import Unlisted
-from common.datasets.reading import Unusable, WrongValues, orientation
+from common.datasets.reading import NO_CLASS, Problem, orientation
 from common.datasets.segmentation_set import DatasetSpec
 from common.labels import VOID
 from common.run import Run
 from common.system.errors import UserError
 
-VALUES = "values or colours that are no class"
 MOST_VALUES = 20  # that are named with their frequency
-
-# What a reader's sentence is about, by words in it.
-KINDS = {
-    "what classes.txt lacks, and lines for it, with names of your own": r"must list",
-    "images without a mask": r" has no mask",
-    "masks without an image": r" has no image",
-    "files of the same name": r"have the same name",
-    "lines of lists that name no image": r"\.txt names '.*, not in ",
-    "images in two lists": r" both name ",
-    "files that are missing": r" is missing",
-    "files that cannot be read": r" cannot be read",
-    VALUES: r"holds the value|has the colour|is a mask in",
-    "masks of another size than their image": r"the size of its image",
-}
 
 
 @dataclass
@@ -56,7 +38,7 @@ class Found:
 
     split: str
     name: str
-    problems: Sequence[UserError] = ()  # why it cannot be used
+    problem: UserError | None = None  # why it cannot be used
     counts: np.ndarray | None = None  # pixels (256,) of each mask value
     digest: str = ""  # of the decoded image
     turned: str = ""  # what to do if the image is turned and its mask is not
@@ -69,21 +51,20 @@ def main(
     show: int = 5,  # sentences of each kind that are printed
 ):
     """Read everything, print what was found, exit with the status that the docstring tells."""
-    unlisted, path = [], Path(dataset).expanduser()
+    errors, found, doubts, path = [], [], {}, Path(dataset).expanduser()
     try:
         if dataset in DATASETS or not path.is_dir():
             spec = spec_of(dataset, Run(data_root=data_root, cache_dir=cache_dir))
         else:
-            spec = inspect(path, cache_dir, unlisted)
+            spec = inspect(path, cache_dir, errors)
         found = read_all(spec, dataset)
         doubts = doubts_of(found, spec)
         if spec.classes:  # it is known what the masks mean
             print(table(found, spec))
     except UserError as error:
         print("the files cannot even be listed")
-        found, doubts = [], {}
-        unlisted.append(error)
-    problems = problems_of([*unlisted, *(problem for item in found for problem in item.problems)])
+        errors.append(error)
+    problems = problems_of([*errors, *(item.problem for item in found if item.problem)])
     for title, groups in (("problems", problems), ("to think about", doubts)):
         for kind, sentences in groups.items():
             print(f"\n{title} ({len(sentences)}): {kind}")
@@ -104,7 +85,7 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
             image, mask = spec.read(sample)
             turned = turned_alone(sample, image.size)
         except UserError as error:
-            return Found(split, sample[0], problems=error.problems if isinstance(error, Unusable) else [error])
+            return Found(split, sample[0], problem=error)
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         return Found(split, sample[0], counts=np.bincount(mask.ravel(), minlength=256), digest=digest, turned=turned)
 
@@ -132,20 +113,17 @@ def problems_of(problems: list[UserError]) -> dict[str, list[str]]:
     """Return the sentences of `problems` by kind; those of values that are no class with their frequency first."""
     groups, pixels, files = defaultdict(list), Counter(), Counter()
     for problem in problems:
-        sentence = str(problem)
-        kind = next((kind for kind, words in KINDS.items() if re.search(words, sentence)), "other problems")
-        lines = problem.lines if isinstance(problem, Unlisted) else []
-        groups[kind].append("\n      ".join([sentence, *lines]))
-        if isinstance(problem, WrongValues):
-            pixels.update(problem.pixels)
-            files.update(problem.pixels.keys())
+        if not isinstance(problem, Problem):
+            problem = Problem("other problems", str(problem))
+        groups[problem.kind].append("\n      ".join([str(problem), *problem.lines]))
+        pixels.update(problem.pixels)
+        files.update(problem.pixels.keys())
     if pixels:
         often = ", ".join(
-            f"{value} ({count} pixel{'s' * (count > 1)} in {files[value]} file{'s' * (files[value] > 1)})"
-            for value, count in pixels.most_common(MOST_VALUES)
+            f"{value} ({count} pixels in {files[value]} files)" for value, count in pixels.most_common(MOST_VALUES)
         )
         rest = len(pixels) - MOST_VALUES
-        groups[f"{VALUES}: {often}{f' and {rest} more' if rest > 0 else ''}"] = groups.pop(VALUES)
+        groups[f"{NO_CLASS}: {often}{f' and {rest} more' if rest > 0 else ''}"] = groups.pop(NO_CLASS)
     return dict(groups)
 
 

@@ -186,7 +186,7 @@ PROBLEMS = {
     ),
     "unknown colour": (
         bad(mask=lambda p: rgb_mask(p, (1, 2, 3))),
-        r"000003\.png has the colour \(1, 2, 3\) at x=9, y=5",
+        r"000003\.png has the colour \(1, 2, 3\), which is no class",
     ),
     "list in Latin-1": (
         lambda root: (root / "VOCdevkit/VOC2007/ImageSets/Segmentation/val.txt").write_bytes(b"\xe4"),

@@ -23,8 +23,8 @@ import hashlib
 import unicodedata
 from pathlib import Path
 
-from common.datasets.mask_classes import interpret, read_classes, scan
-from common.datasets.reading import find_files, name_below, noted, read_text
+from common.datasets.mask_classes import Classes, interpret, read_classes, scan
+from common.datasets.reading import Problem, find_files, name_below, read_text
 from common.datasets.segmentation_set import DatasetSpec
 from common.system.errors import UserError
 
@@ -62,15 +62,17 @@ def inspect(path: Path, cache_dir: Path, problems: list[UserError], progress: bo
     names = [name for split in splits.values() for name in split]
     for name in names:
         if name not in masks:
-            expected = path / f"masks/{name}.png"
-            problems.append(UserError(f"{images[name]} has no mask; expected {expected}, or another suffix"))
+            sentence = f"{images[name]} has no mask; expected {path}/masks/{name}.png, or another suffix"
+            problems.append(Problem("images without a mask", sentence))
     if not any((path / f"{split}.txt").is_file() for split in splits):
         for name in masks.keys() - images.keys():
-            expected = path / f"images/{name}.jpg"
-            problems.append(UserError(f"{masks[name]} has no image; expected {expected}, or another suffix"))
-    listed = None
-    with noted(problems):
+            sentence = f"{masks[name]} has no image; expected {path}/images/{name}.jpg, or another suffix"
+            problems.append(Problem("masks without an image", sentence))
+    listed = Classes()
+    try:
         listed = read_classes(path / "classes.txt")
+    except UserError as error:
+        problems.append(error)
     found = scan([(name, masks[name]) for name in names if name in masks], cache_dir, progress)
     classes, palette, label_map, said = interpret(found, listed, path, problems)
     samples = {
@@ -87,13 +89,10 @@ def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
     found = {}
     for file in find_files(folder)[0]:
         name = name_below(folder, file)
-        if name.encode(errors="ignore").decode() != name:  # it has surrogates, for bytes that are no UTF-8
-            problems.append(UserError(f"{str(file)!a} has a name that is not in UTF-8; rename it"))
-        elif name in found:
+        if name in found:
             sentence = f"{found[name]} and {file} have the same name but for the suffix; rename or remove one"
-            problems.append(UserError(sentence))
-        else:
-            found[name] = file
+            problems.append(Problem("files of the same name", sentence))
+        found.setdefault(name, file)
     if not found:
         raise UserError(f"{folder} holds no image")
     return found
@@ -108,7 +107,7 @@ def _splits(path: Path, images: dict[str, Path], problems: list[UserError]) -> t
         for name in names:
             if owner.setdefault(name, split) != split:
                 both = f"{lists[owner[name]]} and {lists[split]}"
-                problems.append(UserError(f"{both} both name {name}; an image is in one split"))
+                problems.append(Problem("images in two lists", f"{both} both name {name}; an image is in one split"))
         splits[split] = [name for name in names if owner[name] == split]
     pool = splits.get("train") or [name for name in images if name not in owner]
     notes = []
@@ -133,17 +132,15 @@ def _splits(path: Path, images: dict[str, Path], problems: list[UserError]) -> t
 
 def _read_list(file: Path, images: dict[str, Path], problems: list[UserError]) -> list[str]:
     """Return the images that a list names, each once; their suffixes may be there."""
-    lines = []
-    with noted(problems):
-        lines = [line for line in read_text(file).splitlines() if line.strip()]
-        if not lines:
-            raise UserError(f"{file} is empty; it should name one image a line (without the file, a split is drawn)")
-    names = [unicodedata.normalize("NFC", line.strip().replace("\\", "/")) for line in lines]
+    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    if not lines:
+        problems.append(UserError(f"{file} is empty; it should name one image a line, or not be there"))
+    names = [unicodedata.normalize("NFC", line.replace("\\", "/")) for line in lines]
     names = [name if name in images else (Path(name).parent / Path(name).stem).as_posix() for name in names]
     for name in names:
         if name not in images:
             there = f"not in {file.parent / 'images'}; a line is an image's path below that folder, without suffix"
-            problems.append(UserError(f"{file} names {name!r:.80}, {there}"))
+            problems.append(Problem("lines of lists that name no image", f"{file} names {name!r:.80}, {there}"))
     return list(dict.fromkeys(name for name in names if name in images))
 
 
