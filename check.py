@@ -5,14 +5,14 @@
     python check.py drinks --data-root ../data
 
 Ends with status 0 if all is well, 1 if there is something to think about (an image in two splits, a class that a split
-lacks, a mask of nothing but background, an image that EXIF turns and its mask not), and 2 if a training would refuse
-the data.
+lacks, a mask of nothing but background, an image that EXIF turns upside down and its mask not), and 2 if a training
+would refuse the data.
 """
 
 import hashlib
 import os
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,11 @@ from tqdm import tqdm
 from common.cli import cli
 from common.datasets import DATASETS, spec_of
 from common.datasets.folder import inspect
-from common.datasets.reading import NO_CLASS, Problem, orientation
+from common.datasets.reading import Problem, orientation
 from common.datasets.segmentation_set import DatasetSpec
 from common.labels import VOID
 from common.run import Run
 from common.system.errors import UserError
-
-MOST_VALUES = 20  # that are named with their frequency
 
 
 @dataclass
@@ -41,7 +39,7 @@ class Found:
     problem: UserError | None = None  # why it cannot be used
     counts: np.ndarray | None = None  # pixels (256,) of each mask value
     digest: str = ""  # of the decoded image
-    turned: str = ""  # what to do if the image is turned and its mask is not
+    turned: bool = False  # by its EXIF orientation, and its mask is not
 
 
 def main(
@@ -83,7 +81,7 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
         split, sample = item
         try:
             image, mask = spec.read(sample)
-            turned = turned_alone(sample, image.size)
+            turned = turned_alone(sample)
         except UserError as error:
             return Found(split, sample[0], problem=error)
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
@@ -96,34 +94,20 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
         )
 
 
-def turned_alone(sample: tuple, size: tuple[int, int]) -> str:
-    """Say that an image's EXIF orientation turns it, and nothing its mask, where their sizes (W, H) do not tell."""
+def turned_alone(sample: tuple) -> bool:
+    """Return whether EXIF turns an image or mirrors it, and not its mask, so that their sizes agree all the same."""
     match sample:
-        case (_, Path() as image, Path() as mask, *_):
-            turn = orientation(image)
-            if turn > 1 and (turn < 5 or size[0] == size[1]) and orientation(mask) != turn:
-                return (
-                    f"{image} is turned by its EXIF orientation, {turn}, and {mask} is not: if the mask was "
-                    "drawn on the picture as it is stored, turn the mask, too, or strip the image's EXIF tag"
-                )
-    return ""
+        case (_, Path() as image, Path() as mask):
+            return orientation(image) in (2, 3, 4) and orientation(mask) == 1
+    return False
 
 
 def problems_of(problems: list[UserError]) -> dict[str, list[str]]:
-    """Return the sentences of `problems` by kind; those of values that are no class with their frequency first."""
-    groups, pixels, files = defaultdict(list), Counter(), Counter()
+    """Return the sentences of `problems` by kind."""
+    groups = defaultdict(list)
     for problem in problems:
-        if not isinstance(problem, Problem):
-            problem = Problem("other problems", str(problem))
-        groups[problem.kind].append("\n      ".join([str(problem), *problem.lines]))
-        pixels.update(problem.pixels)
-        files.update(problem.pixels.keys())
-    if pixels:
-        often = ", ".join(
-            f"{value} ({count} pixels in {files[value]} files)" for value, count in pixels.most_common(MOST_VALUES)
-        )
-        rest = len(pixels) - MOST_VALUES
-        groups[f"{NO_CLASS}: {often}{f' and {rest} more' if rest > 0 else ''}"] = groups.pop(NO_CLASS)
+        kind, lines = (problem.kind, problem.lines) if isinstance(problem, Problem) else ("other problems", [])
+        groups[kind].append("\n      ".join([str(problem), *lines]))
     return dict(groups)
 
 
@@ -137,7 +121,7 @@ def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
         places[item.digest].append(item)
         present[item.split] += item.counts
         if item.turned:
-            groups["images that EXIF turns, and their masks not"].append(item.turned)
+            groups["images that EXIF turns, and their masks not"].append(f"{item.split} {item.name}")
         if not spec.classes:
             continue
         if not item.counts[:VOID].any():

@@ -186,7 +186,7 @@ PROBLEMS = {
     ),
     "unknown colour": (
         bad(mask=lambda p: rgb_mask(p, (1, 2, 3))),
-        r"000003\.png has the colour \(1, 2, 3\), which is no class",
+        r"000003\.png has the colour \(1, 2, 3\); it is no class",
     ),
     "list in Latin-1": (
         lambda root: (root / "VOCdevkit/VOC2007/ImageSets/Segmentation/val.txt").write_bytes(b"\xe4"),

@@ -12,8 +12,8 @@ from PIL import Image
 import train
 from common.checkpoint import load_model
 from common.datasets import VOID, load
-from common.datasets.folder import folder
-from common.datasets.reading import Problem, open_image
+from common.datasets.folder import folder, inspect
+from common.datasets.reading import open_image
 from common.labels import voc_palette
 from common.run import Run
 from common.system.errors import UserError
@@ -138,11 +138,11 @@ def test_other_values_and_colours_are_refused_and_taken_as_the_lines_that_are_pr
     photos, values, mode, palette, found
 ):
     masks_of(photos, values, mode, palette)
-    with pytest.raises(
-        Problem, match=rf"hold the {found} \(the first in \S*0\.png\), which \S*classes\.txt must list"
-    ) as error:
+    sentence = rf"hold the {found} \(the first in \S*0\.png\), which \S*classes\.txt must list"
+    with pytest.raises(UserError, match=sentence):
         stripes(photos)
-    classes(photos, *error.value.lines)
+    inspect(photos, Path(".cache"), problems := [])
+    classes(photos, *problems[0].lines)
     train_set, column = stripes(photos)
     order = sorted(range(3), key=lambda i: column[i])
     assert [values[i] for i in order] == sorted(values, key=lambda v: (v != BLACK, v)) and sorted(column) == [0, 1, 2]

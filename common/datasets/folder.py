@@ -20,6 +20,7 @@ on is drawn from the rest. If there is a train.txt, images that no list names ar
 """
 
 import hashlib
+import itertools
 import unicodedata
 from pathlib import Path
 
@@ -42,10 +43,9 @@ def folder(path: Path, cache_dir: Path, progress: bool = True) -> DatasetSpec:
     """
     problems = []
     spec = inspect(path, cache_dir, problems, progress)
-    if len(problems) > 1:
-        raise UserError(f"{problems[0]} (and {len(problems) - 1} more problems; `python check.py {path}` tells all)")
     if problems:
-        raise problems[0]
+        more = f" (and {len(problems) - 1} more problems; `python check.py {path}` tells all)"
+        raise UserError(f"{problems[0]}{more * (len(problems) > 1)}")
     return spec
 
 
@@ -100,19 +100,17 @@ def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
 
 def _splits(path: Path, images: dict[str, Path], problems: list[UserError]) -> tuple[dict[str, list[str]], list[str]]:
     """Return the names in each split, and what to say about it."""
-    lists = {s: path / f"{s}.txt" for s in ("train", "val", "test") if (path / f"{s}.txt").is_file()}
-    splits = {split: _read_list(file, images, problems) for split, file in lists.items()}
-    owner = {}
-    for split, names in splits.items():
-        for name in names:
-            if owner.setdefault(name, split) != split:
-                both = f"{lists[owner[name]]} and {lists[split]}"
-                problems.append(Problem("images in two lists", f"{both} both name {name}; an image is in one split"))
-        splits[split] = [name for name in names if owner[name] == split]
-    pool = splits.get("train") or [name for name in images if name not in owner]
+    lists = {split: path / f"{split}.txt" for split in ("train", "val", "test")}
+    splits = {split: _read_list(file, images, problems) for split, file in lists.items() if file.is_file()}
+    for a, b in itertools.combinations(splits, 2):
+        for name in sorted({*splits[a]} & {*splits[b]}):
+            sentence = f"{lists[a]} and {lists[b]} both name {name}; an image is in one split"
+            problems.append(Problem("images in two lists", sentence))
+    listed = {name for names in splits.values() for name in names}
+    pool = splits.get("train") or [name for name in images if name not in listed]
     notes = []
-    if "train" in splits and len(owner) < len(images):
-        notes.append(f"{len(images) - len(owner)} images are in none of the lists and left out")
+    if "train" in splits and len(listed) < len(images):
+        notes.append(f"{len(images) - len(listed)} images are in none of the lists and left out")
     if "val" in splits and "test" in splits:
         if not pool:
             raise UserError(f"{path}: val.txt and test.txt name every image; leave some to train on")

@@ -131,7 +131,7 @@ def interpret(
         how = "each as `name`" if by_name else "each as `name red green blue`"
         sentence = f"the masks hold the {what} {some}, which {path / 'classes.txt'} must list, {how}{hint}"
         lines = [] if by_name or hint else _lines(found, listed)
-        problems.append(Problem("what classes.txt lacks, and lines for it", sentence, lines=lines))
+        problems.append(Problem("what classes.txt lacks, and lines for it", sentence, lines))
     if not names:
         return (), (), LabelMap(dict.fromkeys(range(256), VOID), dict.fromkeys(colors, VOID), palettes_are_colors), []
     palette = [rgb(color) for color, index in listed.colors.items() if index != VOID] or voc_palette(len(names))
@@ -149,7 +149,10 @@ def _values_and_colors(found: Found, listed: Classes) -> tuple[dict[int, str], d
     by_color = {code & 0xFFFFFF: file for code, file in found["palette"].items()}
     differ = len(by_value) < len(found["palette"])
     palettes_are_colors = differ or (bool(listed.colors) and by_color.keys() <= listed.colors.keys())
-    (colors if palettes_are_colors else values).update(by_color if palettes_are_colors else by_value)
+    if palettes_are_colors:
+        colors |= by_color
+    else:
+        values |= by_value
     if not listed.colors and not any(color % GREY for color in colors):  # RGB files of grey masks
         values |= {color & 255: file for color, file in colors.items()}
         colors = {}
@@ -159,16 +162,20 @@ def _values_and_colors(found: Found, listed: Classes) -> tuple[dict[int, str], d
 def _classes_of(values: set[int], listed: Classes) -> tuple[list[str], dict[int, int], list[str]]:
     """Return the classes' names, the class or VOID of each value, and what to say; folder.py tells the rules."""
     ignored = listed.ignored or {VOID: VOID}
+    # 1. classes.txt lists colours, and these values are greys among them.
     greys = ignored | {color & 255: index for color, index in listed.colors.items() if color % GREY == 0}
-    if listed.colors and values <= greys.keys():  # classes.txt lists the values as colours
+    if listed.colors and values <= greys.keys():
         return listed.names, greys, []
+    # 2. 0 and 255 alone are a binary task.
     if values == {0, 255} and len(listed.names) in (0, 2) and not listed.ignored:
         names = listed.names or ["background", "foreground"]
         note = f"masks of 0 and 255 alone: a binary task, in which 0 is {names[0]!r} and 255 {names[1]!r}"
         return names, {0: 0, 255: 1}, [note]
-    lines = [value for value in range(256) if value not in ignored]
-    if listed.names:  # the lines of classes.txt stand for 0, 1, 2, ...
+    # 3. The lines of classes.txt stand for 0, 1, 2, ...
+    if listed.names:
+        lines = [value for value in range(256) if value not in ignored]
         return listed.names, dict(zip(lines, range(len(listed.names)), strict=False)) | ignored, []
+    # 4. Without classes.txt, the masks hold 0, 1, 2, ... and perhaps 255.
     count = len(values - {VOID})
     if count < 2 or values - {VOID} != set(range(count)):
         return [], {}, []

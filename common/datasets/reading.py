@@ -1,6 +1,7 @@
 """Read one image or one mask from a file, and say clearly when it cannot be used."""
 
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +14,11 @@ NO_CLASS = "values or colours that are no class"
 
 
 class Problem(UserError):
-    """Something that is wrong with the data.
+    """Something wrong with the data, of a `kind` that check.py groups by, and lines that classes.txt could have."""
 
-    Args:
-        kind: what check.py groups it by.
-        sentence: the message.
-        pixels: number of pixels with each value or colour that is no class.
-        lines: that classes.txt could have instead.
-    """
-
-    def __init__(
-        self, kind: str, sentence: str, pixels: dict[int | tuple, int] | None = None, lines: list[str] | None = None
-    ):
+    def __init__(self, kind: str, sentence: str, lines: Iterable[str] = ()):
         super().__init__(sentence)
-        self.kind, self.pixels, self.lines = kind, pixels or {}, lines or []
+        self.kind, self.lines = kind, lines
 
 
 # Of files that are taken for images when a folder is searched; what they hold is seen when they are read.
@@ -90,12 +82,11 @@ def read_image(path: Path) -> Image.Image:
     """Return the image at `path` in RGB, upright; grey, palette, CMYK, 16-bit and transparent ones are converted.
 
     Raises:
-        Problem: as `open_image`; colours or grey levels of a kind that RGB cannot show.
+        UserError: as `open_image`; colours or grey levels of a kind that RGB cannot show.
     """
     image = open_image(path)
     if image.mode in ("F", "I", "LAB"):
-        kind = "files that cannot be read"
-        raise Problem(kind, f"{path} is of Pillow's mode {image.mode}; save it in RGB, or in grey of 8 or 16 bits")
+        raise UserError(f"{path} is of Pillow's mode {image.mode}; save it in RGB, or in grey of 8 or 16 bits")
     if image.mode.startswith("I;16"):  # cameras write 8, 12 or 16 bits, and files do not say which
         levels = np.asarray(image)
         bits = next(bits for bits in (8, 12, 16) if levels.max() < 2**bits)
@@ -111,17 +102,13 @@ def read_mask(path: Path, label_map: LabelMap) -> np.ndarray:
     """
     codes, are_colors = read_codes(open_image(path), path, label_map.palettes_are_colors)
     known = label_map.colors if are_colors else label_map.numbers
-    if set(distinct(codes)) <= known.keys():
+    wrong = [rgb(code) if are_colors else code for code in distinct(codes) if code not in known]
+    if not wrong:
         return label_map.classes_of(codes, are_colors)
-    found = zip(*np.unique(codes, return_counts=True), strict=True)
-    pixels = {rgb(int(code)) if are_colors else int(code): int(count) for code, count in found if code not in known}
-    first, *others = map(str, pixels)
-    others = f" (and {', '.join(others[:7])}{', ...' * (len(others) > 7)})" if others else ""
-    if are_colors:
-        sentence = f"{path} has the colour {first}{others}, which is no class's colour{jpeg_hint(path)}"
-    else:
-        sentence = f"{path} holds the value {first}{others}; expected {ranges(known)}{jpeg_hint(path)}"
-    raise Problem(NO_CLASS, sentence, pixels)
+    others = f" (and {', '.join(map(str, wrong[1:8]))}{', ...' * (len(wrong) > 8)})" if len(wrong) > 1 else ""
+    what = f"{path} {'has the colour' if are_colors else 'holds the value'} {wrong[0]}{others}"
+    expected = "it is no class's" if are_colors else f"expected {ranges(known)}"
+    raise Problem(NO_CLASS, f"{what}; {expected}{jpeg_hint(path)}")
 
 
 def read_pair(image_path: Path, mask_path: Path, label_map: LabelMap) -> tuple[Image.Image, np.ndarray]:
