@@ -54,12 +54,14 @@ def read_classes(file: Path) -> Classes:
             parts = [int(words.pop()) for _ in range(3)]
             color = color_number(parts[::-1])
         name = " ".join(words)
-        if not name or "#" in name or max(parts, default=0) > 255 or line.strip() == "ignore":
+        ignored = re.fullmatch(r"ignore (\d+)", name)
+        parts = [int(ignored[1])] if ignored else parts
+        if not name or "#" in name or max(parts, default=0) > 255 or (name == "ignore" and color is None):
             raise UserError(f"{place} is no class; write `name`, `name 0 128 255`, `name #0080ff` or `ignore 255`")
         if name in classes.names or color in classes.colors:
             raise UserError(f"{place} has the name or the colour of a line before; each class needs its own")
-        if match := re.fullmatch(r"ignore (\d+)", name):
-            classes.ignored[int(match[1])] = VOID
+        if ignored:
+            classes.ignored[parts[0]] = VOID
             continue
         if color is not None:
             classes.colors[color] = VOID if name == "ignore" else len(classes.names)
