@@ -89,17 +89,6 @@ def test_all_problems_of_a_folder_are_told_at_once_beside_what_is_sound(data, ca
     assert next(line for line in out.splitlines() if line.startswith("tree")).split()[2::2] == ["7", "8", "11"]
 
 
-def test_where_no_classes_can_be_told_images_and_sizes_are_looked_at_all_the_same(data, capsys):
-    (data / "classes.txt").write_text("sky\nsky\n")
-    Image.fromarray(np.arange(600).reshape(20, 30).astype(np.uint8)).save(data / "masks/07.png")
-    Image.new("L", (30, 21)).save(data / "masks/11.png")
-    (data / "images/22.png").write_bytes(b"")
-    shutil.copy(data / "images/00.png", data / "images/10.png")
-    status, out = run(data, capsys)
-    assert status == 2 and "30 samples, 4 problems, 1 to think about" in out
-    assert "line 2, 'sky', has the name" in out and "must list" in out
-
-
 def test_lines_that_classes_txt_could_have_are_proposed(data, capsys):
     (data / "classes.txt").unlink()
     for path in (data / "masks").iterdir():
