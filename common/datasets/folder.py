@@ -121,10 +121,8 @@ def _splits(path: Path, images: dict[str, Path], problems: list[UserError]) -> t
         notes.append(f"{test}.txt is the test; to validate on, {len(val)} other images are drawn by their names")
         return {"train": train, "val": val, "test": splits[test]}, notes
     test, val, train = _draw(pool, 3, path)
-    if "train" in splits:
-        notes.append("train.txt is the only list; what to validate and to test on is drawn from it by the names")
-    else:
-        notes.append("split by the images' names, as no list says how")
+    only = "train.txt is the only list; what to validate and to test on is drawn from it by the names"
+    notes.append(only if "train" in splits else "split by the images' names, as no list says how")
     return {"train": train, "val": val, "test": test}, notes
 
 

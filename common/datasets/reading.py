@@ -22,8 +22,7 @@ class Problem(UserError):
 
 
 # Of files that are taken for images when a folder is searched; what they hold is seen when they are read.
-SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif"}
-SUFFIXES |= {".tiff", ".webp"}
+SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[Path]]:
