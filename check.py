@@ -1,4 +1,4 @@
-"""Is this data as it should be? Every image and mask is read, and all that is wrong is told at once.
+"""Is this data as it should be? Every image and mask is read, and the first fault of each is told, all at once.
 
     python check.py voc2012                       # a set that download.py has fetched
     python check.py path/to/folder                # your own images and masks
