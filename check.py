@@ -1,20 +1,18 @@
-"""Is this data as it should be? Every image and mask is read, and all that is wrong is told at once.
+"""Is this data as it should be? Every image and mask is read, and the first fault of each is told, all at once.
 
     python check.py voc2012                       # a set that download.py has fetched
     python check.py path/to/folder                # your own images and masks
     python check.py drinks --data-root ../data
 
 Ends with status 0 if all is well, 1 if there is something to think about (an image in two splits, a class that a split
-lacks, a mask of nothing but background, an image that EXIF turns and its mask not), and 2 if a training would refuse
-the data.
+lacks, a mask of nothing but background, an image that EXIF turns upside down and its mask not), and 2 if a training
+would refuse the data.
 """
 
 import hashlib
 import os
-import re
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,29 +23,11 @@ from tqdm import tqdm
 from common.cli import cli
 from common.datasets import DATASETS, spec_of
 from common.datasets.folder import inspect
-from common.datasets.mask_classes import Unlisted
-from common.datasets.reading import Unusable, WrongValues, orientation
+from common.datasets.reading import Problem, orientation
 from common.datasets.segmentation_set import DatasetSpec
 from common.labels import VOID
 from common.run import Run
 from common.system.errors import UserError
-
-VALUES = "values or colours that are no class"
-MOST_VALUES = 20  # that are named with their frequency
-
-# What a reader's sentence is about, by words in it.
-KINDS = {
-    "what classes.txt lacks, and lines for it, with names of your own": r"must list",
-    "images without a mask": r" has no mask",
-    "masks without an image": r" has no image",
-    "files of the same name": r"have the same name",
-    "lines of lists that name no image": r"\.txt names '.*, not in ",
-    "images in two lists": r" both name ",
-    "files that are missing": r" is missing",
-    "files that cannot be read": r" cannot be read",
-    VALUES: r"holds the value|has the colour|is a mask in",
-    "masks of another size than their image": r"the size of its image",
-}
 
 
 @dataclass
@@ -56,10 +36,10 @@ class Found:
 
     split: str
     name: str
-    problems: Sequence[UserError] = ()  # why it cannot be used
+    problem: UserError | None = None  # why it cannot be used
     counts: np.ndarray | None = None  # pixels (256,) of each mask value
     digest: str = ""  # of the decoded image
-    turned: str = ""  # what to do if the image is turned and its mask is not
+    turned: bool = False  # by its EXIF orientation, and its mask is not
 
 
 def main(
@@ -69,21 +49,20 @@ def main(
     show: int = 5,  # sentences of each kind that are printed
 ):
     """Read everything, print what was found, exit with the status that the docstring tells."""
-    unlisted, path = [], Path(dataset).expanduser()
+    errors, found, doubts, path = [], [], {}, Path(dataset).expanduser()
     try:
         if dataset in DATASETS or not path.is_dir():
             spec = spec_of(dataset, Run(data_root=data_root, cache_dir=cache_dir))
         else:
-            spec = inspect(path, cache_dir, unlisted)
+            spec = inspect(path, cache_dir, errors)
         found = read_all(spec, dataset)
         doubts = doubts_of(found, spec)
         if spec.classes:  # it is known what the masks mean
             print(table(found, spec))
     except UserError as error:
         print("the files cannot even be listed")
-        found, doubts = [], {}
-        unlisted.append(error)
-    problems = problems_of([*unlisted, *(problem for item in found for problem in item.problems)])
+        errors.append(error)
+    problems = problems_of([*errors, *(item.problem for item in found if item.problem)])
     for title, groups in (("problems", problems), ("to think about", doubts)):
         for kind, sentences in groups.items():
             print(f"\n{title} ({len(sentences)}): {kind}")
@@ -102,9 +81,9 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
         split, sample = item
         try:
             image, mask = spec.read(sample)
-            turned = turned_alone(sample, image.size)
+            turned = turned_alone(sample)
         except UserError as error:
-            return Found(split, sample[0], problems=error.problems if isinstance(error, Unusable) else [error])
+            return Found(split, sample[0], problem=error)
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         return Found(split, sample[0], counts=np.bincount(mask.ravel(), minlength=256), digest=digest, turned=turned)
 
@@ -115,37 +94,20 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
         )
 
 
-def turned_alone(sample: tuple, size: tuple[int, int]) -> str:
-    """Say that an image's EXIF orientation turns it, and nothing its mask, where their sizes (W, H) do not tell."""
+def turned_alone(sample: tuple) -> bool:
+    """Return whether EXIF turns an image or mirrors it, and not its mask, so that their sizes agree all the same."""
     match sample:
-        case (_, Path() as image, Path() as mask, *_):
-            turn = orientation(image)
-            if turn > 1 and (turn < 5 or size[0] == size[1]) and orientation(mask) != turn:
-                return (
-                    f"{image} is turned by its EXIF orientation, {turn}, and {mask} is not: if the mask was "
-                    "drawn on the picture as it is stored, turn the mask, too, or strip the image's EXIF tag"
-                )
-    return ""
+        case (_, Path() as image, Path() as mask):
+            return orientation(image) in (2, 3, 4) and orientation(mask) == 1
+    return False
 
 
 def problems_of(problems: list[UserError]) -> dict[str, list[str]]:
-    """Return the sentences of `problems` by kind; those of values that are no class with their frequency first."""
-    groups, pixels, files = defaultdict(list), Counter(), Counter()
+    """Return the sentences of `problems` by kind."""
+    groups = defaultdict(list)
     for problem in problems:
-        sentence = str(problem)
-        kind = next((kind for kind, words in KINDS.items() if re.search(words, sentence)), "other problems")
-        lines = problem.lines if isinstance(problem, Unlisted) else []
-        groups[kind].append("\n      ".join([sentence, *lines]))
-        if isinstance(problem, WrongValues):
-            pixels.update(problem.pixels)
-            files.update(problem.pixels.keys())
-    if pixels:
-        often = ", ".join(
-            f"{value} ({count} pixel{'s' * (count > 1)} in {files[value]} file{'s' * (files[value] > 1)})"
-            for value, count in pixels.most_common(MOST_VALUES)
-        )
-        rest = len(pixels) - MOST_VALUES
-        groups[f"{VALUES}: {often}{f' and {rest} more' if rest > 0 else ''}"] = groups.pop(VALUES)
+        kind, lines = (problem.kind, problem.lines) if isinstance(problem, Problem) else ("other problems", [])
+        groups[kind].append("\n      ".join([str(problem), *lines]))
     return dict(groups)
 
 
@@ -159,7 +121,7 @@ def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
         places[item.digest].append(item)
         present[item.split] += item.counts
         if item.turned:
-            groups["images that EXIF turns, and their masks not"].append(item.turned)
+            groups["images that EXIF turns, and their masks not"].append(f"{item.split} {item.name}")
         if not spec.classes:
             continue
         if not item.counts[:VOID].any():

@@ -63,7 +63,8 @@ def test_a_file_of_torchvision_gives_torchvisions_features(tmp_path):
     import torchvision.models
 
     theirs = torchvision.models.resnet18().eval()
-    torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
+    old = {key: value for key, value in theirs.state_dict().items() if not key.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "resnet18.pth")
     ours = build_encoder("resnet18", weights=tmp_path / "resnet18.pth").eval()
     images = torch.rand(2, 3, 64, 64)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
@@ -121,19 +122,15 @@ def test_the_real_weights_of_mobilenet_v1_load():
 class Intruder:
     """Writes a file when it is unpickled."""
 
-    def __init__(self, path: Path):
-        self.path = path
-
     def __reduce__(self):
-        return Path.touch, (self.path,)
+        return open, ("executed", "w")
 
 
-def test_pickled_objects_are_refused_and_not_executed(tmp_path):
-    trace = tmp_path / "executed"
-    torch.save(official("mobilenet_v1") | {"extra": Intruder(trace)}, tmp_path / "w.pth")
+def test_pickled_objects_are_refused_and_not_executed():
+    torch.save(official("mobilenet_v1") | {"extra": Intruder()}, "w.pth")
     with pytest.raises(UserError, match=r"w\.pth holds more than plain values"):
-        build_encoder("mobilenet_v1", weights=tmp_path / "w.pth")
-    assert not trace.exists()
+        build_encoder("mobilenet_v1", weights="w.pth")
+    assert not Path("executed").exists()
 
 
 def test_a_file_that_is_missing_cut_short_or_no_table_of_weights_is_refused(tmp_path):
@@ -144,19 +141,22 @@ def test_a_file_that_is_missing_cut_short_or_no_table_of_weights_is_refused(tmp_
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(UserError, match=r"w\.pth"):
         build_encoder("mobilenet_v1", weights=path)
-    for contents in (torch.zeros(3), {"epoch": 3}):  # a checkpoint of something else
-        torch.save(contents, path)
-        with pytest.raises(UserError, match=r"w\.pth holds no table of named tensors"):
-            build_encoder("mobilenet_v1", weights=path)
+    torch.save({"epoch": 3}, path)  # a checkpoint of something else
+    with pytest.raises(UserError, match=r"w\.pth holds no table of named tensors"):
+        build_encoder("mobilenet_v1", weights=path)
 
 
 def test_weights_of_another_network_or_with_a_tensor_too_few_or_too_many_are_refused_by_name(tmp_path):
     path, contents = tmp_path / "w.pth", official("mobilenet_v1")
     without = {key: value for key, value in contents.items() if key != "pw7_bn.running_var"}
     for wrong, message in (
-        (official("resnet18"), "does not hold weights of mobilenet_v1: .* should be"),
-        (without, r"pw7_bn\.running_var should be \[512\] and is absent"),
-        (contents | {"more.weight": torch.zeros(2)}, r"more\.weight should be absent and is \[2\]"),
+        (official("resnet18"), "does not hold weights of mobilenet_v1 "),
+        (without, r"\(Missing key\(s\) in state_dict: \"pw7_bn\.running_var\""),
+        (
+            contents | {"conv1.weight": torch.zeros(32, 1, 3, 3)},
+            r"\(size mismatch for conv1\.weight: .*\[32, 1, 3, 3\]",
+        ),
+        (contents | {"more.weight": torch.zeros(2)}, r"\(Unexpected key\(s\) in state_dict: \"more\.weight\""),
     ):
         torch.save(wrong, path)
         with pytest.raises(UserError, match=message):
@@ -168,9 +168,8 @@ def test_without_a_network_the_file_the_folder_and_the_flags_are_named(offline):
     with pytest.raises(UserError) as caught:
         build_encoder("resnet18")
     assert time.perf_counter() - start < 5
-    message = str(caught.value)
-    assert "resnet18-f37072fd.pth" in message and str(offline) in message
-    assert "--no-pretrained" in message and "--encoder-weights" in message and "\n" not in message
+    for words in ("resnet18-f37072fd.pth", str(offline), "--no-pretrained", "--encoder-weights"):
+        assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_server_that_says_nothing_is_given_up(offline, monkeypatch):

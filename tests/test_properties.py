@@ -4,30 +4,25 @@ Quick, a few inputs of each kind, always the same ones; with `-m slow` many, oth
 """
 
 import io
-import shutil
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import count, write_drinks, write_folder, write_palette_mask, write_voc
+from conftest import count, write_folder, write_palette_mask
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.datasets import DATASETS, VOID
-from common.datasets.folder import folder, inspect
+from common.datasets import VOID
+from common.datasets.folder import folder
 from common.datasets.reading import read_image, read_mask
 from common.datasets.shapes import draw_scene
 from common.datasets.voc import PALETTE
 from common.labels import LabelMap
 from common.system.errors import UserError
-from download import get
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL.*")  # of files that it reads all the same
 
 VOC = LabelMap.plain(PALETTE)
-SECONDS = 5  # that one input may take; a hang is longer
 tries = pytest.mark.parametrize("tries", [40, pytest.param(500, marks=pytest.mark.slow, id="many")])
 
 
@@ -41,10 +36,8 @@ def holds(check, tries: int, inputs: st.SearchStrategy, examples: list = ()) -> 
 
     for known in examples:
         test = example(known)(test)
-    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    settings(
-        max_examples=tries, deadline=1000 * SECONDS, derandomize=tries < 500, database=None, suppress_health_check=slow
-    )(test)()
+    settings(max_examples=tries, deadline=5000, derandomize=tries < 500, database=None,
+             suppress_health_check=[HealthCheck.too_slow])(test)()  # fmt: skip
 
 
 def result_or_sentence(call):
@@ -96,17 +89,12 @@ def pictures() -> dict[str, bytes]:
         "palette": encoded(palette, "PNG"),
         "grey": encoded(Image.fromarray(mask), "PNG"),
         "transparent": encoded(image.convert("RGBA"), "PNG"),
-        "grey, transparent": encoded(image.convert("LA"), "PNG"),
         "one bit": encoded(image.convert("1"), "PNG"),
         "16 bits": encoded(Image.fromarray(mask.astype(np.uint16) * 257), "PNG"),
+        "TIFF": encoded(image, "TIFF"),
         "GIF": encoded(palette, "GIF"),
         "BMP": encoded(image, "BMP"),
-        "TIFF of floats": encoded(Image.fromarray(mask.astype(np.float32) + 0.5), "TIFF"),
-        "TIFF of nothing": encoded(Image.fromarray(np.full((12, 12), np.nan, dtype=np.float32)), "TIFF"),
-        "TIFF of integers": encoded(Image.fromarray(mask.astype(np.int32) - 3), "TIFF"),
-        "TIFF in Lab": encoded(image.convert("LAB"), "TIFF"),
         "WebP": encoded(image, "WEBP"),
-        "EPS": encoded(image, "EPS"),
     }
 
 
@@ -156,29 +144,6 @@ def test_a_whole_mask_is_read_as_it_was_written(tries, tmp_path):
     holds(check, tries, st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0)))
 
 
-# Lists
-
-
-names = st.one_of(st.sampled_from(["000000", "000001", "../000000", "/", ".", "#", "-1"]), st.text(max_size=30))
-listings = st.lists(names, max_size=6).map("\n".join).map(lambda text: text.encode(errors="replace"))
-
-
-@tries
-def test_any_list_of_voc_is_a_list_of_images_or_a_sentence(tries, tmp_path):
-    listing = write_voc(tmp_path, {"train": 2, "val": 1, "test": 1}, side=12) / "ImageSets/Segmentation/train.txt"
-
-    def read():
-        spec = DATASETS["voc2007"](tmp_path)
-        return [spec.read(sample) for split in spec.splits.values() for sample in split]
-
-    def check(body):
-        listing.write_bytes(body)
-        for image, mask in result_or_sentence(read) or []:
-            assert image.size == mask.shape[::-1] == (12, 12)
-
-    holds(check, tries, listings | st.binary(max_size=60), examples=[b"000000\r\n000001\r\n", b"\xef\xbb\xbf000000"])
-
-
 # Folders of one's own
 
 listed = st.lists(
@@ -195,8 +160,7 @@ lines = st.lists(
 
 
 @tries
-@pytest.mark.parametrize("collect", [False, True], ids=["to train on", "to check"])
-def test_any_lists_and_classes_are_a_data_set_or_a_sentence(tries, collect, tmp_path):
+def test_any_lists_and_classes_are_a_data_set_or_a_sentence(tries, tmp_path):
     photos = write_folder(tmp_path / "photos", 5, side=12)
     for kind, suffix in (("images", "jpg"), ("masks", "png")):
         (photos / kind / "trip").mkdir()
@@ -208,12 +172,8 @@ def test_any_lists_and_classes_are_a_data_set_or_a_sentence(tries, collect, tmp_
             if body is not None:
                 text = body if isinstance(body, bytes) else "\n".join(body).encode(errors="replace")
                 (photos / name).write_bytes(text)
-        problems = []
-        read = partial(inspect, problems=problems) if collect else folder
-        spec = result_or_sentence(lambda: read(photos, tmp_path, progress=False))
-        for problem in problems:
-            assert "\n" not in str(problem) and len(str(problem)) < 1000, str(problem)
-        if spec is None or problems:
+        spec = result_or_sentence(lambda: folder(photos, tmp_path, progress=False))
+        if spec is None:
             return
         samples = [sample for split in spec.splits.values() for sample in split]
         names = {sample[0] for sample in samples}
@@ -225,24 +185,3 @@ def test_any_lists_and_classes_are_a_data_set_or_a_sentence(tries, collect, tmp_
     body = st.binary(max_size=20)
     drawn = {f"{split}.txt": st.none() | listed | body for split in ("train", "val", "test")}
     holds(check, tries, st.fixed_dictionaries({"classes.txt": st.none() | lines | body, **drawn}))
-
-
-# Archives
-
-
-@pytest.mark.parametrize("kind", ["zip", "gztar"])
-@tries
-def test_any_archive_is_unpacked_in_its_folder_or_a_sentence(tries, tmp_path, kind):
-    write_drinks(tmp_path / "fetched", train=2, test=1)
-    made = Path(shutil.make_archive(tmp_path / "made", kind, tmp_path / "fetched"))
-    path, inner = tmp_path / f"drinks{made.suffix}", tmp_path / "inner"
-    expected = {*tmp_path.iterdir(), path, inner}
-
-    def check(body):
-        path.write_bytes(body)
-        result_or_sentence(lambda: get("drinks", inner / "data", [path]))
-        assert set(tmp_path.iterdir()) <= expected and {p.name for p in inner.glob("*")} <= {"data"}
-        assert {p.name for p in (inner / "data").glob("*")} <= {"drinks"}
-        shutil.rmtree(inner / "data", ignore_errors=True)
-
-    holds(check, tries // 2, damaged(made.read_bytes()))

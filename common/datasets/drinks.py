@@ -5,8 +5,8 @@ VGG Image Annotator (Dutta & Zisserman, The VIA Annotation Software for Images, 
 whose project file is JSON.
 """
 
+import itertools
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from common.system.errors import UserError
 
 CLASSES = ("background", "water bottle", "soda can", "juice bottle")
 PALETTE = ((0, 0, 0), (40, 130, 255), (230, 40, 60), (255, 190, 30))
-FAR = 1e6  # pixels; a coordinate beyond it is a mistake
 
 Region = tuple[int, tuple[tuple[int, int], ...]]  # class, corners (x, y) in pixels
 
@@ -63,62 +62,30 @@ def _samples(folder: Path, listing: str) -> list[tuple[str, Path, tuple[Region, 
             "the folder that holds drinks, or try --dataset shapes"
         )
     samples = {}
-    for number, entry in enumerate(_entries(path), start=1):
-        name, regions = (entry.get("filename"), entry.get("regions")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) < 256:
-            raise UserError(f"{path}: entry {number} names no image; is this a project of VIA 2?")
-        name = Path(name).as_posix()
-        if name in samples:
-            raise UserError(f"{path} lists {name} twice; unite its regions in one entry")
-        if not (folder / name).is_file():
-            raise UserError(f"{path} lists {name}, which is not in {folder}")
-        if not isinstance(regions, list):
-            raise UserError(f"{path}: {name} has no list of regions; is this a project of VIA 2?")
-        places = [f"{path}: region {i} of {name}" for i in range(1, len(regions) + 1)]
-        regions = tuple(_region(region, place) for region, place in zip(regions, places, strict=True))
-        samples[name] = (name, folder / name, regions)
+    try:
+        for entry in json.loads(path.read_bytes())["_via_img_metadata"].values():
+            name = entry["filename"]
+            if name in samples:
+                raise UserError(f"{path} lists {name} twice; unite its regions in one entry")
+            if not (folder / name).is_file():
+                raise UserError(f"{path} lists {name}, which is not in {folder}")
+            places = (f"{path}: region {i} of {name}" for i in itertools.count(1))
+            samples[name] = (name, folder / name, tuple(map(_region, entry["regions"], places)))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(f"{path} is no VIA project; save it with VIA 2's Project > Save") from None
     if not samples:
         raise UserError(f"{path} lists no image; it needs at least one")
     return list(samples.values())
 
 
-def _entries(path: Path) -> list:
-    """Return what a VIA project says of each image."""
-
-    def unique(pairs: list[tuple[str, object]]) -> dict:  # json itself keeps the last of two entries of one name
-        if len(dict(pairs)) < len(pairs):
-            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise UserError(f"{path} lists {twice!r:.100} twice; keep one of them")
-        return dict(pairs)
-
-    try:
-        project = json.loads(path.read_bytes(), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error})") from None
-    entries = project.get("_via_img_metadata") if isinstance(project, dict) else None
-    if not isinstance(entries, dict):
-        raise UserError(f"{path} is no VIA project: it has no _via_img_metadata; save it with VIA 2's Project > Save")
-    return list(entries.values())
-
-
-def _region(region: object, place: str) -> Region:
+def _region(region: dict, place: str) -> Region:
     """Return class and corners of a region of VIA's; `place` says in an error where it stands."""
-    try:
-        shape, kind = region["shape_attributes"], region["region_attributes"].get("Name")
-        name, x, y = shape["name"], shape.get("all_points_x"), shape.get("all_points_y")
-    except (TypeError, KeyError, AttributeError):
-        raise UserError(f"{place} has no shape or no attributes; is this a project of VIA 2?") from None
-    if name != "polygon":
-        raise UserError(f"{place} is a {name!r:.40}; only polygons are read")
-    if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y):
-        raise UserError(f"{place} has not as many x as y; each point needs both")
-    if len(x) < 3:
-        raise UserError(f"{place} is a polygon with {len(x)} points; it needs at least 3")
-    for value in x + y:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < FAR:  # NaN is not either
-            raise UserError(f"{place} has the coordinate {value!r:.20}, which is no number of pixels")
-    if str(kind) not in [str(i) for i in range(1, len(CLASSES))]:
-        raise UserError(
-            f"{place} has the class {kind!r:.40}; expected Name 1 to {len(CLASSES) - 1}: {', '.join(CLASSES[1:])}"
-        )
-    return int(kind), tuple((round(a), round(b)) for a, b in zip(x, y, strict=True))
+    shape, kind = region["shape_attributes"], region["region_attributes"].get("Name")
+    if shape["name"] != "polygon":
+        raise UserError(f"{place} is a {shape['name']!r}; only polygons are read")
+    corners = tuple((round(x), round(y)) for x, y in zip(shape["all_points_x"], shape["all_points_y"], strict=True))
+    if len(corners) < 3:
+        raise UserError(f"{place} is a polygon with {len(corners)} points; it needs at least 3")
+    if str(kind) not in ("1", "2", "3"):
+        raise UserError(f"{place} has the class {kind!r}; expected Name 1 to 3: {', '.join(CLASSES[1:])}")
+    return int(kind), corners

@@ -20,11 +20,12 @@ on is drawn from the rest. If there is a train.txt, images that no list names ar
 """
 
 import hashlib
+import itertools
 import unicodedata
 from pathlib import Path
 
-from common.datasets.mask_classes import interpret, read_classes, scan
-from common.datasets.reading import find_files, name_below, noted, read_text
+from common.datasets.mask_classes import Classes, interpret, read_classes, scan
+from common.datasets.reading import Problem, find_files, name_below, read_text
 from common.datasets.segmentation_set import DatasetSpec
 from common.system.errors import UserError
 
@@ -42,10 +43,9 @@ def folder(path: Path, cache_dir: Path, progress: bool = True) -> DatasetSpec:
     """
     problems = []
     spec = inspect(path, cache_dir, problems, progress)
-    if len(problems) > 1:
-        raise UserError(f"{problems[0]} (and {len(problems) - 1} more problems; `python check.py {path}` tells all)")
     if problems:
-        raise problems[0]
+        more = f" (and {len(problems) - 1} more problems; `python check.py {path}` tells all)"
+        raise UserError(f"{problems[0]}{more * (len(problems) > 1)}")
     return spec
 
 
@@ -62,15 +62,17 @@ def inspect(path: Path, cache_dir: Path, problems: list[UserError], progress: bo
     names = [name for split in splits.values() for name in split]
     for name in names:
         if name not in masks:
-            expected = path / f"masks/{name}.png"
-            problems.append(UserError(f"{images[name]} has no mask; expected {expected}, or another suffix"))
+            sentence = f"{images[name]} has no mask; expected {path}/masks/{name}.png, or another suffix"
+            problems.append(Problem("images without a mask", sentence))
     if not any((path / f"{split}.txt").is_file() for split in splits):
         for name in masks.keys() - images.keys():
-            expected = path / f"images/{name}.jpg"
-            problems.append(UserError(f"{masks[name]} has no image; expected {expected}, or another suffix"))
-    listed = None
-    with noted(problems):
+            sentence = f"{masks[name]} has no image; expected {path}/images/{name}.jpg, or another suffix"
+            problems.append(Problem("masks without an image", sentence))
+    listed = Classes()
+    try:
         listed = read_classes(path / "classes.txt")
+    except UserError as error:
+        problems.append(error)
     found = scan([(name, masks[name]) for name in names if name in masks], cache_dir, progress)
     classes, palette, label_map, said = interpret(found, listed, path, problems)
     samples = {
@@ -87,13 +89,10 @@ def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
     found = {}
     for file in find_files(folder)[0]:
         name = name_below(folder, file)
-        if name.encode(errors="ignore").decode() != name:  # it has surrogates, for bytes that are no UTF-8
-            problems.append(UserError(f"{str(file)!a} has a name that is not in UTF-8; rename it"))
-        elif name in found:
+        if name in found:
             sentence = f"{found[name]} and {file} have the same name but for the suffix; rename or remove one"
-            problems.append(UserError(sentence))
-        else:
-            found[name] = file
+            problems.append(Problem("files of the same name", sentence))
+        found.setdefault(name, file)
     if not found:
         raise UserError(f"{folder} holds no image")
     return found
@@ -101,19 +100,17 @@ def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
 
 def _splits(path: Path, images: dict[str, Path], problems: list[UserError]) -> tuple[dict[str, list[str]], list[str]]:
     """Return the names in each split, and what to say about it."""
-    lists = {s: path / f"{s}.txt" for s in ("train", "val", "test") if (path / f"{s}.txt").is_file()}
-    splits = {split: _read_list(file, images, problems) for split, file in lists.items()}
-    owner = {}
-    for split, names in splits.items():
-        for name in names:
-            if owner.setdefault(name, split) != split:
-                both = f"{lists[owner[name]]} and {lists[split]}"
-                problems.append(UserError(f"{both} both name {name}; an image is in one split"))
-        splits[split] = [name for name in names if owner[name] == split]
-    pool = splits.get("train") or [name for name in images if name not in owner]
+    lists = {split: path / f"{split}.txt" for split in ("train", "val", "test")}
+    splits = {split: _read_list(file, images, problems) for split, file in lists.items() if file.is_file()}
+    for a, b in itertools.combinations(splits, 2):
+        for name in sorted({*splits[a]} & {*splits[b]}):
+            sentence = f"{lists[a]} and {lists[b]} both name {name}; an image is in one split"
+            problems.append(Problem("images in two lists", sentence))
+    listed = {name for names in splits.values() for name in names}
+    pool = splits.get("train") or [name for name in images if name not in listed]
     notes = []
-    if "train" in splits and len(owner) < len(images):
-        notes.append(f"{len(images) - len(owner)} images are in none of the lists and left out")
+    if "train" in splits and len(listed) < len(images):
+        notes.append(f"{len(images) - len(listed)} images are in none of the lists and left out")
     if "val" in splits and "test" in splits:
         if not pool:
             raise UserError(f"{path}: val.txt and test.txt name every image; leave some to train on")
@@ -124,26 +121,22 @@ def _splits(path: Path, images: dict[str, Path], problems: list[UserError]) -> t
         notes.append(f"{test}.txt is the test; to validate on, {len(val)} other images are drawn by their names")
         return {"train": train, "val": val, "test": splits[test]}, notes
     test, val, train = _draw(pool, 3, path)
-    if "train" in splits:
-        notes.append("train.txt is the only list; what to validate and to test on is drawn from it by the names")
-    else:
-        notes.append("split by the images' names, as no list says how")
+    only = "train.txt is the only list; what to validate and to test on is drawn from it by the names"
+    notes.append(only if "train" in splits else "split by the images' names, as no list says how")
     return {"train": train, "val": val, "test": test}, notes
 
 
 def _read_list(file: Path, images: dict[str, Path], problems: list[UserError]) -> list[str]:
     """Return the images that a list names, each once; their suffixes may be there."""
-    lines = []
-    with noted(problems):
-        lines = [line for line in read_text(file).splitlines() if line.strip()]
-        if not lines:
-            raise UserError(f"{file} is empty; it should name one image a line (without the file, a split is drawn)")
-    names = [unicodedata.normalize("NFC", line.strip().replace("\\", "/")) for line in lines]
+    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    if not lines:
+        problems.append(UserError(f"{file} is empty; it should name one image a line, or not be there"))
+    names = [unicodedata.normalize("NFC", line.replace("\\", "/")) for line in lines]
     names = [name if name in images else (Path(name).parent / Path(name).stem).as_posix() for name in names]
     for name in names:
         if name not in images:
             there = f"not in {file.parent / 'images'}; a line is an image's path below that folder, without suffix"
-            problems.append(UserError(f"{file} names {name!r:.80}, {there}"))
+            problems.append(Problem("lines of lists that name no image", f"{file} names {name!r:.80}, {there}"))
     return list(dict.fromkeys(name for name in names if name in images))
 
 

@@ -4,20 +4,20 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from common.datasets.cache import fingerprint
-from common.datasets.reading import distinct, jpeg_hint, open_image, read_codes, read_text
+from common.datasets.reading import Problem, distinct, jpeg_hint, open_image, read_codes, read_text
 from common.labels import VOID, VOID_COLOR, LabelMap, color_number, rgb, voc_palette
 from common.system.errors import UserError
 from common.system.files import read_json, write_json
 
 MOST = 255  # classes: a mask has 8 bits a pixel, and VOID is one of its values
 MOST_UNLISTED = 200  # smoothed outlines have all values; so many are classes only if classes.txt lists them
+GREY = 0x010101  # times v is the grey (v, v, v): colours are numbers here, 0xRRGGBB
 
 # What masks hold, each with a file: values of grey masks; of palette masks, 2**24 times the value plus its colour;
 # colours of RGB masks.
@@ -30,57 +30,47 @@ class Classes:
     """What classes.txt says."""
 
     names: list[str] = field(default_factory=list)
-    colors: list[int] = field(default_factory=list)  # 0xRRGGBB; none, or one for each name
-    ignored: list[int] = field(default_factory=list)  # values
-    ignored_colors: list[int] = field(default_factory=list)
+    colors: dict[int, int] = field(default_factory=dict)  # colour -> class or VOID
+    ignored: dict[int, int] = field(default_factory=dict)  # value -> VOID
 
 
-class Unlisted(UserError):
-    """Masks hold what classes.txt must list; `lines` are those that it could have for `colors`."""
-
-    def __init__(self, sentence: str, colors: list[int]):
-        super().__init__(sentence)
-        names = {0: "background", color_number(VOID_COLOR): "ignore"}
-        if 0x010101 in colors:  # 255 beside 1 is no class by custom
-            names[0xFFFFFF] = "ignore"
-        self.lines = [f"{names.get(color, f'class{i}')} {_say(color)}" for i, color in enumerate(colors[:MOST])]
-
-
-def read_classes(file: Path) -> Classes | None:
-    """Return what `file` says, if it is there.
+def read_classes(file: Path) -> Classes:
+    """Return what `file` says; nothing if it is not there.
 
     Raises:
         UserError: a line that cannot be understood, or repeats one before; less than two classes; no UTF-8.
     """
-    if not file.is_file():
-        return None
     classes = Classes()
+    if not file.is_file():
+        return classes
     for number, line in enumerate(read_text(file).splitlines(), start=1):
-        line = re.sub(r"[\s,]+", " ", line).strip()
-        if not line:
+        place = f"{file}, line {number}, {line.strip()!r},"
+        words, color, parts = line.replace(",", " ").split(), None, []
+        if not words:
             continue
-        place = f"{file}, line {number}, {line!r:.60},"
-        name, code, *parts = re.fullmatch(r"(.*?) ?(?:#([\da-fA-F]{6})|(?<!\S)(\d+) (\d+) (\d+))?", line).groups()
-        if "#" in name or any(int(part) > 255 for part in parts if part):
-            raise UserError(f"{place} has a colour that is none; write `name 0 128 255` or `name #0080ff`")
-        if not name or not name.isprintable():
-            raise UserError(f"{place} has no name; write `name`, `name 0 128 255` or `name #0080ff`")
-        color = int(code, 16) if code else color_number(map(int, parts)) if parts[0] else None
-        if match := re.fullmatch(r"ignore (\d{1,5})", line):
-            classes.ignored.append(int(match[1]))
-        elif name == "ignore" and color is not None:
-            classes.ignored_colors.append(color)
-        elif name == "ignore":
-            raise UserError(f"{place} does not say what to ignore; write `ignore 255`, or a colour")
-        elif name in classes.names or color in classes.colors:
+        if re.fullmatch("#[0-9a-fA-F]{6}", words[-1]):
+            color = int(words.pop()[1:], 16)
+        elif len(words) > 2 and all(map(str.isdecimal, words[-3:])):
+            parts = [int(words.pop()) for _ in range(3)]
+            color = color_number(parts[::-1])
+        name = " ".join(words)
+        ignored = re.fullmatch(r"ignore (\d+)", name)
+        parts = [int(ignored[1])] if ignored else parts
+        if not name or "#" in name or max(parts, default=0) > 255 or (name == "ignore" and color is None):
+            raise UserError(f"{place} is no class; write `name`, `name 0 128 255`, `name #0080ff` or `ignore 255`")
+        if name in classes.names or color in classes.colors:
             raise UserError(f"{place} has the name or the colour of a line before; each class needs its own")
-        elif classes.names and bool(classes.colors) != (color is not None):
-            raise UserError(f"{place} differs from the lines before; give every class a colour, or none")
-        else:
+        if ignored:
+            classes.ignored[parts[0]] = VOID
+            continue
+        if color is not None:
+            classes.colors[color] = VOID if name == "ignore" else len(classes.names)
+        if name != "ignore":
             classes.names.append(name)
-            classes.colors += [] if color is None else [color]
     if not 2 <= len(classes.names) <= MOST:
         raise UserError(f"{file} names {len(classes.names)} classes; there can be 2 to {MOST}, one a line")
+    if 0 < sum(index != VOID for index in classes.colors.values()) < len(classes.names):
+        raise UserError(f"{file} gives some classes a colour and others none; give every class a colour, or none")
     return classes
 
 
@@ -95,9 +85,9 @@ def scan(masks: list[tuple[str, Path]], cache_dir: Path, progress: bool) -> Foun
     found = {kind: {} for kind in KINDS}
     paths = [path for _, path in masks]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = zip(paths, pool.map(_look, paths), strict=True)
-        hidden = None if progress else True
-        for path, (kind, codes) in tqdm(looks, "looking at masks", len(paths), disable=hidden, leave=False):
+        looks, hidden = pool.map(_look, paths), None if progress else True
+        looks = tqdm(looks, "looking at masks", len(paths), disable=hidden, leave=False)
+        for path, (kind, codes) in zip(paths, looks, strict=True):
             for code in codes:
                 found[kind].setdefault(code, str(path))
     write_json(record, found)
@@ -119,72 +109,89 @@ def _look(path: Path) -> tuple[str, list[int]]:
 
 
 def interpret(
-    found: Found, listed: Classes | None, path: Path, problems: list[UserError]
+    found: Found, listed: Classes, path: Path, problems: list[UserError]
 ) -> tuple[tuple, tuple, LabelMap, list[str]]:
     """Return classes, palette and label map of the masks in the folder `path`, and what to say about them.
 
     What classes.txt should list, and does not, is added to `problems`. If classes cannot be told, all pixels are void.
     """
-    listed, file = listed or Classes(), path / "classes.txt"
-    numbers, colors = dict(found["values"]), dict(found["colors"])
-    indexed = {code & 0xFFFFFF: mask for code, mask in sorted(found["palette"].items())}
-    several = len({code >> 24 for code in found["palette"]}) < len(found["palette"])  # palettes: sorted anew in a file
-    known_colors = dict.fromkeys(listed.ignored_colors, VOID) | {color: i for i, color in enumerate(listed.colors)}
-    every = [value * 0x010101 for value in sorted(numbers) if value < 256] + [*indexed, *sorted(colors)]
-    proposed = [color for color in dict.fromkeys(every) if color not in known_colors]
-    by_color = (several or indexed.keys() <= known_colors.keys()) if listed.colors else several and not listed.names
-    if by_color:
-        colors |= indexed
-    else:
-        numbers |= {code >> 24: mask for code, mask in found["palette"].items()}
-    if not listed.colors and all(map(_is_grey, colors)):  # RGB files of grey masks
-        numbers |= {color & 255: mask for color, mask in colors.items()}
-        colors = {}
-    names, classes = listed.names, sorted(numbers.keys() - {VOID})
-    hint = next(filter(None, map(jpeg_hint, {**numbers, **colors}.values())), "")
-    if len(colors) + len(numbers) > MOST_UNLISTED:
-        hint = hint or "; are these masks, and are their outlines hard, not smoothed?"
-    binary = not colors and set(numbers) == {0, 255}
-    if not names and binary:
-        names = ["background", "foreground"]
-    elif not names and not (colors or hint) and classes == list(range(len(classes))) and len(classes) >= 2:
-        names = [f"class {value}" for value in classes]
-    known = _values(set(numbers), names, listed, known_colors) if names else {}
+    values, colors, palettes_are_colors = _values_and_colors(found, listed)
+    files = [*values.values(), *colors.values()]
+    hint = next(filter(None, map(jpeg_hint, files)), "")
+    if len(files) > MOST_UNLISTED and not hint:
+        hint = "; are these masks, and are their outlines hard, not smoothed?"
+    names, known, notes = listed.names, {}, []
+    if names or not (colors or hint):
+        names, known, notes = _classes_of(values.keys(), listed)
 
-    wrong = [(_say(color), colors[color]) for color in sorted(colors.keys() - known_colors.keys())]
-    what, how = ("colour", "") if wrong else ("value", "`name` (the lines stand for 0, 1, 2, ...) or ")
-    if wrong := wrong or [(str(value), numbers[value]) for value in sorted(numbers.keys() - known.keys())]:
-        what += f"{'s' * (len(wrong) > 1)} {'; '.join(code for code, _ in wrong[:8])}{'; ...' * (len(wrong) > 8)}"
-        what += f" (the first in {wrong[0][1]}), which {file} must list, each as {how}`name red green blue`{hint}"
-        of_names = listed.names and not listed.colors and not colors  # then a line with a colour does not fit
-        problems.append(Unlisted(f"the masks hold the {what}", [] if hint or of_names else proposed))
+    what, wrong = "colours", {_say(color): colors[color] for color in sorted(colors.keys() - listed.colors.keys())}
+    if not wrong:
+        what, wrong = "values", {str(value): values[value] for value in sorted(values.keys() - known.keys())}
+    if wrong:
+        some = f"{'; '.join([*wrong][:8])}{'; ...' * (len(wrong) > 8)} (the first in {next(iter(wrong.values()))})"
+        by_name = listed.names and not listed.colors and not colors
+        how = "each as `name`" if by_name else "each as `name red green blue`"
+        sentence = f"the masks hold the {what} {some}, which {path / 'classes.txt'} must list, {how}{hint}"
+        lines = [] if by_name or hint else _lines(found, listed)
+        problems.append(Problem("what classes.txt lacks, and lines for it", sentence, lines))
     if not names:
-        void = LabelMap(dict.fromkeys([*range(256), *numbers], VOID), dict.fromkeys(proposed, VOID), by_color)
-        return (), (), void, []
-    greys = {value * 0x010101: index for value, index in known.items() if value < 256}
-    palette = [rgb(color) for color in listed.colors] or voc_palette(len(names))
-    notes = []
-    if binary and known.get(255) == 1:
-        notes = [f"masks of 0 and 255 alone: a binary task, in which 0 is {names[0]!r} and 255 {names[1]!r}"]
-    elif not listed.names:
-        notes = [f"the masks hold {len(names)} classes, from 0; {VOID} is ignored (classes.txt can name them)"]
-    return tuple(names), tuple(palette), LabelMap(known, greys | known_colors, by_color), notes
+        return (), (), LabelMap(dict.fromkeys(range(256), VOID), dict.fromkeys(colors, VOID), palettes_are_colors), []
+    palette = [rgb(color) for color, index in listed.colors.items() if index != VOID] or voc_palette(len(names))
+    greys = {value * GREY: index for value, index in known.items()}  # as RGB files have them
+    return tuple(names), tuple(palette), LabelMap(known, greys | listed.colors, palettes_are_colors), notes
 
 
-def _values(values: set[int], names: list, listed: Classes, known_colors: dict[int, int]) -> dict[int, int]:
-    """Return what the values of masks mean: the grey colours in classes.txt, if all are there, or else its lines."""
-    ignored = dict.fromkeys(listed.ignored or ([] if listed.ignored_colors else [VOID]), VOID)
-    greys = ignored | {color & 255: index for color, index in known_colors.items() if _is_grey(color)}
+def _values_and_colors(found: Found, listed: Classes) -> tuple[dict[int, str], dict[int, str], bool]:
+    """Return the values and the colours in the masks, and whether those of palette masks are among the colours.
+
+    They are if classes.txt lists them all, or if palettes differ: then each file has numbers of its own.
+    """
+    values, colors = dict(found["values"]), dict(found["colors"])
+    by_value = {code >> 24: file for code, file in found["palette"].items()}
+    by_color = {code & 0xFFFFFF: file for code, file in found["palette"].items()}
+    differ = len(by_value) < len(found["palette"])
+    palettes_are_colors = differ or (bool(listed.colors) and by_color.keys() <= listed.colors.keys())
+    if palettes_are_colors:
+        colors |= by_color
+    else:
+        values |= by_value
+    if not listed.colors and not any(color % GREY for color in colors):  # RGB files of grey masks
+        values |= {color & 255: file for color, file in colors.items()}
+        colors = {}
+    return values, colors, palettes_are_colors
+
+
+def _classes_of(values: set[int], listed: Classes) -> tuple[list[str], dict[int, int], list[str]]:
+    """Return the classes' names, the class or VOID of each value, and what to say; folder.py tells the rules."""
+    ignored = listed.ignored or {VOID: VOID}
+    # 1. classes.txt lists colours, and these values are greys among them.
+    greys = ignored | {color & 255: index for color, index in listed.colors.items() if color % GREY == 0}
     if listed.colors and values <= greys.keys():
-        return greys
-    if values == {0, 255} and len(names) == 2 and not listed.ignored:
-        return {0: 0, 255: 1}
-    lines = islice((value for value in count() if value not in ignored), len(names))
-    return {value: index for index, value in enumerate(lines)} | ignored
+        return listed.names, greys, []
+    # 2. 0 and 255 alone are a binary task.
+    if values == {0, 255} and len(listed.names) in (0, 2) and not listed.ignored:
+        names = listed.names or ["background", "foreground"]
+        note = f"masks of 0 and 255 alone: a binary task, in which 0 is {names[0]!r} and 255 {names[1]!r}"
+        return names, {0: 0, 255: 1}, [note]
+    # 3. The lines of classes.txt stand for 0, 1, 2, ...
+    if listed.names:
+        lines = [value for value in range(256) if value not in ignored]
+        return listed.names, dict(zip(lines, range(len(listed.names)), strict=False)) | ignored, []
+    # 4. Without classes.txt, the masks hold 0, 1, 2, ... and perhaps 255.
+    count = len(values - {VOID})
+    if count < 2 or values - {VOID} != set(range(count)):
+        return [], {}, []
+    note = f"the masks hold {count} classes, from 0; {VOID} is ignored (classes.txt can name them)"
+    return [f"class {i}" for i in range(count)], {i: i for i in [*range(count), VOID]}, [note]
 
 
-def _is_grey(color: int) -> bool:
-    return len(set(rgb(color))) == 1
+def _lines(found: Found, listed: Classes) -> list[str]:
+    """Return lines that classes.txt could have for all colours in the masks that it does not list."""
+    colors = [value * GREY for value in sorted(found["values"])]
+    colors += [code & 0xFFFFFF for code in sorted(found["palette"])] + sorted(found["colors"])
+    colors = [color for color in dict.fromkeys(colors) if color not in listed.colors][:MOST]
+    names = {0: "background", color_number(VOID_COLOR): "ignore"}
+    return [f"{names.get(color, f'class{i}')} {_say(color)}" for i, color in enumerate(colors)]
 
 
 def _say(color: int) -> str:

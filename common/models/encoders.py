@@ -1,6 +1,5 @@
 """Encoders: ImageNet networks without their classifier, as five maps of an image at strides 2, 4, 8, 16 and 32."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -30,10 +29,6 @@ class ImageEncoder(nn.Module):
             centred: on the first (0), as strided convolutions are that pad both sides; on the last (1), as those that
             pad the right and lower side only; or in the middle (0.5), as 2x2 pooling is.
         mean, std: what the weights were trained with.
-
-    Attributes:
-        channels: as above, a list of five.
-        frozen: whether neither weights nor BatchNorm statistics change, see `freeze`.
     """
 
     def __init__(
@@ -50,13 +45,12 @@ class ImageEncoder(nn.Module):
         self.normalize = Normalize(mean, std)
         self.network = network
         self.ends, self.channels, self.unused, self.anchor = ends, channels, unused, anchor
-        self.frozen = False
+        self.frozen = False  # see `freeze`
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Map images (B, 3, H, W) in [0, 1] to five maps, finest first.
 
-        Height and width are padded, right and below, to the next multiples of 32, so every map is exactly half the one
-        before; who needs the input's size crops in the end.
+        Height and width are padded, right and below, to the next multiples of 32: every map is half the one before.
         """
         x = pad_to_multiple(self.normalize(images), STRIDE)
         features = []
@@ -83,10 +77,7 @@ class ImageEncoder(nn.Module):
 
 
 def freeze(encoder: ImageEncoder, frozen: bool = True) -> None:
-    """Stop the encoder's gradients and its BatchNorm statistics, for good; with `frozen=False` let both go again.
-
-    With no parameter to train, autograd keeps nothing of a forward pass: it costs what it costs under `no_grad`.
-    """
+    """Stop the encoder's gradients and its BatchNorm statistics; with `frozen=False` let both go again."""
     encoder.frozen = frozen
     encoder.requires_grad_(not frozen)
     encoder.train(not frozen)
@@ -147,13 +138,10 @@ def vgg16() -> ImageEncoder:
 
 
 def mobilenet_v2() -> ImageEncoder:
-    """Return MobileNetV2: Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018.
-
-    It ends at the last bottleneck, 320 channels: the 1x1 convolution to 1280 serves the classifier.
-    """
+    """Return MobileNetV2: Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018."""
     from torchvision.models import mobilenet_v2
 
-    network = mobilenet_v2().features[:18]
+    network = mobilenet_v2().features[:18]  # to the last bottleneck; the 1x1 convolution after it is the classifier's
     ends = ("1", "3", "6", "13", "17")
     return ImageEncoder(network, ends, channels=[16, 24, 32, 96, 320], unused=("features.18.", "classifier."), anchor=0)
 
@@ -167,12 +155,7 @@ def mobilenet_v1() -> ImageEncoder:
 
 
 # Each builds the network with random weights.
-ENCODERS: dict[str, Callable[[], ImageEncoder]] = {
-    "resnet18": resnet18,
-    "vgg16": vgg16,
-    "mobilenet_v2": mobilenet_v2,
-    "mobilenet_v1": mobilenet_v1,
-}
+ENCODERS = {"resnet18": resnet18, "vgg16": vgg16, "mobilenet_v2": mobilenet_v2, "mobilenet_v1": mobilenet_v1}
 
 
 def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None = None) -> ImageEncoder:
@@ -192,18 +175,15 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
     path = local_file(Path(weights), name) if weights else None
     if pretrained and not path and name == "mobilenet_v1":
         raise UserError(
-            "torchvision has no weights of mobilenet_v1 to download; name a file of them, or a folder with a file "
-            "mobilenet_v1*.pth, by --encoder-weights, or start from random weights with --no-pretrained"
+            "torchvision has no weights of mobilenet_v1 to download; name a file mobilenet_v1*.pth, or its folder, by "
+            "--encoder-weights, or start from random weights with --no-pretrained"
         )
     encoder = ENCODERS[name]()
     if pretrained:
         path = path or download(name)
         # torchvision's VGG and MobileNetV2 keep what is used here under "features".
-        tensors = {
-            key.removeprefix("features."): value
-            for key, value in read_weights(path).items()
-            if not key.startswith(encoder.unused)
-        }
+        tensors = {key.removeprefix("features."): tensor for key, tensor in read_weights(path).items()
+                   if not key.startswith(encoder.unused)}  # fmt: skip
         copy_weights(tensors, encoder.network, name, path)
     return encoder
 
@@ -212,7 +192,7 @@ def local_file(path: Path, name: str) -> Path | None:
     """Return `path`, or, if it is a folder, the file in it with weights of the encoder called `name`, if any."""
     if not path.is_dir():
         return path
-    found = sorted(file for file in path.iterdir() if file.name.startswith(name) and file.suffix in (".pth", ".pt"))
+    found = sorted([*path.glob(f"{name}*.pth"), *path.glob(f"{name}*.pt")])
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise UserError(f"--encoder-weights {path} should hold one file called {name}*.pth; there: {names}")

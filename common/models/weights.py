@@ -1,8 +1,6 @@
 """ImageNet weights: from a local file, or from torch.hub's cache, which is filled by one download."""
 
-import contextlib
 import socket
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
@@ -37,16 +35,13 @@ def copy_weights(weights: dict[str, torch.Tensor], network: nn.Module, name: str
     Raises:
         UserError: a tensor is missing, left over, or of another shape: these are weights of something else.
     """
-    found = {key: list(value.shape) for key, value in weights.items()}
-    # Older files do not count the batches that BatchNorm saw; nothing here reads the count.
-    expected = {key: list(value.shape) for key, value in network.state_dict().items() if not _is_count(key)}
-    wrong = [key for key in [*expected, *found] if expected.get(key) != found.get(key) and not _is_count(key)]
-    if wrong:
+    try:
+        network.load_state_dict(weights)  # older files lack BatchNorm's count of batches: of a dict, torch accepts that
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()  # torch tells them all, one kind a line
         raise UserError(
-            f"{path} does not hold weights of {name}: {wrong[0]} should be {expected.get(wrong[0], 'absent')} and is "
-            f"{found.get(wrong[0], 'absent')}; give a file of that network"
-        )
-    network.load_state_dict(weights, strict=False)
+            f"{path} does not hold weights of {name} ({reason:.200}); give a file of that network"
+        ) from None
 
 
 def download(name: str) -> Path:
@@ -59,31 +54,19 @@ def download(name: str) -> Path:
 
     url = get_model_weights(name).IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
-    if not path.is_file():
-        digest = path.stem.rpartition("-")[2]  # torchvision's files are named after the start of their SHA-256
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with socket_timeout(TIMEOUT):
-                torch.hub.download_url_to_file(url, str(path), hash_prefix=digest)
-        except (OSError, HTTPException, RuntimeError) as error:
-            reason = getattr(error, "reason", error)
-            raise UserError(
-                f"{path.name}, the ImageNet weights of {name}, cannot be downloaded ({reason}); put a copy in "
-                f"{path.parent}, name one with --encoder-weights, or start from random weights with --no-pretrained"
-            ) from None
-    return path
-
-
-@contextlib.contextmanager
-def socket_timeout(seconds: float) -> Iterator[None]:
-    """Give up on a silent server after `seconds` within the block; the default is to wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    if path.is_file():
+        return path
+    digest = path.stem.rpartition("-")[2]  # torchvision's files are named after the start of their SHA-256
     try:
-        yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        socket.setdefaulttimeout(TIMEOUT)  # the default is to wait for ever
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=digest)
+    except (OSError, HTTPException, RuntimeError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"{path.name}, the ImageNet weights of {name}, cannot be downloaded ({reason}); put a copy in "
+            f"{path.parent}, name one with --encoder-weights, or start from random weights with --no-pretrained"
+        ) from None
     finally:
-        socket.setdefaulttimeout(before)
-
-
-def _is_count(key: str) -> bool:
-    return key.endswith("num_batches_tracked")
+        socket.setdefaulttimeout(None)
+    return path
