@@ -1,8 +1,8 @@
 """Export a trained model to ONNX, which runs without this repository and without torch.
 
     pip install onnx onnxscript onnxruntime
-    python export.py best_train_5_b.pt                         # writes best_train_5_b.onnx
-    python export.py best_train_5_b.pt --image-size 480x640    # the size of its input is fixed here
+    python export.py                                                        # the newest best_*.pt here
+    python export.py --checkpoint best_train_5_b.pt --image-size 480x640    # the size of its input is fixed here
 
 Input "images": float32 (1, 3, height, width), RGB from 0 to 1, stretched to that size; the model itself normalises.
 Output "logits": float32 (1, classes, height, width); the largest is the class, their softmax its probability. Names
@@ -33,7 +33,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.checkpoint import load_model
+from common.checkpoint import find_checkpoint, load_model
 from common.cli import cli
 from common.datasets import Size, pair
 from common.datasets.shapes import draw_scene
@@ -45,7 +45,7 @@ TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime, as a part of
 
 
 def main(
-    checkpoint: Path,  # best_*.pt of a training
+    checkpoint: str = "",  # best_*.pt of a training; by default the newest in the current folder
     image_size: Size = 0,  # pixels of the input, 224 or 120x160; 0 is the size that the model was validated at
     out: str = "",  # file that is written; by default the checkpoint's name, with .onnx
     overwrite: bool = False,  # replace a file that is there
@@ -53,10 +53,11 @@ def main(
     """Write the ONNX file, having compared it with the model; return its path."""
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]:
         raise UserError(f"not installed: {', '.join(missing)}; pip install {' '.join(missing)}")
-    path = Path(out) if out else checkpoint.with_suffix(".onnx")
+    source = find_checkpoint(checkpoint)
+    path = Path(out) if out else source.with_suffix(".onnx")
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; add --overwrite, or name another --out")
-    model, metadata = load_model(checkpoint)
+    model, metadata = load_model(source)
     height, width = pair(image_size) if image_size else metadata["image_size"]
     images = resize(draw_scene(0)[0], (height, width)) / 255
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # talks of constants that it makes itself

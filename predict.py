@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from common.checkpoint import load_model
+from common.checkpoint import find_checkpoint, load_model
 from common.cli import cli
 from common.datasets import Size, pair
 from common.datasets.reading import find_files, name_below, read_image, read_pair
@@ -138,18 +138,6 @@ def main(
     if stopped:
         raise stopped
     return folder
-
-
-def find_checkpoint(given: str) -> Path:
-    """Return the checkpoint to use: the one that is given, or the newest best_*.pt in the current folder."""
-    if given:
-        return Path(given)
-    found = sorted(Path().glob("best_*.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UserError(f"no best_*.pt in {Path.cwd()}, which a training leaves; name one with --checkpoint")
-    if len(found) > 1:
-        print(f"{found[-1]} is the newest of {len(found)} models here; --checkpoint names another")
-    return found[-1]
 
 
 def find_images(images: Path, out: Path) -> tuple[dict[str, Path], list[str]]:

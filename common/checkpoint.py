@@ -88,6 +88,18 @@ def load(path: Path) -> dict:
     return contents
 
 
+def find_checkpoint(given: str) -> Path:
+    """Return the checkpoint to use: the one that is given, or the newest best_*.pt in the current folder."""
+    if given:
+        return Path(given)
+    found = sorted(Path().glob("best_*.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(f"no best_*.pt in {Path.cwd()}, which a training leaves; name one with --checkpoint")
+    if len(found) > 1:
+        print(f"{found[-1]} is the newest of {len(found)} models here; --checkpoint names another")
+    return found[-1]
+
+
 def load_model(path: Path) -> tuple[nn.Module, dict]:
     """Return the model in the checkpoint at `path`, in eval mode on the CPU, and the checkpoint's contents.
 

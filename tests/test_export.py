@@ -28,7 +28,7 @@ def test_an_exported_model_runs_without_this_repository_as_the_help_shows(tmp_pa
     picture = draw_scene(1, 90)[0].crop((0, 0, 90, 60))
     (exif := picture.getexif())[0x0112] = 6  # the camera was held upright
     picture.save("holiday.jpg", exif=exif)
-    result = python("export.py", "best_train_5_b.pt", "--image-size", "64x96")
+    result = python("export.py", "--checkpoint", "best_train_5_b.pt", "--image-size", "64x96")
     assert result.returncode == 0 and "logits differ from torch's by" in result.stdout, result.stderr
     assert not result.stderr
 
@@ -51,7 +51,7 @@ def test_an_exported_model_runs_without_this_repository_as_the_help_shows(tmp_pa
 def test_every_model_can_be_exported(name, capsys):
     model = build(name, num_classes=len(CLASSES), encoder="mobilenet_v2", pretrained=False)
     write_checkpoint(Path("best_x.pt"), model, size=(64, 96))
-    export.main(Path("best_x.pt"))
+    export.main("best_x.pt")
     assert "images (1, 3, 64, 96) in, logits differ" in capsys.readouterr().out
 
 
@@ -61,20 +61,20 @@ def test_nothing_is_overwritten_and_a_wrong_file_is_not_kept(monkeypatch):
     write_checkpoint(Path("best_x.pt"))
     Path("best_x.onnx").write_text("mine")
     with pytest.raises(UserError, match=r"best_x\.onnx is there already; add --overwrite"):
-        export.main(Path("best_x.pt"))
+        export.main("best_x.pt")
     monkeypatch.setattr(export, "TOLERANCE", -1)
     with pytest.raises(UserError, match=r"was not kept: its logits differ"):
-        export.main(Path("best_x.pt"), overwrite=True)
+        export.main("best_x.pt", overwrite=True)
     assert Path("best_x.onnx").read_text() == "mine" and not list(Path().glob(".*.tmp"))
 
 
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="not installed: onnx, onnxscript, onnxruntime; pip install onnx"):
-        export.main(Path("best_x.pt"))
+        export.main("best_x.pt")
 
 
 @needs_onnx
 def test_a_missing_checkpoint_is_named():
     with pytest.raises(UserError, match=r"best_x\.pt is missing"):
-        export.main(Path("best_x.pt"))
+        export.main("best_x.pt")

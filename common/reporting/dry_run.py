@@ -60,7 +60,8 @@ def dry_run(
     }
     height, width = images.shape[-2:]
     print(f"a step of {len(images)} images of {height}x{width}: loss {loss:.3f}, {seconds:.2f} s as the first one")
-    print(f"  {forward / len(images) / 1e9:.2f} GFLOPs an image forward, {flops.get_total_flops() / 1e9:.1f} backward")
+    forward, backward = (count / len(images) / 1e9 for count in (forward, flops.get_total_flops()))
+    print(f"  GFLOPs an image: {forward:.2f} forward, {backward:.2f} backward")
     parts = ", ".join(f"{size / 2**20:.0f} MiB {name}" for name, size in memory.items())
     print(f"  memory: {sum(memory.values()) / 2**20:.0f} MiB of tensors: {parts}")
     print(f"an epoch has {len(train_loader)} steps, {train_loader.num_images} images")

@@ -78,7 +78,7 @@ def summarize(history: list[dict], matrix: ConfusionMatrix | None, epochs: int, 
     """
     best = best_row(history)
     waited = len(history) - best["epoch"]
-    stopped = f" after {waited} epochs without a better one" if len(history) < epochs else ""
+    stopped = f" after {waited} epoch{'s' * (waited != 1)} without a better one" if len(history) < epochs else ""
     run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {len(history)}{stopped}")
     for hint in hints(history, matrix, classes) if matrix else ():
         run.print(f"hint: {hint}")
