@@ -173,6 +173,7 @@ class Checkpointer:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.data, self.run, self.previous = data, run, list(previous)
         self.stage = previous[-1]["stage"] + 1 if previous else 1
+        self.recorded = bool(previous)  # whether config.json is of this run; it is written with the first epoch
 
     def restore(self) -> tuple[list[dict], bool]:
         """Return the history to go on from, and whether this stage is finished.
@@ -230,8 +231,9 @@ class Checkpointer:
         return history, False
 
     def save(self, history: list[dict]) -> None:
-        """Write what the last epoch of `history` left; with the first, what is run and on what."""
-        if self.run.rank == 0 and len(history) == 1:
+        """Write what the last epoch of `history` left; the first time, what is run and on what."""
+        if self.run.rank == 0 and not self.recorded:
+            self.recorded = True
             write_json(self.run.folder / "config.json", describe_run(self.run))
             write_json(self.run.folder / "splits.json", self.data.splits)
             write_text(self.run.folder / f"{self.run.script}.py", self.run.script_text)

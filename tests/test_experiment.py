@@ -78,9 +78,10 @@ def test_resuming_takes_the_newest_run_of_these_settings_or_says_what_was_edited
     capsys.readouterr()
     script(epochs=3, name="mine", resume=True)
     assert "resuming last_mine-2.pt after epoch 2" in capsys.readouterr().out
+    assert json.loads(Path("runs/mine-2/config.json").read_text())["experiment"]["epochs"] == 3
     script("lr: float = 1e-2", "lr: float = 1e-3", epochs=3, name="mine", resume=True)
     assert "resuming last_mine.pt after epoch 2" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"nothing to resume: mine-2 had epochs 2 -> 3, lr 0\.01 -> 0\.0001; give"):
+    with pytest.raises(UserError, match=r"nothing to resume: mine-2 had lr 0\.01 -> 0\.0001; give"):
         script("lr: float = 1e-3", "lr: float = 1e-4", epochs=3, name="mine", resume=True)
 
 
