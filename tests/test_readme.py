@@ -115,6 +115,11 @@ def test_an_experiment_of_ones_own_takes_four_commands(clone, written):
     assert "my_experiment-shapes-image_size96-epochs2" in (clone / "report.html").read_text()
 
 
+@commands("mkdir -p experiments")
+def test_a_folder_of_experiments_of_ones_own_works(clone, written):
+    assert "more_copies-shapes-image_size96-epochs2-copies5" in bash(written, clone)
+
+
 @commands("python overfit.py --dataset shapes --image-size 64 --model my_net")
 def test_a_model_of_ones_own_takes_a_file_and_two_lines(clone, written):
     (clone / "common/models/my_net.py").write_text(block("python", '"""MyNet'))
