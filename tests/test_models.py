@@ -242,7 +242,7 @@ def test_every_encoder_fits_segnet(encoder):  # and every other decoder: see the
 
 
 def test_a_class_that_is_not_in_models_has_its_own_name():
-    assert name_of(nn.Linear(1, 1)) == "Linear" and name_of(BasicFCN(2)) == "basic_fcn"
+    assert name_of(nn.Linear(1, 1)) == "Linear" and name_of(build("basic_fcn")) == "basic_fcn"
 
 
 def test_the_baseline_is_built_as_specified():
