@@ -58,7 +58,7 @@ def main(
         found = read_all(spec, dataset)
         doubts = doubts_of(found, spec)
         if spec.classes:  # it is known what the masks mean
-            print(table(found, spec))
+            print(class_table(found, spec))
     except UserError as error:
         print("the files cannot even be listed")
         errors.append(error)
@@ -139,7 +139,7 @@ def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
     return dict(groups)
 
 
-def table(found: list[Found], spec: DatasetSpec) -> str:
+def class_table(found: list[Found], spec: DatasetSpec) -> str:
     """Return, for each class, its share of the pixels and the number of images that have it, by split."""
     names = [*spec.classes, "void"]
     width = max(map(len, names))

@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     """Fetch what the command line names."""
     parser = argparse.ArgumentParser(
         prog="python download.py",
-        description=f"{__doc__}\nData sets:\n{table()}",
+        description=f"{__doc__}\nData sets:\n{dataset_table()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-def table() -> str:
+def dataset_table() -> str:
     """Return a description of every data set for --help."""
     return "\n".join(
         f"  {name:<13}{data.title}\n{'':15}{data.size} download, to DATA_ROOT/{data.folder}\n{'':15}terms: {data.terms}"

@@ -100,7 +100,7 @@ def main(
             sections.append(gallery(members, images, cases, run))
     template = Path(__file__).parent / "common" / "reporting" / "report.html"
     text = string.Template(template.read_text("utf-8")).substitute(
-        table=table(rows),
+        table=results_table(rows),
         sections="".join(sections),
         markdown=html.escape(markdown),
         notes="".join(f"<p class=note>Left out: {html.escape(problem)}</p>" for problem in problems),
@@ -175,7 +175,7 @@ def question(script: str) -> str:
     return text.splitlines()[0] if text else ""
 
 
-def table(rows: list) -> str:
+def results_table(rows: list) -> str:
     """Return the table of results; its columns are sorted by a click on their head."""
     head = "".join(f"<th scope=col aria-sort=none><button>{name}</button></th>" for name in COLUMNS)
     body = ""

@@ -22,7 +22,7 @@ class ImageEncoder(nn.Module):
 
     Args:
         network: its children run in order.
-        ends: names of the children whose outputs are the maps at strides 2, 4, 8, 16, 32.
+        out_layers: names of the children whose outputs are the maps at strides 2, 4, 8, 16, 32.
         channels: of these maps.
         unused: beginnings of the names in a weights file that belong to layers left out here.
         anchor: on which of the s x s pixels that a value of the map at stride s stands for its receptive field is
@@ -34,7 +34,7 @@ class ImageEncoder(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        ends: tuple[str, ...],
+        out_layers: tuple[str, ...],
         channels: list[int],
         unused: tuple[str, ...],
         anchor: float,
@@ -44,7 +44,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.normalize = Normalize(mean, std)
         self.network = network
-        self.ends, self.channels, self.unused, self.anchor = ends, channels, unused, anchor
+        self.out_layers, self.channels, self.unused, self.anchor = out_layers, channels, unused, anchor
         self.frozen = False  # see `freeze`
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -56,19 +56,19 @@ class ImageEncoder(nn.Module):
         features = []
         for name, layer in self.network.named_children():
             x = layer(x)
-            if name in self.ends:
+            if name in self.out_layers:
                 features.append(x)
         return features
 
     @property
     def pools(self) -> bool:
         """Whether the maps are what comes out of poolings, as VGG-16's are."""
-        return all(isinstance(self.network.get_submodule(end), nn.MaxPool2d) for end in self.ends)
+        return all(isinstance(self.network.get_submodule(name), nn.MaxPool2d) for name in self.out_layers)
 
     def before_pooling(self) -> None:
         """Let the maps of a network that `pools` be those before each pooling, at strides 1 to 16, and the last one."""
         if self.pools:
-            self.ends = (*(str(int(end) - 1) for end in self.ends), self.ends[-1])
+            self.out_layers = (*(str(int(name) - 1) for name in self.out_layers), self.out_layers[-1])
             self.channels = [*self.channels, self.channels[-1]]
 
     def train(self, mode: bool = True) -> "ImageEncoder":
@@ -117,8 +117,8 @@ def resnet18() -> ImageEncoder:
 
     network = resnet18()
     del network.avgpool, network.fc
-    ends = ("relu", "layer1", "layer2", "layer3", "layer4")
-    return ImageEncoder(network, ends, channels=[64, 64, 128, 256, 512], unused=("fc.",), anchor=0)
+    out_layers = ("relu", "layer1", "layer2", "layer3", "layer4")
+    return ImageEncoder(network, out_layers, channels=[64, 64, 128, 256, 512], unused=("fc.",), anchor=0)
 
 
 def vgg16() -> ImageEncoder:
@@ -133,8 +133,8 @@ def vgg16() -> ImageEncoder:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
     # The five poolings: at stride 2 to 32 they are what FCN scores, and there are no others at stride 32.
-    ends = ("4", "9", "16", "23", "30")
-    return ImageEncoder(network, ends, channels=[64, 128, 256, 512, 512], unused=("classifier.",), anchor=0.5)
+    out_layers = ("4", "9", "16", "23", "30")
+    return ImageEncoder(network, out_layers, channels=[64, 128, 256, 512, 512], unused=("classifier.",), anchor=0.5)
 
 
 def mobilenet_v2() -> ImageEncoder:
@@ -142,16 +142,18 @@ def mobilenet_v2() -> ImageEncoder:
     from torchvision.models import mobilenet_v2
 
     network = mobilenet_v2().features[:18]  # to the last bottleneck; the 1x1 convolution after it is the classifier's
-    ends = ("1", "3", "6", "13", "17")
-    return ImageEncoder(network, ends, channels=[16, 24, 32, 96, 320], unused=("features.18.", "classifier."), anchor=0)
+    out_layers = ("1", "3", "6", "13", "17")
+    return ImageEncoder(
+        network, out_layers, channels=[16, 24, 32, 96, 320], unused=("features.18.", "classifier."), anchor=0
+    )
 
 
 def mobilenet_v1() -> ImageEncoder:
     """Return MobileNetV1, see common/models/mobilenet_v1.py."""
-    ends = ("pw1_bn", "pw3_bn", "pw5_bn", "pw11_bn", "pw12_bn")
+    out_layers = ("pw1_bn", "pw3_bn", "pw5_bn", "pw11_bn", "pw12_bn")
     half = (0.5, 0.5, 0.5)  # x / 127.5 - 1, for x from 0 to 255
     channels, unused = [64, 128, 256, 512, 1024], ("dw13", "pw13", "fc.")
-    return ImageEncoder(mobilenet_v1_layers(), ends, channels, unused, anchor=1, mean=half, std=half)
+    return ImageEncoder(mobilenet_v1_layers(), out_layers, channels, unused, anchor=1, mean=half, std=half)
 
 
 # Each builds the network with random weights.
