@@ -158,7 +158,7 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
         given = next((path for path in local if path.name == archive.name), None)
         if given and (problem := flaw(given, archive)):
             raise UserError(f"{given} is not the official file: {problem}")
-        path = given or fetch(archive, place, mirror)
+        path = given or fetch(archive, place, name, mirror)
         extract(path, place)
         done.touch()
         if not given:
@@ -199,8 +199,11 @@ def take(name: str, root: Path, local: list[Path]) -> None:
     print(f"{name} is in {place}")
 
 
-def fetch(archive: Archive, folder: Path, mirror: str = "") -> Path:
+def fetch(archive: Archive, folder: Path, name: str, mirror: str = "") -> Path:
     """Return the archive, downloaded to `folder` from the first address that works; a partial file is continued.
+
+    Args:
+        name: of the data set.
 
     Raises:
         UserError: none works; the message says what to fetch by hand.
@@ -225,7 +228,7 @@ def fetch(archive: Archive, folder: Path, mirror: str = "") -> Path:
     raise UserError(
         f"no address of {archive.name} works:\n" + "\n".join(reasons) + "\n"
         f"Run the command again to go on, or fetch the file by hand, from there or from a copy{checksum}, and run\n"
-        f"  python download.py ... --from-archive path/to/{archive.name}"
+        f"  python download.py {name} --from-archive path/to/{archive.name}"
     )
 
 

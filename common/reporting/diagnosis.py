@@ -24,9 +24,11 @@ def hints(history: list[dict], validation: ConfusionMatrix, classes: tuple[str, 
     predicted = validation.counts[:-1].sum(0)
     share = predicted.max() / predicted.sum().clamp(min=1)
     if share > 0.999 and (validation.counts[:-1].sum(1) > 0).sum() > 1:
+        frequent = predicted.argmax() == validation.most_frequent()
+        why = "has learnt what is frequent alone" if frequent else "tells nothing apart yet"
         found.append(
-            f"{share:.2%} of the validation pixels are predicted {classes[predicted.argmax()]}: the network has learnt "
-            "what is frequent alone; try more --epochs, class weights as in train_4_c.py, or a pretrained encoder"
+            f"{share:.2%} of the validation pixels are predicted {classes[predicted.argmax()]}: the network {why}; try "
+            "more --epochs, class weights as in train_4_c.py, or a pretrained encoder"
         )
     floor, best = validation.floor().mean_iou(), max(row["val_miou"] for row in history)
     if not found and best <= 1.02 * floor:
