@@ -4,7 +4,6 @@ import pytest
 from conftest import SHARED, needs_shared, one_sentence, python
 
 import overfit
-from common.models import MODELS
 from common.run import Run
 from common.system.errors import UserError
 
@@ -19,9 +18,9 @@ def test_models_with_coarse_maps_come_close(model, few_shapes):
     assert float(str(caught.value).split("mIoU ")[1].split()[0]) > COARSE[model]
 
 
-@pytest.mark.parametrize("model", [m for m in MODELS if m not in COARSE])
+@pytest.mark.parametrize("model", ["basic_fcn", "dilated_fcn", "encoder_unet", "segnet"])
 @pytest.mark.slow
-def test_every_other_model_overfits_one_image(model, few_shapes):
+def test_a_model_overfits_one_image(model, few_shapes):
     scores = overfit.main("shapes", image_size=64, model=model, run=Run(device="cpu", name="test"))
     assert scores["trained"] >= 0.99 > max(scores["unseen"], scores["untrained"])
     for kind in ("", "_untrained", "_predictions"):
