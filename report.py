@@ -54,6 +54,7 @@ class Record:
     settings: dict  # script, seed, precision and the script's flags
     history: list[dict[str, float]]
     test: dict
+    fingerprints: dict  # of the script's text, the model's file and the images
 
     @property
     def dataset(self) -> str:
@@ -63,7 +64,7 @@ class Record:
     @property
     def experiment(self) -> str:
         """All that can change a score but the seed, as text: the same in runs that differ in their seed alone."""
-        return json.dumps({**self.settings, "seed": None}, sort_keys=True)
+        return json.dumps([{**self.settings, "seed": None}, self.fingerprints], sort_keys=True)
 
 
 def main(
@@ -118,7 +119,8 @@ def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
             config, test = (json.loads((path / name).read_text("utf-8")) for name in ("config.json", "test.json"))
             with open(path / "history.csv", newline="", encoding="utf-8") as file:
                 history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-            records.append(Record(path.name, config["experiment"], history, test))
+            prints = config.get("fingerprints", {})
+            records.append(Record(path.name, config["experiment"], history, test, prints))
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"{path} cannot be read ({type(error).__name__}: {error})")
     return records, problems

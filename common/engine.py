@@ -54,7 +54,6 @@ def train_one_epoch(
         (loss * share).backward()
         if clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        lr = optimizer.param_groups[-1]["lr"]
         optimizer.step()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
@@ -62,7 +61,7 @@ def train_one_epoch(
         matrix.update(logits.detach().max(1).indices, masks)
         mean_loss.update(loss, weight)
         if progress and not math.isfinite(shown := progress.update(loss, len(images))):
-            raise diverged(shown, loader.describe(number), lr)
+            raise diverged(shown, loader.describe(number), optimizer.param_groups[-1]["lr"])
     return mean_loss.compute(), matrix.gathered()
 
 

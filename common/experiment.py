@@ -11,6 +11,8 @@ from pathlib import Path
 from common.system.errors import UserError
 from common.system.files import read_json
 
+# What fingerprints are of, if they differ.
+OTHERS = {"script": "another text of the script", "model": "another text of the model's file", "images": "other images"}
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 
 
@@ -95,7 +97,7 @@ def differences(found: dict, expected: dict) -> dict[str, str]:
     changed = {key: f"{key} {before.get(key)} -> {after.get(key)}" for key in {**before, **after}}
     changed = {key: text for key, text in changed.items() if before.get(key) != after.get(key)}
     prints = found.get("fingerprints", {})
-    others = {key: f"another {key}" for key, value in expected["fingerprints"].items() if prints.get(key) != value}
+    others = {key: OTHERS[key] for key, value in expected["fingerprints"].items() if prints.get(key) != value}
     return changed | others
 
 

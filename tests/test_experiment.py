@@ -51,7 +51,7 @@ def test_a_default_that_is_edited_makes_a_run_of_its_own_that_says_what_differs(
     capsys.readouterr()
     script("lr: float = 1e-3", "lr: float = 1e-2")
     line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith(f"{NAME}-2 ({NAME} had lr 0.001 -> 0.01, another script): cpu")
+    assert line.startswith(f"{NAME}-2 ({NAME} had lr 0.001 -> 0.01, another text of the script): cpu")
     after = left()
     assert {path: after[path] for path in before} == before
     assert f"best_{NAME}-2.pt" in after and b"lr: float = 1e-2" in after[f"runs/{NAME}-2/mine.py"]
@@ -92,7 +92,7 @@ def test_other_images_make_a_run_of_their_own(script, capsys, monkeypatch):
     before = left()
     monkeypatch.setitem(COUNTS, "train", COUNTS["train"] + 1)
     script()
-    assert f"this run is called {NAME}-2: {NAME} had another images" in capsys.readouterr().out
+    assert f"this run is called {NAME}-2: {NAME} had other images" in capsys.readouterr().out
     after = left()
     assert {path: after[path] for path in before} == before and f"best_{NAME}-2.pt" in after
 
@@ -106,7 +106,11 @@ def test_differences_are_named_by_what_they_were_and_are():
     found = {"experiment": {"lr": 0.1, "seed": 0}, "fingerprints": {"script": "a", "model": "b"}}
     assert differences(found, {"experiment": {"lr": 0.1, "seed": 0}, "fingerprints": {"script": "a"}}) == {}
     expected = {"experiment": {"lr": 0.2, "seed": 0, "copies": 3}, "fingerprints": {"model": "c"}}
-    assert list(differences(found, expected).values()) == ["lr 0.1 -> 0.2", "copies None -> 3", "another model"]
+    assert list(differences(found, expected).values()) == [
+        "lr 0.1 -> 0.2",
+        "copies None -> 3",
+        "another text of the model's file",
+    ]
 
 
 MY_NET = """class MyNet(torch.nn.Module):

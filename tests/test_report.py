@@ -79,8 +79,9 @@ def names_in_table(capsys) -> list[str]:
     return [line.split(" | ")[0][2:] for line in capsys.readouterr().out.splitlines() if line.startswith("| train")]
 
 
-def test_runs_that_differ_in_more_than_their_seed_have_a_row_each_whatever_their_names(runs, capsys):
-    change(f"{FIRST}-s1", "config.json", experiment={"augment": True})
+@pytest.mark.parametrize("other", [{"experiment": {"augment": True}}, {"fingerprints": {"script": "another loss"}}])
+def test_runs_that_differ_in_more_than_their_seed_have_a_row_each_whatever_their_names(runs, capsys, other):
+    change(f"{FIRST}-s1", "config.json", **other)
     assert names_in_table(capsys) == [FIRST, f"{FIRST}-lr0.0001", f"{FIRST}-s1"]
 
 

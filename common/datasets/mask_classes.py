@@ -131,6 +131,8 @@ def interpret(
         some = f"{'; '.join([*wrong][:8])}{'; ...' * (len(wrong) > 8)} (the first in {next(iter(wrong.values()))})"
         by_name = listed.names and not listed.colors and not colors
         how = "each as `name`" if by_name else "each as `name red green blue`"
+        if what == "values" and not listed.names:
+            how = f"by a `name` a line for each of 0 to {max(values.keys() - {VOID}, default=0)}, or {how}"
         sentence = f"the masks hold the {what} {some}, which {path / 'classes.txt'} must list, {how}{hint}"
         lines = [] if by_name or hint else _lines(found, listed)
         problems.append(Problem("what classes.txt lacks, and lines for it", sentence, lines))

@@ -49,7 +49,7 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(2, 2).flatten()
-    labels = {"loss": "loss (mean over pixels)", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
+    labels = {"loss": "loss", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
     for axes, (key, label) in zip(panels, labels.items(), strict=False):
         plot_by_epoch(axes, history, f"train_{key}", color=TRAIN, label="train")
         plot_by_epoch(axes, history, f"val_{key}", color=VAL, label="validation")

@@ -55,10 +55,9 @@ def load_tensors(path: Path) -> object:
 
 
 def check_writable(path: Path) -> None:
-    """Raise UserError unless a file can be written to `path`."""
+    """Raise UserError unless a file can be written to `path`; make no folder for it yet."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
             pass
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder has that name")
