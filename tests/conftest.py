@@ -30,6 +30,10 @@ from common.run import Run
 REPOSITORY = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SHARED", REPOSITORY.parent / "shared"))  # real images, where the developers have them
 
+# The tensors of tests are small: more threads gain nothing, and wait for each other where the machine is busy.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
 count = Counter()  # of kills survived, faults injected and inputs tried, in the whole session
 
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the real images are not at {SHARED}")
