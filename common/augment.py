@@ -2,7 +2,7 @@
 
 Each function takes images (B, 3, H, W) float in [0, 1], masks (B, H, W) int64 and a generator on their device, and
 returns the two changed alike. Its settings have defaults; functools.partial sets others. Nothing here waits for the
-device. A transform of torchvision.transforms.v2 can stand in the same list, see `per_sample`.
+device but `per_sample`, by which a transform of torchvision.transforms.v2 can stand in the same list.
 """
 
 import math

@@ -81,7 +81,8 @@ def resumable_name(base: str, config: dict) -> tuple[str, str]:
         name = base + rest
         if not Path(f"last_{name}.pt").exists():
             continue
-        changes = differences(read_json(Path("runs", name, "config.json")), config)
+        recorded = read_json(Path("runs", name, "config.json"))
+        changes = differences(recorded, config) if recorded else {}  # without a record the checkpoint itself must tell
         edited = ", ".join(changes.pop(key) for key in [*changes] if key in config["fingerprints"])
         if all(key == "patience" or key.endswith("epochs") for key in changes):
             return name, edited and f"{edited} than it began with"

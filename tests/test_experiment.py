@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,13 @@ def test_a_model_that_is_written_in_the_script_trains_is_tested_and_resumed(scri
     assert out.index(f"{name} is not in MODELS: predict.py, report.py and the notebook") < out.index("epoch 1/2")
     with pytest.raises(UserError, match=rf"best_whole\.pt holds {name}, which is not in MODELS"):
         checkpoint.load_model(Path("best_whole.pt"))
+
+
+def test_a_run_whose_records_are_deleted_is_judged_by_its_checkpoint(script, capsys):
+    script(name="mine")
+    shutil.rmtree("runs")
+    script(epochs=2, name="mine", resume=True)
+    assert "resuming last_mine.pt after epoch 1" in capsys.readouterr().out
+    shutil.rmtree("runs")
+    with pytest.raises(UserError, match=r"last_mine\.pt was trained with lr 0\.001, not 0\.01"):
+        script("lr: float = 1e-3", "lr: float = 1e-2", epochs=3, name="mine", resume=True)

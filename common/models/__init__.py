@@ -55,9 +55,9 @@ __all__ += ["name_of"]
 
 
 def build(name: str, num_classes: int, **options: object) -> nn.Module:
-    """Return the model called `name`; of `options`, such as `encoder`, it gets those that its class has."""
+    """Return the model called `name`; of `options`, such as `encoder`, it gets those that it or its decoder has."""
     kind = MODELS[name]
-    known = inspect.signature(kind).parameters
+    known = {**inspect.signature(kind).parameters, **inspect.signature(getattr(kind, "decoder_class", kind)).parameters}
     return kind(num_classes=num_classes, **{key: value for key, value in options.items() if key in known})
 
 

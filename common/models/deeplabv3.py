@@ -4,8 +4,6 @@ Chen, Papandreou, Schroff & Adam, Rethinking Atrous Convolution for Semantic Ima
 encoder; without the multi-grid, which is about the bottleneck units of its ResNets.
 """
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -57,7 +55,7 @@ class ASPPDecoder(nn.Module):
         dilations: see `ASPP`.
     """
 
-    def __init__(self, encoder: ImageEncoder, num_classes: int, dilations: tuple[int, int, int]):
+    def __init__(self, encoder: ImageEncoder, num_classes: int, dilations: tuple[int, int, int] = (6, 12, 18)):
         super().__init__()
         self.aspp = ASPP(encoder.channels[-1], dilations)
         self.classifier = nn.Conv2d(256, num_classes, kernel_size=1)
@@ -72,22 +70,8 @@ class DeepLabV3(EncoderDecoder):
 
     In training, batches must have two images or more: batch normalisation of a mean over all places needs two values.
 
-    Args:
-        dilations: of ASPP; the paper's are for 513 pixels at stride 16, `dilations_for` tells those for others.
+    ASPP's `dilations` are an argument more; the paper's are for 513 pixels at stride 16, `dilations_for` tells others.
     """
 
     decoder_class = ASPPDecoder
     output_strides = (16, 8, 32)
-
-    def __init__(
-        self,
-        encoder: str,
-        num_classes: int,
-        pretrained: bool = True,
-        encoder_weights: Path | str | None = None,
-        freeze_encoder: bool = False,
-        output_stride: int = 16,
-        dilations: tuple[int, int, int] = (6, 12, 18),
-    ):
-        options = {"output_stride": output_stride, "dilations": tuple(dilations)}
-        super().__init__(encoder, num_classes, pretrained, encoder_weights, freeze_encoder, **options)
