@@ -60,7 +60,6 @@ def numbered_name(base: str, config: dict) -> tuple[str, str]:
         if recorded and not changes:
             return name, beside
         beside = f"{name} had {', '.join(changes.values())}" if recorded else f"{name} is of unknown settings"
-    raise AssertionError
 
 
 def resumable_name(base: str, config: dict) -> tuple[str, str]:
