@@ -1,7 +1,7 @@
 """What does a trained model see in my images?
 
     python predict.py holiday.jpg                                  # the newest best_*.pt here, on one image
-    python predict.py photos --checkpoint best_train_5_b.pt        # on a folder and all folders in it
+    python predict.py a.jpg b.jpg photos --checkpoint best_train_5_b.pt    # on several, and a folder with all in it
     python predict.py photos/images --score photos/masks --split test    # scores at the images' own size
 
 Writes, at each image's own size, a palette PNG of class numbers to masks/; the image tinted by class, with a legend, to
@@ -47,7 +47,7 @@ Image.MAX_IMAGE_PIXELS = 1 << 28  # above, Pillow warns; it refuses twice as man
 
 
 def main(
-    images: Path,  # an image, or a folder that is searched for images in depth
+    images: list[Path],  # images, and folders that are searched for images in depth
     checkpoint: str = "",  # best_*.pt of a training; by default the newest in the current folder
     out: str = "",  # folder that is written to; by default predictions/<run>/<image or folder>
     score: str = "",  # folder of true masks, or one mask, to score the predictions by
@@ -72,7 +72,8 @@ def main(
     label_map = LabelMap(**metadata["label_map"]) if metadata.get("label_map") else LabelMap.plain(palette)
     size = None if own_size else pair(image_size) if image_size else tuple(metadata["image_size"])
 
-    folder = Path(out or Path("predictions", run.name, images.stem if images.is_file() else short_name(str(images))))
+    first = images[0].stem if images[0].is_file() else short_name(str(images[0]))
+    folder = Path(out or Path("predictions", run.name, first + f"_and_{len(images) - 1}_more" * (len(images) > 1)))
     for path in (folder / "masks", folder / "overlays", folder / "shares.csv"):
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already; add --overwrite, or name an --out")
@@ -81,8 +82,9 @@ def main(
         paths = select_split(paths, run.folder / "splits.json", split)
     elif score and (seen := set(read_json(run.folder / "splits.json").get("train", [])) & paths.keys()):
         print(f"{len(seen)} of the images have the names of training images; --split test leaves them out")
-    masks = find_masks(Path(score), images, paths) if score else {}
+    masks = find_masks(Path(score), paths) if score else {}
     shown = "x".join(map(str, size)) if size else "their own size"
+    remove_earlier(folder)
     print(f"{run.name}: {run.where()}; images: {len(paths)}, seen at {shown}{', flipped and scaled' * tta}")
 
     def read(name: str) -> tuple[Image.Image, np.ndarray | None]:
@@ -140,22 +142,33 @@ def main(
     return folder
 
 
-def find_images(images: Path, out: Path) -> tuple[dict[str, Path], list[str]]:
+def find_images(images: list[Path], out: Path) -> tuple[dict[str, Path], list[str]]:
     """Return the images by name, and the names of other files; what a prediction has written is passed over."""
-    if images.is_file():
-        return {images.stem: images}, []
     outputs = [path.resolve() for path in (Path("predictions"), out / "masks", out / "overlays")]
-    paths, (found, others) = {}, find_files(images)
-    for path in found:
-        name = name_below(images, path)
-        if any(output in path.resolve().parents for output in outputs):
-            continue
-        if name in paths:
-            raise UserError(f"{paths[name]} and {path} would both be written to {name}.png; rename one of them")
-        paths[name] = path
-    if not paths:
-        raise UserError(f"{images} is missing, or holds no image")
-    return paths, [str(path) for path in others]
+    paths, others = {}, []
+    for given in images:
+        found, rest = ([given], []) if given.is_file() else find_files(given)
+        found = [path for path in found if not any(output in path.resolve().parents for output in outputs)]
+        if not found:
+            raise UserError(f"{given} is missing, or holds no image")
+        others += map(str, rest)
+        for path in found:
+            name = path.stem if path == given else name_below(given, path)
+            if name in paths:
+                clash = f"{paths[name]} and {path} would both be written to {name}.png"
+                raise UserError(f"{clash}; rename one of them, or predict them apart")
+            paths[name] = path
+    return paths, others
+
+
+def remove_earlier(folder: Path) -> None:
+    """Remove the masks and overlays that the shares.csv of an earlier prediction lists, and shares.csv."""
+    if (folder / "shares.csv").is_file():
+        with (folder / "shares.csv").open(newline="", encoding="utf-8") as file:
+            names = [Path(row["image"]).with_suffix(".png") for row in csv.DictReader(file)]
+        for path in (folder / kind / name for kind in ("masks", "overlays") for name in names):
+            path.unlink(missing_ok=True)
+        (folder / "shares.csv").unlink()
 
 
 def select_split(paths: dict[str, Path], record: Path, split: str) -> dict[str, Path]:
@@ -168,10 +181,10 @@ def select_split(paths: dict[str, Path], record: Path, split: str) -> dict[str, 
     return {name: paths[name] for name in names}
 
 
-def find_masks(masks: Path, images: Path, paths: dict[str, Path]) -> dict[str, Path]:
+def find_masks(masks: Path, paths: dict[str, Path]) -> dict[str, Path]:
     """Return the true mask of each image by the image's name."""
-    if images.is_file() and masks.is_file():
-        return {images.stem: masks}
+    if len(paths) == 1 and masks.is_file():
+        return dict.fromkeys(paths, masks)
     found = {name_below(masks, path): path for path in find_files(masks)[0]}
     if missing := [path for name, path in paths.items() if name not in found]:
         raise UserError(f"{missing[0]}{more(missing)} has no mask in {masks}")

@@ -22,8 +22,8 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
     """Run `main` with the flags in `argv` (default: the command line), as a program.
 
     Every parameter `name: type = default,  # help` of `main` becomes `--name`; a bool also gets `--no-name`, a
-    `Literal` its choices, a `Size` is read from 224 or 120x160. A parameter without default is given without a flag. If
-    there is a `run`, the fields of `Run` are added as a group of their own.
+    `Literal` its choices, a `Size` is read from 224 or 120x160. A parameter without default is given without a flag,
+    several times if it is a `list`. If there is a `run`, the fields of `Run` are added as a group of their own.
     What the user can mend ends in one sentence and exit status 1 (2 for a mistyped flag), Ctrl-C and SIGTERM in exit
     status 130.
     """
@@ -69,7 +69,10 @@ def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: li
         kind, default = types[parameter.name], parameter.default
         text = comments.get(parameter.name, "")
         if default is inspect.Parameter.empty:
-            group.add_argument(parameter.name, type=kind, metavar=parameter.name.upper(), help=text.replace("%", "%%"))
+            several = {"nargs": "+"} if typing.get_origin(kind) is list else {}
+            kind = typing.get_args(kind)[0] if several else kind
+            options = {"type": kind, "metavar": parameter.name.upper(), "help": text.replace("%", "%%")}
+            group.add_argument(parameter.name, **options, **several)
             continue
         if default not in ("", None):
             shown = "x".join(map(str, default)) if isinstance(default, tuple) else default

@@ -35,7 +35,7 @@ from predict import main
 
 
 def on_cpu(images, **options):
-    return main(Path(images), **{"device": "cpu", "precision": "fp32", **options})
+    return main([Path(images)], **{"device": "cpu", "precision": "fp32", **options})
 
 
 def mask_of(image, **options):
@@ -117,6 +117,24 @@ def test_nothing_is_overwritten_without_being_asked(model, photos):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*")} == before
     on_cpu(photos / "images", overwrite=True)
     assert all(path.stat().st_mtime_ns > time for path, time in before.items())
+
+
+def test_several_images_and_folders_are_predicted_at_once(model, photos):
+    draw_scene(1, 48)[0].save("a.jpg")
+    draw_scene(2, 48)[0].save("b.jpg")
+    result = python("predict.py", "a.jpg", "b.jpg", photos / "images", "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    written = {path.stem for path in Path("predictions/tiny/a_and_2_more/masks").iterdir()}
+    assert written == {"a", "b", *"01234"}
+
+
+def test_an_earlier_prediction_leaves_nothing_beside_a_new_one(model, photos):
+    out = on_cpu(photos / "images", out="out")
+    (photos / "images/4.jpg").unlink()
+    (out / "masks/mine.png").write_text("")  # no prediction of ours
+    on_cpu(photos / "images", out="out", overwrite=True)
+    assert sorted(path.name for path in (out / "masks").iterdir()) == ["0.png", "1.png", "2.png", "3.png", "mine.png"]
+    assert sorted(path.name for path in (out / "overlays").iterdir()) == ["0.png", "1.png", "2.png", "3.png"]
 
 
 def test_two_images_of_one_name_are_refused(model, photos):
