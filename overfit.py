@@ -8,21 +8,27 @@ Result    mIoU 0.002 untrained, 0.9998 after 300 steps, on the first image of VO
 Run       python overfit.py                                           # one image of VOC 2012
           python overfit.py --dataset shapes --image-size 96          # needs no download
           python overfit.py --dataset shapes --model unet --image 7   # any model, any training image
+          python overfit.py --trained best_train_voc2012.pt           # beside what training on all images gave
 """
 
-import torch
+import copy
+from pathlib import Path
 
+import torch
+from tqdm import tqdm
+
+from common.checkpoint import load_model, record_run
 from common.cli import cli
 from common.datasets import Size, load
-from common.engine import evaluate, fit
+from common.engine import evaluate, prepare, train_one_epoch
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import Encoder, Model, build
-from common.reporting.plotting import plot_predictions
+from common.reporting.dry_run import dry_run
+from common.reporting.plotting import plot_overfit
 from common.run import Run
 from common.system.errors import UserError
 
-STEPS_PER_EPOCH = 25
 ENOUGH = 0.99  # mIoU over the classes in the image
 
 
@@ -35,40 +41,52 @@ def main(
     steps: int = 300,  # updates of the weights
     batch_size: int = 4,  # times that the image is in a batch
     lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
+    trained: str = "",  # best_*.pt of a training on the same data, to be shown beside
     run: Run = Run(),
 ):
+    if run.resume or run.tensorboard:
+        raise UserError("overfit.py takes a minute or two and keeps no model: leave out --resume and --tensorboard")
     run = run.start(main, locals())
-    train_set, _, _ = load(dataset, image_size, run)
+    train_set, val_set, _ = load(dataset, image_size, run)
     if image >= len(train_set):
         raise UserError(f"--image {image}: {dataset} has the training images 0 to {len(train_set) - 1}")
-    seen, unseen = train_set.select([image]), train_set.select([(image + 1) % len(train_set)])
+    seen, unseen = train_set.select([image]), val_set.select([0])
     seen_loader, unseen_loader = Loader(seen, batch_size, run), Loader(unseen, batch_size, run)
-    train_loader = Loader(seen, batch_size, run, copies=batch_size * STEPS_PER_EPOCH)
+    train_loader = Loader(seen, batch_size, run, copies=batch_size)  # an epoch is a step
 
     network = build(model, train_set.num_classes, encoder=encoder, pretrained=False, freeze_encoder=False)
-    network.to(run.device)
     criterion = CrossEntropy()
-    epochs = -(-steps // STEPS_PER_EPOCH)
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, fused=True)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * STEPS_PER_EPOCH)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
 
-    both = train_set.select([image, (image + 1) % len(train_set)])
-    _, untrained = evaluate(network, seen_loader, criterion, run)
-    plot_predictions(network, both, run, [0, 1], kind="untrained")
-    fit(network, train_loader, seen_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)
-    plot_predictions(network, both, run, [0, 1])
-    (_, on_seen), (_, on_unseen) = (evaluate(network, x, criterion, run) for x in (seen_loader, unseen_loader))
+    shown = {"untrained": copy.deepcopy(network).to(run.device), f"after {steps} steps on one image": network}
+    shown |= {"trained on all images": load_model(Path(trained))[0].to(run.device)} if trained else {}
+    network, replica = prepare(network, criterion, run)
+    if run.dry_run:
+        dry_run(network, train_loader, criterion, optimizer, run)  # and exit
 
-    run.print(f"mIoU on {seen.names[0]}: {untrained.mean_iou():.4f} untrained, {on_seen.mean_iou():.4f} trained")
-    run.print(f"mIoU on {unseen.names[0]}, which it has never seen: {on_unseen.mean_iou():.4f}")
-    run.print(f"see {run.plot()}, {run.plot('untrained')} and {run.plot('predictions')}")
-    if not on_seen.mean_iou() >= ENOUGH:
+    history = []
+    for step in tqdm(range(1, steps + 1), "overfitting", unit=" steps", disable=True if run.rank else None):
+        train_loader.set_epoch(step)
+        loss, matrix = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run)
+        history.append({"step": step, "loss": loss, "miou": matrix.mean_iou()})
+
+    scores = {title: evaluate(net, seen_loader, criterion, run)[1].mean_iou() for title, net in shown.items()}
+    untrained, overfitted = list(scores.values())[:2]
+    on_unseen = evaluate(network, unseen_loader, criterion, run)[1].mean_iou()
+    record_run(run, train_set)
+    plot_overfit(history, shown, [seen.sample(0), unseen.sample(0)], train_set, run)
+    for title, miou in scores.items():
+        run.print(f"mIoU on {seen.names[0]}: {miou:.4f} {title}")
+    run.print(f"mIoU on {unseen.names[0]}, which it has never seen: {on_unseen:.4f}")
+    run.print(f"see {run.plot()} and {run.plot('predictions')}")
+    if not overfitted >= ENOUGH:
         raise UserError(
-            f"{model} reached mIoU {on_seen.mean_iou():.4f} on the image it was to overfit, not {ENOUGH}. "
+            f"{model} reached mIoU {overfitted:.4f} on the image it was to overfit, not {ENOUGH}. "
             "Look at the curve: if it still falls, give more --steps; if it jumps, a smaller --lr; if it is flat, the "
             "network, the loss or the labels are broken"
         )
-    return {"trained": on_seen.mean_iou(), "unseen": on_unseen.mean_iou(), "untrained": untrained.mean_iou()}
+    return {"trained": overfitted, "unseen": on_unseen, "untrained": untrained}
 
 
 if __name__ == "__main__":

@@ -117,10 +117,8 @@ def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
     for path in sorted(test.parent for test in folder.glob("*/test.json")):
         try:
             config, test = (json.loads((path / name).read_text("utf-8")) for name in ("config.json", "test.json"))
-            with open(path / "history.csv", newline="", encoding="utf-8") as file:
-                history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
             prints = config.get("fingerprints", {})
-            records.append(Record(path.name, config["experiment"], history, test, prints))
+            records.append(Record(path.name, config["experiment"], checkpoint.read_history(path), test, prints))
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"{path} cannot be read ({type(error).__name__}: {error})")
     return records, problems

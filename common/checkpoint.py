@@ -58,6 +58,13 @@ def describe_run(run: Run) -> dict:
     return run.config | {"run": settings, "command": sys.argv, "versions": versions}
 
 
+def record_run(run: Run, data: SegmentationSet) -> None:
+    """Write what is run, and on what images, to the run's folder, and the script as it is."""
+    write_json(run.folder / "config.json", describe_run(run))
+    write_json(run.folder / "splits.json", data.splits)
+    write_text(run.folder / f"{run.script}.py", run.script_text)
+
+
 def save(path: Path, contents: dict) -> None:
     """Write `contents` to `path` atomically.
 
@@ -234,9 +241,7 @@ class Checkpointer:
         """Write what the last epoch of `history` left; the first time, what is run and on what."""
         if self.run.rank == 0 and not self.recorded:
             self.recorded = True
-            write_json(self.run.folder / "config.json", describe_run(self.run))
-            write_json(self.run.folder / "splits.json", self.data.splits)
-            write_text(self.run.folder / f"{self.run.script}.py", self.run.script_text)
+            record_run(self.run, self.data)
             (self.run.folder / "test.json").unlink(missing_ok=True)  # of an equal run before
         if self.run.rank == 0:
             state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
@@ -282,6 +287,12 @@ class Checkpointer:
 def settings_of(state: dict) -> list[dict]:
     """Return an optimizer's settings from its state, but for the learning rates, which a schedule changes."""
     return [{key: value for key, value in group.items() if key != "lr"} for group in state["param_groups"]]
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """Return the rows of the history.csv in a run's `folder`."""
+    lines = (folder / "history.csv").read_text(encoding="utf-8").splitlines()
+    return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
 
 
 def best_row(history: list[dict]) -> dict:

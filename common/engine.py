@@ -126,7 +126,7 @@ def fit(
     if finished:
         return history
 
-    epochs, matrix = epochs + len(previous), None
+    epochs += len(previous)
     with Progress(history, epochs, train_loader, run) as progress, torch_errors(train_loader.batch_size):
         while len(history) < epochs and not out_of_patience(history[len(previous) :], patience):
             start, lr = time.perf_counter(), optimizer.param_groups[-1]["lr"]
@@ -147,12 +147,14 @@ def fit(
             checkpointer.save(history)
             progress.end_epoch(model, val_loader)
     checkpointer.load_best(history)
-    summarize(history, matrix, epochs, val_loader.data.classes, run)
+    summarize(history, epochs, run)
     return history
 
 
 def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run) -> dict:
     """Score `model` on the test set, once: print a table, write runs/<run>/test.json, draw some predictions.
+
+    Ends with hints at what to try, if the history and the scores call for it.
 
     Returns:
         What test.json holds, see `common.reporting.scores`.

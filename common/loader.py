@@ -55,8 +55,6 @@ class Loader:
     ):
         if batch_size < run.world_size:
             raise UserError(f"--batch-size {batch_size} must be at least {run.world_size}, one image for each process")
-        if copies < 1:
-            raise UserError(f"--copies {copies} must be at least 1")
         self.data, self.run = data, run
         self.shuffle, self.copies = shuffle, copies
         self.augment = [per_sample(f) if isinstance(f, nn.Module) else f for f in augment]

@@ -17,6 +17,8 @@ from common.system.distributed import all_gather, init_process_group
 from common.system.errors import UserError
 from common.system.files import check_writable
 
+LEAST = {"epochs": 1, "batch_size": 1, "copies": 1}  # that these parameters must be; others must be 0 or more
+
 
 @dataclass
 class Run:
@@ -49,15 +51,15 @@ class Run:
             parameters: its arguments, that is `locals()`.
 
         Raises:
-            UserError: a negative number, a device that is not there, a folder that cannot be written, or nothing to
-                resume.
+            UserError: a number that is too small, a device that is not there, a folder that cannot be written, or
+                nothing to resume.
         """
         run = self.prepared()
         run.script = Path(inspect.getfile(main)).stem
         run.parameters = {key: value for key, value in parameters.items() if key != "run"}
         for key, value in {**run.parameters, "seed": self.seed}.items():
-            if isinstance(value, int | float) and not value >= 0:  # NaN is not either
-                raise UserError(f"--{key.replace('_', '-')} is {value}; it must be a number from 0 upwards")
+            if isinstance(value, int | float) and not value >= LEAST.get(key, 0):  # NaN is not either
+                raise UserError(f"--{key.replace('_', '-')} {value} must be at least {LEAST.get(key, 0)}")
         run.base = self.name or default_name(main, run.parameters, self.seed)
         if set(run.base) & set(NOT_IN_NAMES) or run.base.startswith("."):
             raise UserError(f"--name {run.base} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")

@@ -82,7 +82,7 @@ def test_mistyped_flags_end_in_one_sentence_and_status_2(flags, experiment, caps
 
 BAD_INPUT = {
     "--epochs 0": "--epochs 0 must be at least 1",
-    "--lr nan": "--lr is nan",
+    "--lr nan": "--lr nan must be at least 0",
     "--batch-size 0": "--batch-size 0 must be at least 1",
     "--image-size 0": "--image-size 0 is not possible; a side has 1 to",
     "--dataset vok": "--dataset vok is not known",

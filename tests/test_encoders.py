@@ -89,7 +89,7 @@ def test_the_weights_file_is_found_in_a_folder_and_else_downloaded(tmp_path, off
     torch.save(official("mobilenet_v2"), tmp_path / "mobilenet_v2-7ebf99e0.pth")
     encoder = build_encoder("mobilenet_v1", weights=tmp_path)
     assert torch.equal(encoder.network.conv1.weight, contents["conv1.weight"])
-    with pytest.raises(UserError, match=r"resnet18-.*cannot be downloaded"):
+    with pytest.raises(UserError, match=r"holds no resnet18\*\.pth, and resnet18-.*cannot be downloaded"):
         build_encoder("resnet18", weights=tmp_path)
     torch.save(contents, tmp_path / "mobilenet_v1_other.pth")
     with pytest.raises(UserError, match=r"should hold one file called mobilenet_v1\*\.pth; there: mobilenet_v1_1\.0"):

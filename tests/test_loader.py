@@ -147,10 +147,9 @@ def test_processes_share_every_batch_without_overlap():
     assert [[i for part in parts for i in part] for parts in zip(*shares, strict=True)] == whole
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"batch_size": -3}, {"batch_size": 2, "copies": 0}])
-def test_impossible_sizes_are_refused(settings):
-    with pytest.raises(UserError, match="must be at least 1"):
-        Loader(numbered_set(3), run=started(), **settings)
+def test_a_batch_has_an_image_for_each_process():
+    with pytest.raises(UserError, match="--batch-size 0 must be at least 1, one image for each process"):
+        Loader(numbered_set(3), 0, started())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -40,7 +40,8 @@ class SegmentationSet:
     def sample(self, index: int) -> tuple[str, Image.Image, np.ndarray]:
         """Return name, RGB image and mask (H, W) uint8 of one image, to look at."""
         image = Image.fromarray(self.images[index].permute(1, 2, 0).numpy())
-        return f"{self.split} {self.names[index]}", image, self.masks[index].numpy()
+        name = self.names[index]
+        return name if name.startswith(self.split) else f"{self.split} {name}", image, self.masks[index].numpy()
 
     @property
     def num_classes(self) -> int:

@@ -175,14 +175,16 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
     if weights and not pretrained:
         raise UserError("--encoder-weights and --no-pretrained exclude each other; leave out one of them")
     path = local_file(Path(weights), name) if weights else None
+    searched = f"{weights} holds no {name}*.pth, and " if weights and not path else ""
     if pretrained and not path and name == "mobilenet_v1":
         raise UserError(
-            "torchvision has no weights of mobilenet_v1 to download; name a file mobilenet_v1*.pth, or its folder, by "
-            "--encoder-weights, or start from random weights with --no-pretrained"
+            f"{searched}torchvision has no weights of mobilenet_v1 to download; name a file by --encoder-weights "
+            "(docs/your-own.md tells how to make one from Keras' weights), or start from random ones with "
+            "--no-pretrained"
         )
     encoder = ENCODERS[name]()
     if pretrained:
-        path = path or download(name)
+        path = path or download(name, searched)
         # torchvision's VGG and MobileNetV2 keep what is used here under "features".
         tensors = {key.removeprefix("features."): tensor for key, tensor in read_weights(path).items()
                    if not key.startswith(encoder.unused)}  # fmt: skip

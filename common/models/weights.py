@@ -44,8 +44,11 @@ def copy_weights(weights: dict[str, torch.Tensor], network: nn.Module, name: str
         ) from None
 
 
-def download(name: str) -> Path:
+def download(name: str, searched: str = "") -> Path:
     """Return the file with torchvision's ImageNet weights of network `name`, downloaded unless it is there already.
+
+    Args:
+        searched: where else was looked for them, for the message.
 
     Raises:
         UserError: it is not there and cannot be had; the message names the file and the ways out.
@@ -64,7 +67,7 @@ def download(name: str) -> Path:
     except (OSError, HTTPException, RuntimeError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
-            f"{path.name}, the ImageNet weights of {name}, cannot be downloaded ({reason}); put a copy in "
+            f"{searched}{path.name}, the ImageNet weights of {name}, cannot be downloaded ({reason}); put a copy in "
             f"{path.parent}, name one with --encoder-weights, or start from random weights with --no-pretrained"
         ) from None
     finally:

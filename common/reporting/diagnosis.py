@@ -9,32 +9,28 @@ def diverged(loss: float, where: str, lr: float) -> UserError:
     return UserError(f"the loss is {loss} {where}, at learning rate {lr:.2g}; try a smaller one, or clip_norm=1 in fit")
 
 
-def hints(history: list[dict], validation: ConfusionMatrix, classes: tuple[str, ...]) -> list[str]:
-    """Return a sentence for each of the usual troubles that the rows of history.csv show.
-
-    Args:
-        validation: of the last epoch.
-    """
+def hints(history: list[dict], test: ConfusionMatrix, classes: tuple[str, ...]) -> list[str]:
+    """Return a sentence for each of the usual troubles that the rows of history.csv and the test show."""
     found, first, last = [], history[0], history[-1]
     if len(history) >= 3 and last["train_loss"] > 0.98 * first["train_loss"]:
         found.append(
             f"the training loss went from {first['train_loss']:.3f} to {last['train_loss']:.3f}, hardly down: try "
             "another --lr, ten times smaller or larger; overfit.py shows whether a model can learn a single image"
         )
-    predicted = validation.counts[:-1].sum(0)
+    predicted = test.counts[:-1].sum(0)
     share = predicted.max() / predicted.sum().clamp(min=1)
-    if share > 0.999 and (validation.counts[:-1].sum(1) > 0).sum() > 1:
-        frequent = predicted.argmax() == validation.most_frequent()
+    if share > 0.999 and (test.counts[:-1].sum(1) > 0).sum() > 1:
+        frequent = predicted.argmax() == test.most_frequent()
         why = "has learnt what is frequent alone" if frequent else "tells nothing apart yet"
         found.append(
-            f"{share:.2%} of the validation pixels are predicted {classes[predicted.argmax()]}: the network {why}; try "
+            f"{share:.2%} of the test pixels are predicted {classes[predicted.argmax()]}: the network {why}; try "
             "more --epochs, class weights as in train_4_c.py, or a pretrained encoder"
         )
-    floor, best = validation.floor().mean_iou(), max(row["val_miou"] for row in history)
-    if not found and best <= 1.02 * floor:
+    miou, floor = test.mean_iou(), test.floor().mean_iou()
+    if not found and miou <= 1.02 * floor:
         found.append(
-            f"the best validation mIoU is {best:.3f}, and to predict {classes[validation.most_frequent()]} everywhere "
-            f"reaches {floor:.3f}: next to nothing is learnt; try an --lr ten times smaller or larger, or more --epochs"
+            f"mIoU is {miou:.3f}, and {classes[test.most_frequent()]} everywhere reaches {floor:.3f}: next to nothing "
+            "is learnt; try an --lr ten times smaller or larger, or more --epochs"
         )
     if last["train_miou"] - last["val_miou"] > 0.2 and last["val_miou"] < 0.6 * last["train_miou"]:
         found.append(

@@ -20,9 +20,13 @@ def dry_run(
 ) -> None:
     """Take one training step, print what it took, draw its batch, and exit; nothing is kept of it.
 
+    Of several processes the first does so.
+
     FLOPs are those of matrix products and convolutions, two for a multiplication and addition. An allocator needs more
     memory than the tensors.
     """
+    if run.rank > 0:
+        raise SystemExit
     print(f"\nclasses of the training set, by their share of the pixels: {shares(train_loader.data)}")
     trained = count_parameters(model, trainable=True)
     print(f"model: {count_parameters(model) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained")

@@ -34,12 +34,12 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
 
 
-def plot_by_epoch(axes: Axes, history: list[dict], key: str, **style) -> None:
+def plot_by_epoch(axes: Axes, history: list[dict], key: str, by: str = "epoch", **style) -> None:
     """Plot the column `key` of the rows of history.csv, whose values may be text, over the epochs."""
     marker = "o" if len(history) < 30 else None  # a single epoch is no line
-    epochs, values = [int(row["epoch"]) for row in history], [float(row[key]) for row in history]
+    epochs, values = [int(row[by]) for row in history], [float(row[key]) for row in history]
     axes.plot(epochs, values, **{"marker": marker, "markersize": 3, **style})
-    axes.set_xlabel("epoch")
+    axes.set_xlabel(by)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
 
@@ -65,6 +65,21 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
     panels[1].plot(best["epoch"], best["val_miou"], "*", color=VAL, markersize=11)
     panels[0].legend()
     save(figure, path)
+
+
+def plot_overfit(history: list[dict], models: dict[str, nn.Module], samples: list, data: SegmentationSet, run: Run):
+    """Draw loss and mIoU by step, and what `models`, by the title of their column, see in `samples`."""
+    if run.rank > 0:
+        return
+    figure = Figure(figsize=(10, 3.5), layout="constrained")
+    figure.suptitle(run.name)
+    for axes, key, label in zip(figure.subplots(1, 2), ("loss", "miou"), ("loss", "mIoU"), strict=True):
+        plot_by_epoch(axes, history, key, by="step", color=TRAIN)
+        axes.set_ylabel(f"{label} of the one image")
+    save(figure, run.plot())
+    columns = {title: (model, data.image_size) for title, model in models.items()}
+    grid = side_by_side(columns, samples, data.classes, data.palette, run, f"{run.name}: the image, and another")
+    save(grid, run.plot("predictions"))
 
 
 def plot_comparison(
@@ -213,5 +228,6 @@ def picture_grid(
         Patch(facecolor=np.array(colors[value]) / 255, edgecolor="#888888", linewidth=0.5, label=names[value])
         for value in sorted(values)
     ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), fontsize=8, frameon=False)
+    columns = -(-len(patches) // -(-len(patches) // 6))  # lines of six at most, and of like length
+    figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     return figure

@@ -7,9 +7,7 @@ from tqdm import tqdm
 
 from common.checkpoint import best_row
 from common.loader import Loader
-from common.metrics import ConfusionMatrix
 from common.reporting import plotting
-from common.reporting.diagnosis import hints
 from common.run import Run
 from common.system.errors import UserError
 
@@ -71,17 +69,12 @@ class Progress(contextlib.AbstractContextManager):
             plotting.plot_curves(self.history, best_row(self.history), self.run.plot(), self.run.name)
 
 
-def summarize(history: list[dict], matrix: ConfusionMatrix | None, epochs: int, classes: tuple, run: Run) -> None:
-    """Print which epoch was the best, and what to try where training did not go as it should.
-
-    `matrix` is of the last validation, None if nothing was left to train; there might have been `epochs`.
-    """
+def summarize(history: list[dict], epochs: int, run: Run) -> None:
+    """Print which epoch was the best; there might have been `epochs`."""
     best = best_row(history)
     waited = len(history) - best["epoch"]
     stopped = f" after {waited} epoch{'s' * (waited != 1)} without a better one" if len(history) < epochs else ""
     run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {len(history)}{stopped}")
-    for hint in hints(history, matrix, classes) if matrix else ():
-        run.print(f"hint: {hint}")
 
 
 def epoch_line(history: list[dict], epochs: int) -> str:

@@ -4,10 +4,12 @@ import math
 
 from torch import nn
 
+from common.checkpoint import read_history
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models import count_parameters
 from common.reporting import plotting
+from common.reporting.diagnosis import hints
 from common.run import Run
 from common.system.files import write_json
 
@@ -36,5 +38,8 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
         f"{data.num_classes} classes, pixel accuracy {scores[PIXEL_ACCURACY]:.4f} (floor {floor[PIXEL_ACCURACY]:.4f}), "
         f"loss {loss:.3f}"
     )
+    if (run.folder / "history.csv").exists():
+        for hint in hints(read_history(run.folder), matrix, data.classes):
+            run.print(f"hint: {hint}")
     run.print(f"see {run.plot()} and {run.plot('predictions')}; the model is {run.best_checkpoint}")
     return result

@@ -1,0 +1,53 @@
+"""Does a loss on regions find the rare classes better than weights do?
+
+Change    train_4_c.py, with the Dice loss, in which every class counts alike, added instead of the weights.
+Result    test mIoU 0.077 ± 0.001 (floor 0.046), pixel accuracy 0.639 (floor 0.691): the 182-image part of VOC 2007,
+          three seeds, 173 s of one core of an AMD EPYC that other work shared
+          python train_4_d.py --image-size 128 --epochs 30    # and --seed 1, --seed 2
+Run       python train_4_d.py --dataset shapes --image-size 96 --epochs 20    # needs no download
+          python train_4_d.py                                                # VOC 2007
+"""
+
+from functools import partial
+
+import torch
+
+from common.augment import random_hflip, random_rotated_crop
+from common.cli import cli
+from common.datasets import Size, load
+from common.engine import fit, score
+from common.loader import Loader
+from common.losses import CrossEntropy, Dice, Sum
+from common.models import BasicFCN
+from common.run import Run
+
+
+def main(
+    dataset: str = "voc2007",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
+    image_size: Size = 224,  # side of the square that every image is resized to, pixels; 120x160 is height x width
+    epochs: int = 60,  # passes over the training images, at most
+    batch_size: int = 16,  # images per step
+    lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
+    copies: int = 3,  # augmented copies of each image in an epoch
+    stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
+    weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
+    run: Run = Run(),
+):
+    run = run.start(main, locals())
+    train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
+    augment = [partial(random_rotated_crop, size=image_size), random_hflip]
+    train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment, copies=copies)
+    val_loader = Loader(val_set, batch_size, run)
+    test_loader = Loader(test_set, batch_size, run)
+
+    model = BasicFCN(train_set.num_classes)
+    criterion = Sum(CrossEntropy(), Dice())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
+
+    fit(model, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)
+    return score(model, test_loader, criterion, run)
+
+
+if __name__ == "__main__":
+    cli(main)
