@@ -1,3 +1,4 @@
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,17 @@ def test_a_model_overfits_one_image(model, few_shapes):
 def test_a_network_that_does_not_learn_it_ends_in_an_explanation(few_shapes, without_pictures):
     with pytest.raises(UserError, match=r"dilated_fcn reached mIoU 0\.\d+ on the image it was to overfit"):
         overfit.main("shapes", image_size=32, model="dilated_fcn", steps=1, lr=0, run=Run(device="cpu"))
+
+
+def test_a_model_of_ones_own_is_overfitted_without_being_registered(few_shapes, without_pictures):
+    text = Path(overfit.__file__).read_text()
+    built = "build(model, train_set.num_classes, encoder=encoder, pretrained=False, freeze_encoder=False)"
+    assert built in text
+    Path("mine.py").write_text(text.replace(built, "torch.nn.Conv2d(3, train_set.num_classes, 1)"))
+    spec = importlib.util.spec_from_file_location("mine", "mine.py")
+    spec.loader.exec_module(mine := importlib.util.module_from_spec(spec))
+    with pytest.raises(UserError, match=r"reached mIoU 0\.\d+ on the image"):
+        mine.main("shapes", image_size=32, steps=3, run=Run(device="cpu"))
 
 
 def test_an_image_that_is_not_there_is_named(few_shapes):
