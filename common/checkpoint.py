@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
-from common.experiment import fingerprint, numbered_name, plain
+from common.experiment import code_of, fingerprint, numbered_name, plain
 from common.models import MODELS, build, name_of
 from common.run import Run
 from common.system.distributed import barrier
@@ -152,7 +152,7 @@ def _say(model: str, arguments: dict) -> str:
 def source_of(model: nn.Module) -> str:
     """Return a fingerprint of the file that the model's class is written in; "" if it is in none."""
     try:
-        return fingerprint(Path(inspect.getfile(type(model))).read_text(encoding="utf-8"))
+        return fingerprint(code_of(Path(inspect.getfile(type(model))).read_text(encoding="utf-8")))
     except (TypeError, OSError):  # typed in a notebook
         return ""
 

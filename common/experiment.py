@@ -1,5 +1,6 @@
 """What makes two runs the same experiment, and what a run is called."""
 
+import ast
 import glob
 import hashlib
 import inspect
@@ -12,7 +13,7 @@ from common.system.errors import UserError
 from common.system.files import read_json
 
 # What fingerprints are of, if they differ.
-OTHERS = {"script": "another text of the script", "model": "another text of the model's file", "images": "other images"}
+OTHERS = {"script": "other code in the script", "model": "other code in the model's file", "images": "other images"}
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 
 
@@ -99,6 +100,14 @@ def differences(found: dict, expected: dict) -> dict[str, str]:
     prints = found.get("fingerprints", {})
     others = {key: OTHERS[key] for key, value in expected["fingerprints"].items() if prints.get(key) != value}
     return changed | others
+
+
+def code_of(script: str) -> str:
+    """Return the code in the text of a script, without docstring and comments: what they say changes no result."""
+    tree = ast.parse(script)
+    if ast.get_docstring(tree) is not None:
+        del tree.body[0]
+    return ast.unparse(tree)
 
 
 def fingerprint(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from common.experiment import NOT_IN_NAMES, default_name, fingerprint, numbered_name, plain, resumable_name
+from common.experiment import NOT_IN_NAMES, code_of, default_name, fingerprint, numbered_name, plain, resumable_name
 from common.system.device import choose_device, choose_precision, keep_freed_memory
 from common.system.distributed import all_gather, init_process_group
 from common.system.errors import UserError
@@ -64,7 +64,7 @@ class Run:
         if set(run.base) & set(NOT_IN_NAMES) or run.base.startswith("."):
             raise UserError(f"--name {run.base} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")
         run.script_text = Path(inspect.getfile(main)).read_text(encoding="utf-8")
-        run.fingerprints = {"script": fingerprint(run.script_text)}
+        run.fingerprints = {"script": fingerprint(code_of(run.script_text))}
         run.name, beside = (run.base, "") if self.dry_run else numbered_name(run.base, run.config)
         # After a process has died, torchrun gives the same command again; each machine counts the deaths on it.
         if any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0")) and run.last_checkpoint.exists():
