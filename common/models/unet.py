@@ -11,28 +11,28 @@ from torch import nn
 
 from common.models.layers import FastConvTranspose2d, Normalize, double_conv, pad_to_multiple, xavier_init
 
-WIDTHS = (64, 128, 256, 512, 1024)
-
 
 class UNet(nn.Module):
     """Four steps down, four up, the map of the same size appended at each step up; 31,038,933 parameters at 21 classes.
 
     Args:
         num_classes: number of output channels.
+        width: channels at full size, which every step down doubles; the paper's are 64.
     """
 
-    def __init__(self, num_classes: int):
+    def __init__(self, num_classes: int, width: int = 64):
         super().__init__()
-        self.arguments = {"num_classes": num_classes}
+        self.arguments = {"num_classes": num_classes, "width": width}
+        widths = [width * 2**step for step in range(5)]
         self.normalize = Normalize()
-        self.down = nn.ModuleList([double_conv(3, WIDTHS[0])])  # full size
+        self.down = nn.ModuleList([double_conv(3, width)])  # full size
         self.up_convs, self.combine = nn.ModuleList(), nn.ModuleList()
-        for fine, coarse in pairwise(WIDTHS):
+        for fine, coarse in pairwise(widths):
             self.down.append(double_conv(fine, coarse))  # 1/2, 1/4, 1/8, 1/16
             self.up_convs.append(FastConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
             self.combine.append(double_conv(2 * fine, fine))  # of a map from below and one from across
         self.pool = nn.MaxPool2d(2)
-        self.classifier = nn.Conv2d(WIDTHS[0], num_classes, kernel_size=1)
+        self.classifier = nn.Conv2d(width, num_classes, kernel_size=1)
         xavier_init(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
