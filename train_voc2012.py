@@ -51,8 +51,8 @@ def main(
     model = EncoderUNet(encoder, train_set.num_classes, pretrained, encoder_weights)
     criterion = CrossEntropy()
     groups = [
-        {"params": model.encoder.parameters(), "lr": encoder_lr},
-        {"params": model.decoder.parameters(), "lr": lr},
+        {"name": "encoder", "params": model.encoder.parameters(), "lr": encoder_lr},
+        {"name": "decoder", "params": model.decoder.parameters(), "lr": lr},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))

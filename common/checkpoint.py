@@ -242,7 +242,8 @@ class Checkpointer:
         if self.run.rank == 0 and not self.recorded:
             self.recorded = True
             record_run(self.run, self.data)
-            (self.run.folder / "test.json").unlink(missing_ok=True)  # of an equal run before
+            for path in self.run.folder.glob("test*.json"):  # of an equal run before
+                path.unlink()
         if self.run.rank == 0:
             state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
             state["scheduler"] = self.scheduler and self.scheduler.state_dict()
@@ -263,7 +264,8 @@ class Checkpointer:
         if best_row(history) is history[-1]:
             save(self.run.best_checkpoint, describe(self.model, self.data, self.run, history))
         text = io.StringIO()
-        writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+        columns = dict.fromkeys(key for row in history for key in row)  # a stage may have rates that others have not
+        writer = csv.DictWriter(text, columns, restval=math.nan, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
         write_text(self.run.folder / "history.csv", text.getvalue())
@@ -293,6 +295,12 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     """Return the rows of the history.csv in a run's `folder`."""
     lines = (folder / "history.csv").read_text(encoding="utf-8").splitlines()
     return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the columns `lr` of history.csv, of the last parameter group, and `lr_<name>` of each that has a name."""
+    groups = optimizer.param_groups
+    return {"lr": groups[-1]["lr"]} | {f"lr_{group['name']}": group["lr"] for group in groups if "name" in group}
 
 
 def best_row(history: list[dict]) -> dict:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from common.checkpoint import Checkpointer, best_row
+from common.checkpoint import Checkpointer, best_row, learning_rates
 from common.loader import Loader
 from common.losses import pixel_weight
 from common.metrics import ConfusionMatrix, WeightedMean
@@ -19,6 +19,7 @@ from common.reporting.scores import report_test
 from common.run import Run
 from common.system.distributed import all_reduce_mean, broadcast_buffers, data_parallel
 from common.system.errors import UserError, torch_errors
+from common.system.files import read_json
 
 
 def train_one_epoch(
@@ -129,15 +130,15 @@ def fit(
     epochs += len(previous)
     with Progress(history, epochs, train_loader, run) as progress, torch_errors(train_loader.batch_size):
         while len(history) < epochs and not out_of_patience(history[len(previous) :], patience):
-            start, lr = time.perf_counter(), optimizer.param_groups[-1]["lr"]
+            start, rates = time.perf_counter(), learning_rates(optimizer)
             train_loader.set_epoch(len(history) + 1)
             train = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run, progress, clip_norm)
             trained = time.perf_counter()
             broadcast_buffers(model)  # each process has BatchNorm statistics of its own share
             loss, matrix = evaluate(network, val_loader, criterion, run)
             if not math.isfinite(loss):
-                raise diverged(loss, f"in validation in epoch {len(history) + 1}", lr)
-            row = {"epoch": len(history) + 1, "stage": checkpointer.stage, "lr": lr}
+                raise diverged(loss, f"in validation in epoch {len(history) + 1}", rates["lr"])
+            row = {"epoch": len(history) + 1, "stage": checkpointer.stage} | rates
             row |= scores_of("train", *train) | scores_of("val", loss, matrix)
             row["train_images_per_second"] = train_loader.num_images / (trained - start)
             row["seconds"] = time.perf_counter() - start
@@ -151,17 +152,20 @@ def fit(
     return history
 
 
-def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run) -> dict:
+def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run, stage: str = "") -> dict:
     """Score `model` on the test set, once: print a table, write runs/<run>/test.json, draw some predictions.
 
-    Ends with hints at what to try, if the history and the scores call for it.
+    Ends with hints at what to try, where history and scores call for it. After a `stage` that is not the last, only
+    print a line and write test_<stage>.json.
 
     Returns:
-        What test.json holds, see `common.reporting.scores`.
+        What was written, see `common.reporting.scores`.
     """
+    if stage and run.resume and (scored := read_json(run.folder / f"test_{stage}.json")):
+        return scored  # its model may be gone
     with torch_errors(test_loader.batch_size):
         loss, matrix = evaluate(model, test_loader, criterion, run)
-    return report_test(model, test_loader, loss, matrix, run)
+    return report_test(model, test_loader, loss, matrix, run, stage)
 
 
 def prepare(model: nn.Module, criterion: Callable, run: Run) -> tuple[nn.Module, nn.Module]:

@@ -20,6 +20,7 @@ from common.datasets import load
 from common.loader import Loader
 from common.models import FCN8s
 from common.models.encoders import freeze
+from common.reporting import plotting
 from common.reporting.comparison import compare_variants
 from common.run import Run
 from common.system.errors import UserError
@@ -89,13 +90,18 @@ def test_first_the_decoder_learns_then_everything_and_the_second_stage_may_come_
 
     monkeypatch.setattr(train_pets, "freeze", remember)
     train_pets.main(**settings, fine_tune_epochs=0, run=run)
-    assert seen[0].keys() == initial.keys() and all(torch.equal(seen[0][key], initial[key]) for key in initial)
+    assert "fine-tuning" not in capsys.readouterr().out and not Path("runs/t/test_frozen.json").exists()
     assert len(checkpoint.load(Path("last_t.pt"))["history"]) == 2
     train_pets.main(**settings, fine_tune_epochs=1, run=replace(run, resume=True))
+    assert "from now on the encoder is trained, too\nepoch 3/3" in capsys.readouterr().out
+    assert seen[0].keys() == initial.keys() and all(torch.equal(seen[0][key], initial[key]) for key in initial)
     last = checkpoint.load(Path("last_t.pt"))
     assert not torch.equal(last["weights"]["encoder.network.pw5.weight"], initial["network.pw5.weight"])
     assert [(row["stage"], row["epoch"]) for row in last["history"]] == [(1, 1), (1, 2), (2, 3)]
     assert [group["lr"] for group in last["optimizer"]["param_groups"]] == [1e-4, 3e-4]
+    with Path("runs/t/history.csv").open() as file:
+        rates = [[row[key] for key in ("lr_encoder", "lr_decoder")] for row in csv.DictReader(file)]
+    assert rates == [["nan", "0.001"], ["nan", "0.001"], ["0.0001", "0.0003"]]
     assert checkpoint.load(Path("best_t.pt"))["image_size"] == [32, 40]  # that of validation, not of the crops' source
     capsys.readouterr()
     train_pets.main(**settings, fine_tune_epochs=0, run=replace(run, resume=True))
@@ -117,10 +123,16 @@ def test_both_stages_resume_bit_for_bit(pets_root, stop, monkeypatch):
         patch.setattr(Loader, "set_epoch", lambda self, n: original(self, n) if n <= stop else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run("broken")
+    frozen = Path("runs/broken/test_frozen.json")
+    assert json.loads(frozen.read_text()) == json.loads(Path("runs/whole/test_frozen.json").read_text()) | {
+        "run": "broken"
+    }
+    written = frozen.stat().st_mtime_ns
     assert run("broken", resume=True) == whole | {"run": "broken"}
     a, b = (checkpoint.load(Path(f"last_{name}.pt")) for name in ("whole", "broken"))
     assert all(torch.equal(value, b["weights"][key]) for key, value in a["weights"].items())
     assert [row["val_loss"] for row in a["history"]] == [row["val_loss"] for row in b["history"]]
+    assert frozen.stat().st_mtime_ns == written  # scored once: best_broken.pt may be of the second stage by now
 
 
 def test_a_stage_ends_when_validation_stays_as_it_is_and_the_rate_falls_before(pets_root):
@@ -131,12 +143,21 @@ def test_a_stage_ends_when_validation_stays_as_it_is_and_the_rate_falls_before(p
 
 
 @pytest.mark.parametrize("plateau", [0, 1, 2, 3])
-def test_rates_are_divided_by_3_after_as_many_epochs_without_a_better_score_as_plateau_says(plateau):
-    optimizer = torch.optim.AdamW([torch.zeros(1)], lr=1.0)
-    scheduler, rates = train_pets.reduce_on_plateau(optimizer, plateau), []
+def test_rates_are_divided_by_3_after_as_many_epochs_without_a_better_score_as_plateau_says(
+    pets_root, plateau, monkeypatch
+):
+    class CaughtError(Exception):
+        pass
+
+    def fit(*args, **options):
+        raise CaughtError(*args)
+
+    monkeypatch.setattr(train_pets, "fit", fit)
+    with pytest.raises(CaughtError) as caught:
+        train_pets.main(**SMALL, model="fcn8s", lr=1.0, plateau=plateau, run=Run(device="cpu", data_root=pets_root))
+    (*_, optimizer, scheduler), rates = caught.value.args, []
     for miou in (0.3, 0.30001, 0.2, 0.1, 0.3, 0.25, 0.30001, 0.2):  # the second is the best
-        if scheduler:
-            scheduler.step(miou)
+        scheduler.step(miou)
         rates.append(optimizer.param_groups[0]["lr"])
     divided = [i for i, (before, after) in enumerate(zip([1.0, *rates], rates)) if after < before]  # noqa: B905
     assert divided == {0: [], 1: [2, 3, 4, 5, 6, 7], 2: [3, 5, 7], 3: [4, 7]}[plateau]
@@ -197,6 +218,39 @@ def test_a_comparison_takes_nothing_that_is_not_its_own(pets_root, capsys):
         capsys.readouterr()
         compare_variants(train.main, {"one": {}}, parameters | changes, settings)
         assert ("best validation mIoU" in capsys.readouterr().out) == trained
+
+
+def test_a_comparison_scores_before_and_after_fine_tuning_and_draws_the_speeds_that_it_prints(pets_root, monkeypatch):
+    variants = {name: {"model": "fcn8s", "fine_tune_lr": lr} for name, lr in (("a", 3e-3), ("b", 1e-2))}
+    monkeypatch.setattr(train_pets, "PAIRS", variants)
+    figures = []
+    monkeypatch.setattr(plotting, "save", lambda figure, path: figures.append(figure))
+    settings = SMALL | {"lr": 0.0, "epochs": 1, "fine_tune_epochs": 2, "batch_size": 11, "compare": True}
+    run = Run(device="cpu", name="c", precision="fp32", seed=3, data_root=pets_root)
+    results = train_pets.main(**settings, run=run)
+    with Path("runs/c/table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    *curves, dots = figures[0].axes
+    for number, (row, (variant, result)) in enumerate(zip(rows, results.items(), strict=True)):
+        frozen = json.loads(Path(f"runs/c-{variant}/test_frozen.json").read_text())
+        for column, of in (
+            ("test loss", lambda test: test["loss"]),
+            ("mIoU", lambda test: test["scores"]["mIoU"]),
+            ("pixel accuracy", lambda test: test["scores"]["pixel accuracy"]),
+        ):
+            before, after = of(frozen), of(result)
+            expected = [f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}"]
+            assert [row[f"{column} {part}"] for part in ("frozen", "fine-tuned", "change")] == expected
+        with Path(f"runs/c-{variant}/history.csv").open() as file:
+            _, *second = [float(epoch["train_images_per_second"]) for epoch in csv.DictReader(file)]
+        assert row["images/s"] == f"{np.median(second):.1f}"
+        arrow, dot = dots.get_lines()[2 * number : 2 * number + 2]
+        assert f"{dot.get_xdata()[0]:.1f}" == row["images/s"] and dot.get_ydata()[0] == result["scores"]["mIoU"]
+        assert arrow.get_ydata()[0] == frozen["scores"]["mIoU"]
+        for axes in curves:
+            validation = axes.get_lines()[2 * number + 1]
+            assert validation.get_markevery() == [1] and validation.get_marker() == "D"  # the second epoch
+    assert rows[0]["test loss frozen"] != rows[0]["test loss fine-tuned"]
 
 
 @pytest.mark.slow

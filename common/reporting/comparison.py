@@ -14,8 +14,6 @@ from common.run import Run
 from common.system.errors import UserError
 from common.system.files import read_json, write_json, write_text
 
-COLUMNS = ["variant", "parameters", "test loss", "pixel accuracy", "mIoU", "floor", "images/s", "minutes"]
-
 
 def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict, run: Run) -> dict[str, dict]:
     """Run `main` once for each variant; print a table and draw a figure of what came out.
@@ -25,7 +23,7 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
 
     Args:
         main: an experiment that returns what `score` returns.
-        variants: by name, what each changes in `parameters`; among it, the flag that asks for the comparison.
+        variants: by name, what each changes in `parameters`. Flags that begin with "compare" are off in all.
         parameters: the arguments of the `main` that asks for the comparison, that is `locals()`.
         run: as `main` received it, not started.
 
@@ -41,7 +39,8 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
     parent = replace(run, resume=False).start(main, parameters)
     if parent.rank == 0:
         write_json(parent.folder / "config.json", describe_run(parent))
-    results, histories, failures = {}, {}, []
+    parameters |= {key: False for key in parameters if key.startswith("compare")}
+    results, frozen, histories, failures = {}, {}, {}, []
     for number, (variant, changes) in enumerate(variants.items(), start=1):
         settings = parameters | changes
         base = f"{run.name}-{variant}" if run.name else default_name(main, settings, run.seed)
@@ -56,40 +55,43 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
             else:
                 variant_run.resume = begun and variant_run.last_checkpoint.exists()
                 results[variant] = main(**settings, run=variant_run)
-            history = Path("runs", results[variant]["run"], "history.csv").read_text()
-            histories[variant] = list(csv.DictReader(history.splitlines()))
+            folder = Path("runs", results[variant]["run"])
+            histories[variant] = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+            frozen[variant] = read_json(folder / "test_frozen.json")
         except UserError as error:
             if parent.world_size > 1:  # the other processes may not have failed, and would wait for this one
                 raise
             failures.append(variant)
             parent.print(f"{variant} failed: {error}")
     if results and parent.rank == 0:
-        table = [COLUMNS, *(row_of(variant, results[variant], histories[variant]) for variant in results)]
+        speeds = {variant: training_speed(histories[variant]) for variant in results}
+        rows = [row_of(v, results[v], frozen[v], histories[v], speeds[v]) for v in results]
+        table = [list(rows[0]), *(list(row.values()) for row in rows)]
         write_text(parent.folder / "table.csv", "".join(",".join(row) + "\n" for row in table))
-        rates = {variant: training_rate(histories[variant]) for variant in results}
-        plotting.plot_comparison(results, histories, rates, parent.plot(), parent.name)
-        lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *table[1:])]
+        plotting.plot_comparison(results, frozen, histories, speeds, parent.plot(), parent.name)
+        lines = [f"| {' | '.join(row)} |" for row in (table[0], ["---"] * len(table[0]), *table[1:])]
         parent.print("\n" + "\n".join(lines) + f"\n\nsee {parent.plot()} and {parent.folder / 'table.csv'}")
     if failures:
         raise UserError(f"{len(failures)} of {len(variants)} variants failed, for reasons above: {', '.join(failures)}")
     return results
 
 
-def training_rate(history: list[dict]) -> float:
+def training_speed(history: list[dict]) -> float:
     """Return the images/s of training, without validation: the median over the epochs of the last stage."""
     last = history[-1]["stage"]
     return statistics.median(float(row["train_images_per_second"]) for row in history if row["stage"] == last)
 
 
-def row_of(variant: str, result: dict, history: list[dict]) -> list[str]:
-    """Return the table's row of a variant."""
-    return [
-        variant,
-        f"{result['parameters'] / 1e6:.2f} M",
-        f"{result['loss']:.3f}",
-        f"{result['scores'][PIXEL_ACCURACY]:.3f}",
-        f"{result['scores'][MIOU]:.3f}",
-        f"{result['floor'][MIOU]:.3f}",
-        f"{training_rate(history):.1f}",
-        f"{sum(float(row['seconds']) for row in history) / 60:.1f}",
-    ]
+def row_of(variant: str, result: dict, frozen: dict, history: list[dict], speed: float) -> dict[str, str]:
+    """Return the table's row of a variant, by column; if `frozen` has scores, what fine-tuning made of them."""
+    row = {"variant": variant, "parameters": f"{result['parameters'] / 1e6:.2f} M"}
+    last, first = ({"test loss": r["loss"], **r["scores"]} for r in (result, frozen or result))
+    for column in ("test loss", PIXEL_ACCURACY, MIOU):
+        if frozen:
+            row[f"{column} frozen"] = f"{first[column]:.3f}"
+            row[f"{column} fine-tuned"] = f"{last[column]:.3f}"
+            row[f"{column} change"] = f"{last[column] - first[column]:+.3f}"
+        else:
+            row[column] = f"{last[column]:.3f}"
+    minutes = sum(float(epoch["seconds"]) for epoch in history) / 60
+    return row | {"floor": f"{result['floor'][MIOU]:.3f}", "images/s": f"{speed:.1f}", "minutes": f"{minutes:.1f}"}

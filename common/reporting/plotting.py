@@ -1,6 +1,7 @@
 """Pictures: the curves of a run, and predictions beside the truth."""
 
 import random
+import statistics
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -26,6 +28,7 @@ from common.system.files import atomic
 rcParams["text.parse_math"] = False  # names of runs, images and classes may hold two $, and are no formulas
 
 TRAIN, VAL, BEST, STAGE = "#1f77b4", "#d95f02", "#555555", "#7b3294"
+LINES = "-", (0, (6, 4)), (0, (6, 3, 1, 3))  # of neighbours in a comparison
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -37,7 +40,7 @@ def save(figure: Figure, path: Path) -> None:
 def plot_by_epoch(axes: Axes, history: list[dict], key: str, by: str = "epoch", **style) -> None:
     """Plot the column `key` of the rows of history.csv, whose values may be text, over the epochs."""
     marker = "o" if len(history) < 30 else None  # a single epoch is no line
-    epochs, values = [int(row[by]) for row in history], [float(row[key]) for row in history]
+    epochs, values = [int(row[by]) for row in history], [float(row.get(key, "nan")) for row in history]
     axes.plot(epochs, values, **{"marker": marker, "markersize": 3, **style})
     axes.set_xlabel(by)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -54,9 +57,13 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
         plot_by_epoch(axes, history, f"train_{key}", color=TRAIN, label="train")
         plot_by_epoch(axes, history, f"val_{key}", color=VAL, label="validation")
         axes.set_ylabel(label)
-    plot_by_epoch(panels[3], history, "lr", color=TRAIN)
+    rates = sorted({key for row in history for key in row if key.startswith("lr_")})  # of groups that have names
+    for number, key in enumerate(rates or ["lr"]):
+        plot_by_epoch(panels[3], history, key, color=f"C{number}", label=key.removeprefix("lr_"))
     panels[3].set_ylabel("learning rate at the epoch's start")
     panels[3].set_ylim(bottom=0)
+    if rates:
+        panels[3].legend(handles=panels[3].get_lines())
     first = {row["stage"]: row["epoch"] for row in reversed(history)}
     for axes in panels:
         for stage in range(2, max(first) + 1):
@@ -83,29 +90,64 @@ def plot_overfit(history: list[dict], models: dict[str, nn.Module], samples: lis
 
 
 def plot_comparison(
-    results: dict[str, dict], histories: dict[str, list[dict]], rates: dict[str, float], path: Path, title: str
+    results: dict[str, dict],
+    frozen: dict[str, dict],
+    histories: dict[str, list[dict]],
+    speeds: dict[str, float],
+    path: Path,
+    title: str,
 ) -> None:
-    """Draw the curves of several runs over each other, training dotted, and their test mIoU over their speed.
+    """Draw the curves of several runs over each other, training thin and dotted, and their test mIoU over their speed.
 
-    By the name of the run: what `score` returned, the rows of history.csv, images/s in training.
+    A diamond marks where a stage begins. By the name of the run: what `score` returned at the end and with the encoder
+    frozen ({} if it never was), the rows of history.csv, images/s in training.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(2, 2).flatten()
     colors = colormaps["tab20" if len(results) > 10 else "tab10"].colors
-    for (name, result), color in zip(results.items(), colors, strict=False):
+    for number, (name, result) in enumerate(results.items()):
+        history, color = histories[name], colors[number % len(colors)]
+        begins = [i for i in range(1, len(history)) if history[i]["stage"] != history[i - 1]["stage"]]
+        # Lines that lie upon each other are all seen: solid ones are below the dashed, and dots take turns.
+        style = {"ls": LINES[number % 3], "zorder": 2 + number % 3 / 10, "marker": "D", "markevery": begins}
+        dots = {"ls": (4 * number / len(results), (1, 3)), "lw": 1.2, "marker": None}
         for axes, key in zip(panels, ("loss", "pixel_accuracy", "miou"), strict=False):
-            plot_by_epoch(axes, histories[name], f"train_{key}", color=color, ls=":", lw=1, marker=None)
-            plot_by_epoch(axes, histories[name], f"val_{key}", color=color, label=name, marker=None)
-        panels[3].plot(rates[name], result["scores"][MIOU], "o", color=color, markersize=9)
+            plot_by_epoch(axes, history, f"train_{key}", color=color, **dots)
+            plot_by_epoch(axes, history, f"val_{key}", color=color, label=name, **style, markersize=6)
+        after, before = (r["scores"][MIOU] for r in (result, frozen[name] or result))
+        panels[3].plot([speeds[name]] * 2, [before, after], "o-", color=color, markersize=9, mfc="none")
+        panels[3].plot(speeds[name], after, "o", color=color, markersize=9)
     for axes, label in zip(panels, ("loss", "pixel accuracy", "mIoU"), strict=False):
-        axes.set_ylabel(f"{label} (validation; dotted: training)")
+        axes.set_ylabel(label)
+    limit_loss(panels[0], histories)
     panels[3].set(xlabel="images/s in training", ylabel="mIoU (test)")
     panels[3].margins(0.15)
     panels[3].grid(alpha=0.3)
-    lines = panels[0].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    lines = [
+        Line2D([], [], color=colors[number % len(colors)], ls=LINES[number % 3], label=name)
+        for number, name in enumerate(results)
+    ]
+    lines.append(Line2D([], [], color="black", ls=":", lw=1.2, label="training (others: validation)"))
+    if any(frozen.values()):
+        panels[3].set_ylabel("mIoU (test; hollow: before fine-tuning)")
+        lines.append(Line2D([], [], color="black", marker="D", ls="none", label="fine-tuning begins"))
+    figure.legend(handles=lines, loc="outside lower center", ncols=5, fontsize=8, handlelength=3.5, frameon=False)
     save(figure, path)
+
+
+def limit_loss(axes: Axes, histories: dict[str, list[dict]]) -> None:
+    """End the axis where a wild curve would flatten the others, at twice the median of all peaks; name that curve."""
+    peaks = {
+        f"{name} ({split})": max(float(row[f"{split}_loss"]) for row in history)
+        for name, history in histories.items()
+        for split in ("train", "val")
+    }
+    top = 2 * statistics.median_low(peaks.values())
+    wild = [f"{name} up to {peak:,.1f}" for name, peak in peaks.items() if peak > top]
+    if wild:
+        axes.set_ylim(0, top)
+        axes.set_title(textwrap.fill(f"above the axis: {'; '.join(wild)}", 80), fontsize=8)
 
 
 def draw(data: SegmentationSet, seed: int, count: int = 5) -> list[int]:

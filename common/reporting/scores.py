@@ -14,8 +14,10 @@ from common.run import Run
 from common.system.files import write_json
 
 
-def report_test(model: nn.Module, loader: Loader, loss: float, matrix: ConfusionMatrix, run: Run) -> dict:
+def report_test(model: nn.Module, loader: Loader, loss: float, matrix: ConfusionMatrix, run: Run, stage: str) -> dict:
     """Print the scores in `matrix`, write them to runs/<run>/test.json, draw some predictions.
+
+    After a `stage` that is not the last (its name, or ""), only print a line and write test_<stage>.json.
 
     Returns:
         What test.json holds: `ConfusionMatrix.report`, the loss, and by name the mean IoU of each image over the
@@ -26,18 +28,22 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
     result |= {"parameters": count_parameters(model), "loss": loss} | matrix.report(data.classes)
     by_image = sorted(zip(loader.order(), matrix.image_scores().tolist(), strict=True))
     result["image_miou"] = {data.names[i]: None if math.isnan(miou) else miou for i, miou in by_image}
-    if run.rank == 0:
-        write_json(run.folder / "test.json", result)
-        plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))
-
-    height, width = data.image_size
     scores, floor = result["scores"], result["floor"]
-    run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes))
-    run.print(
+    summary = (
         f"test: mIoU {scores[MIOU]:.4f} (floor {floor[MIOU]:.4f}) over {result['classes_in_target']} of "
         f"{data.num_classes} classes, pixel accuracy {scores[PIXEL_ACCURACY]:.4f} (floor {floor[PIXEL_ACCURACY]:.4f}), "
         f"loss {loss:.3f}"
     )
+    if run.rank == 0:
+        write_json(run.folder / f"test{stage and f'_{stage}'}.json", result)
+    if stage:
+        run.print(f"{stage}, {summary}")
+        return result
+    if run.rank == 0:
+        plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))
+    height, width = data.image_size
+    run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes))
+    run.print(summary)
     if (run.folder / "history.csv").exists():
         for hint in hints(read_history(run.folder), matrix, data.classes):
             run.print(f"hint: {hint}")
