@@ -45,7 +45,7 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
         "palette": [list(color) for color in data.palette],
         "label_map": data.label_map and asdict(data.label_map),
         "image_size": list(data.image_size),
-        "epoch": len(history),
+        "epoch": last_epoch(history),
         "scores": history[-1] if history else {},  # the epoch's row of history.csv
         "torch": str(torch.__version__),
     }
@@ -234,7 +234,7 @@ class Checkpointer:
         barrier()
         if not run.best_checkpoint.exists():
             raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
-        run.print(f"resuming {path} after epoch {len(history)}")
+        run.print(f"resuming {path} after epoch {last_epoch(history)}")
         return history, False
 
     def save(self, history: list[dict]) -> None:
@@ -303,6 +303,12 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return {"lr": groups[-1]["lr"]} | {f"lr_{group['name']}": group["lr"] for group in groups if "name" in group}
 
 
+def last_epoch(history: Sequence[dict]) -> int:
+    """Return the number of the last epoch in `history`, 0 if there is none."""
+    return int(history[-1]["epoch"]) if history else 0
+
+
 def best_row(history: list[dict]) -> dict:
-    """Return the row of the first epoch with the best validation mIoU (NaN counts as the worst)."""
-    return max(history, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])
+    """Return the row of the first epoch, from 1, with the best validation mIoU (NaN counts as the worst)."""
+    trained = [row for row in history if row["epoch"]]
+    return max(trained, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])

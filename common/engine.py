@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from common.checkpoint import Checkpointer, best_row, learning_rates
+from common.checkpoint import Checkpointer, best_row, last_epoch, learning_rates
 from common.loader import Loader
 from common.losses import pixel_weight
 from common.metrics import ConfusionMatrix, WeightedMean
@@ -18,7 +18,7 @@ from common.reporting.progress import Progress, summarize
 from common.reporting.scores import report_test
 from common.run import Run
 from common.system.distributed import all_reduce_mean, broadcast_buffers, data_parallel
-from common.system.errors import UserError, torch_errors
+from common.system.errors import torch_errors
 from common.system.files import read_json
 
 
@@ -103,21 +103,19 @@ def fit(
         model: any module from images (B, 3, H, W) to logits (B, num_classes, H, W); moved to the run's device.
         criterion: a module or function from (logits, masks) to a scalar, see `common.losses`.
         scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
-        epochs: how often the training set is seen; with 0, a stage after the first is left out.
+        epochs: how often the training set is seen; with 0 the stage is left out.
         patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
         clip_norm: norm to which a larger gradient is clipped; 0 leaves it as it is.
         previous: what an earlier `fit` of the same run returned, if training has stages. Epochs are counted on, the
             best is sought among all, and `--resume` passes over stages that are finished.
 
     Returns:
-        The rows of history.csv, one for each epoch of this stage and those before.
+        The rows of history.csv, one for each epoch of this stage and those before; the first, epoch 0, is untrained.
 
     Raises:
-        UserError: nothing to train, a checkpoint that does not fit, a loss that is not finite.
+        UserError: a checkpoint that does not fit, a loss that is not finite.
     """
     if epochs < 1:
-        if not previous:
-            raise UserError(f"--epochs {epochs} must be at least 1")
         return list(previous)
     network, replica = prepare(model, criterion, run)
     if run.dry_run:
@@ -127,21 +125,24 @@ def fit(
     if finished:
         return history
 
-    epochs += len(previous)
+    stage, epochs = checkpointer.stage, epochs + last_epoch(previous)
     with Progress(history, epochs, train_loader, run) as progress, torch_errors(train_loader.batch_size):
-        while len(history) < epochs and not out_of_patience(history[len(previous) :], patience):
-            start, rates = time.perf_counter(), learning_rates(optimizer)
-            train_loader.set_epoch(len(history) + 1)
+        if not history:  # epoch 0 is the untrained model
+            untrained = evaluate(network, val_loader, criterion, run)
+            history.append(epoch_row(0, stage, learning_rates(optimizer), None, untrained))
+            progress.end_epoch(model, val_loader)
+        while last_epoch(history) < epochs and not out_of_patience(history, stage, patience):
+            start, rates, epoch = time.perf_counter(), learning_rates(optimizer), last_epoch(history) + 1
+            train_loader.set_epoch(epoch)
             train = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run, progress, clip_norm)
             trained = time.perf_counter()
             broadcast_buffers(model)  # each process has BatchNorm statistics of its own share
-            loss, matrix = evaluate(network, val_loader, criterion, run)
-            if not math.isfinite(loss):
-                raise diverged(loss, f"in validation in epoch {len(history) + 1}", rates["lr"])
-            row = {"epoch": len(history) + 1, "stage": checkpointer.stage} | rates
-            row |= scores_of("train", *train) | scores_of("val", loss, matrix)
+            val = evaluate(network, val_loader, criterion, run)
+            row = epoch_row(epoch, stage, rates, train, val)
             row["train_images_per_second"] = train_loader.num_images / (trained - start)
             row["seconds"] = time.perf_counter() - start
+            if not math.isfinite(row["val_loss"]):
+                raise diverged(row["val_loss"], f"in validation in epoch {epoch}", rates["lr"])
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(row["val_miou"])
             history.append(row)
@@ -177,12 +178,18 @@ def prepare(model: nn.Module, criterion: Callable, run: Run) -> tuple[nn.Module,
     return network, data_parallel(network)
 
 
-def scores_of(split: str, loss: float, matrix: ConfusionMatrix) -> dict[str, float]:
-    """Return the columns of history.csv that are about "train" or "val"."""
-    scores = {"loss": loss, "miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()}
-    return {f"{split}_{name}": value for name, value in scores.items()}
+def epoch_row(epoch: int, stage: int, rates: dict, train: tuple | None, val: tuple) -> dict[str, float]:
+    """Return a row of history.csv, but for the times: rates, and what training (None: NaN) and validation gave."""
+    row = {"epoch": epoch, "stage": stage} | rates
+    for split, scores in (("train", train), ("val", val)):
+        loss, matrix = scores or (math.nan, None)
+        row[f"{split}_loss"] = loss
+        row[f"{split}_miou"] = matrix.mean_iou() if matrix else math.nan
+        row[f"{split}_pixel_accuracy"] = matrix.pixel_accuracy() if matrix else math.nan
+    return row | {"train_images_per_second": math.nan, "seconds": 0.0}
 
 
-def out_of_patience(history: list[dict], patience: int) -> bool:
-    """Return whether the last `patience` epochs brought no better validation mIoU; never if `patience` is 0."""
-    return bool(patience and history) and history[-1]["epoch"] - best_row(history)["epoch"] >= patience
+def out_of_patience(history: list[dict], stage: int, patience: int) -> bool:
+    """Return whether the last `patience` epochs of a stage brought no better mIoU than its best; never if it is 0."""
+    rows = [row for row in history if row["stage"] == stage and row["epoch"]]
+    return bool(patience and rows) and last_epoch(rows) - best_row(rows)["epoch"] >= patience

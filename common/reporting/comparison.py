@@ -78,8 +78,8 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
 
 def training_speed(history: list[dict]) -> float:
     """Return the images/s of training, without validation: the median over the epochs of the last stage."""
-    last = history[-1]["stage"]
-    return statistics.median(float(row["train_images_per_second"]) for row in history if row["stage"] == last)
+    last = [row for row in history if row["stage"] == history[-1]["stage"] and int(row["epoch"])]
+    return statistics.median(float(row["train_images_per_second"]) for row in last)
 
 
 def row_of(variant: str, result: dict, frozen: dict, history: list[dict], speed: float) -> dict[str, str]:

@@ -11,6 +11,7 @@ def diverged(loss: float, where: str, lr: float) -> UserError:
 
 def hints(history: list[dict], test: ConfusionMatrix, classes: tuple[str, ...]) -> list[str]:
     """Return a sentence for each of the usual troubles that the rows of history.csv and the test show."""
+    history = [row for row in history if row["epoch"]]
     found, first, last = [], history[0], history[-1]
     if len(history) >= 3 and last["train_loss"] > 0.98 * first["train_loss"]:
         found.append(

@@ -5,7 +5,7 @@ import contextlib
 import torch
 from tqdm import tqdm
 
-from common.checkpoint import best_row
+from common.checkpoint import best_row, last_epoch
 from common.loader import Loader
 from common.reporting import plotting
 from common.run import Run
@@ -24,7 +24,7 @@ class Progress(contextlib.AbstractContextManager):
         self.history, self.epochs, self.run = history, epochs, run
         self.bar = tqdm(
             total=epochs * loader.num_images,
-            initial=len(history) * loader.num_images,
+            initial=last_epoch(history) * loader.num_images,
             unit=" images",
             disable=True if run.rank else None,  # None: shown on a terminal only
             dynamic_ncols=True,
@@ -32,14 +32,14 @@ class Progress(contextlib.AbstractContextManager):
         )
         if loader.augment and run.rank == 0:
             plotting.plot_augmentation(loader, run)
-        self.log = tensorboard(run, len(history)) if run.tensorboard and run.rank == 0 else None
+        self.log = tensorboard(run, last_epoch(history)) if run.tensorboard and run.rank == 0 else None
         self.loss = torch.zeros((), pin_memory=run.device.type == "cuda")
 
     def update(self, loss: torch.Tensor, images: int) -> float:
         """Count the `images` of a batch, and show and return its loss (0-d): the last that a GPU has sent."""
         self.loss.copy_(loss.detach(), non_blocking=True)  # waits for nothing
         value = self.loss.item()
-        self.bar.set_description(f"epoch {len(self.history) + 1}/{self.epochs}", refresh=False)
+        self.bar.set_description(f"epoch {last_epoch(self.history) + 1}/{self.epochs}", refresh=False)
         self.bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
         self.bar.update(images * self.run.world_size)
         return value
@@ -49,7 +49,7 @@ class Progress(contextlib.AbstractContextManager):
         self.bar.clear()
         self.run.print(epoch_line(self.history, self.epochs))
         if self.log:
-            row, epoch = self.history[-1], len(self.history)
+            row, epoch = self.history[-1], last_epoch(self.history)
             for key, value in row.items():
                 self.log.add_scalar(key, value, epoch)
             if epoch % FIGURE_EPOCHS == 0 or epoch == self.epochs:
@@ -63,28 +63,29 @@ class Progress(contextlib.AbstractContextManager):
             self.log.close()
         if kind is KeyboardInterrupt:
             state = f"{self.run.last_checkpoint} holds what came before, --resume goes on from there"
-            epoch = len(self.history) + 1
-            self.run.print(f"interrupted in epoch {epoch}: {state if self.history else 'nothing is kept of it'}")
-        if kind in (None, KeyboardInterrupt) and self.history and self.run.rank == 0:
+            done = last_epoch(self.history)
+            self.run.print(f"interrupted in epoch {done + 1}: {state if done else 'nothing is kept of it'}")
+        if kind in (None, KeyboardInterrupt) and last_epoch(self.history) and self.run.rank == 0:
             plotting.plot_curves(self.history, best_row(self.history), self.run.plot(), self.run.name)
 
 
 def summarize(history: list[dict], epochs: int, run: Run) -> None:
     """Print which epoch was the best; there might have been `epochs`."""
-    best = best_row(history)
-    waited = len(history) - best["epoch"]
-    stopped = f" after {waited} epoch{'s' * (waited != 1)} without a better one" if len(history) < epochs else ""
-    run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {len(history)}{stopped}")
+    best, last = best_row(history), last_epoch(history)
+    waited = last - best["epoch"]
+    stopped = f" after {waited} epoch{'s' * (waited != 1)} without a better one" if last < epochs else ""
+    run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {last}{stopped}")
 
 
 def epoch_line(history: list[dict], epochs: int) -> str:
     """Return the last epoch in one line; a star marks the best so far."""
     row = history[-1]
-    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  lr {row['lr']:.1e}"]
-    for name in ("train", "val"):
+    number = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
+    parts = [f"{number}  lr {row['lr']:.1e}" if row["epoch"] else f"{number}  untrained"]
+    for name in ("train", "val") if row["epoch"] else ("val",):
         loss, miou, accuracy = (row[f"{name}_{key}"] for key in ("loss", "miou", "pixel_accuracy"))
         parts.append(f"{name} loss {loss:.3f} mIoU {miou:.3f} acc {accuracy:.3f}")
-    return "  |  ".join(parts) + f"  |  {row['seconds']:.1f} s" + " *" * (best_row(history) is row)
+    return "  |  ".join(parts) + f"  |  {row['seconds']:.1f} s" + " *" * bool(row["epoch"] and best_row(history) is row)
 
 
 def tensorboard(run: Run, epochs_done: int):

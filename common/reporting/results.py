@@ -1,0 +1,165 @@
+"""What was measured, kept in git as small JSON files under results/, and the tables that are written from them."""
+
+import ast
+import math
+import platform
+import re
+import statistics
+import subprocess
+from pathlib import Path
+
+from common.checkpoint import best_row, last_epoch, read_history
+from common.metrics import MIOU, PIXEL_ACCURACY
+from common.system.files import read_json, write_json
+
+REPOSITORY = Path(__file__).parents[2]
+RESULTS = REPOSITORY / "results"
+SEEDS = 3  # of each step of the lesson
+SETS = {"shapes": "the generated `shapes`", "voc2012": "part of VOC 2012", "voc2007": "part of VOC 2007"}
+
+
+def keep_run(folder: Path, command: str, result: Path) -> None:
+    """Add the finished run in `folder` to the file `result`; one of the same seed takes the place of an earlier one.
+
+    Args:
+        command: how the run is started, without its seed.
+    """
+    test, config, history = read_json(folder / "test.json"), read_json(folder / "config.json"), read_history(folder)
+    splits = read_json(folder / "splits.json")
+    about = {
+        "command": command,
+        "script": config["experiment"]["script"],
+        "dataset": test["dataset"],
+        "images": {split: len(names) for split, names in splits.items()},
+        "fingerprints": config["fingerprints"],
+        "parameters": test["parameters"],
+        "floor": {"miou": test["floor"][MIOU], "pixel_accuracy": test["floor"][PIXEL_ACCURACY]},
+    }
+    run = {
+        "seed": config["experiment"]["seed"],
+        "miou": test["scores"][MIOU],
+        "pixel_accuracy": test["scores"][PIXEL_ACCURACY],
+        "loss": test["loss"],
+        "val_miou": best_row(history)["val_miou"],
+        "epochs": last_epoch(history),
+        "minutes": round(sum(row["seconds"] for row in history) / 60, 2),
+        "iou": test["iou"],
+        "precision": config["experiment"]["precision"],
+        "versions": config["versions"],
+        "commit": commit(),
+        "machine": machine(),
+    }
+    before = read_json(result)
+    same = all(before.get(key) == about[key] for key in ("command", "fingerprints"))
+    runs = [other for other in before.get("runs", []) if other["seed"] != run["seed"]] if same else []
+    write_json(result, about | {"runs": sorted([*runs, run], key=lambda other: other["seed"])})
+
+
+def commit() -> str:
+    """Return git's name of what is checked out, with a + if files are edited; "" outside git."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
+
+
+def machine() -> str:
+    """Return the name of this machine's processor."""
+    try:
+        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
+
+
+def load_results() -> dict[tuple[str, str], dict]:
+    """Return what every file in results/ holds, by data set and name of the file."""
+    return {(path.parent.name, path.stem): read_json(path) for path in sorted(RESULTS.glob("*/*.json"))}
+
+
+def mean(result: dict, key: str) -> float:
+    """Return the mean of a score over the runs of a result."""
+    return statistics.mean(run[key] for run in result["runs"])
+
+
+def deviation(result: dict, key: str) -> float:
+    """Return the standard deviation of a score over the runs of a result; NaN of a single one."""
+    return statistics.stdev(run[key] for run in result["runs"]) if len(result["runs"]) > 1 else math.nan
+
+
+def say(value: float, spread: float, sign: str = "") -> str:
+    """Return a score with its uncertainty: 0.612 ± 0.004."""
+    return f"{value:{sign}.3f}" + ("" if math.isnan(spread) else f" ± {spread:.3f}")
+
+
+def against(result: dict, parent: dict | None, key: str = "miou") -> str:
+    """Return the difference from the parent, with the standard error of the difference of the means."""
+    if not parent:
+        return ""
+    errors = (deviation(r, key) ** 2 / len(r["runs"]) for r in (result, parent))
+    return say(mean(result, key) - mean(parent, key), math.sqrt(sum(errors)), "+")
+
+
+def question(script: str) -> str:
+    """Return the question that a script of this repository asks: the first line of its docstring."""
+    text = docstring(script)
+    return text.splitlines()[0] if text else ""
+
+
+def docstring(script: str) -> str:
+    """Return the docstring of a script at the top level; "" if it is not there, or has none."""
+    path = REPOSITORY / f"{script}.py"
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "") if path.is_file() else ""
+
+
+def parent_of(script: str) -> str:
+    """Return the script that a script's docstring names after "Change"; "" if none."""
+    return next(iter(re.findall(r"^Change +(\w+)\.py,", docstring(script), re.MULTILINE)), "")
+
+
+def table(rows: list[list[str]]) -> str:
+    """Return rows of text, the first of which is the head, as Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+
+
+def lesson_table(results: dict, dataset: str, scripts: list[str]) -> str:
+    """Return the table of the `scripts` on a data set: scores on the test images, and against those of the parent."""
+    rows = [["script", "what changes", "parameters", "mIoU", "against its parent", "pixel accuracy", "loss", "minutes"]]
+    found = {script: results[dataset, script] for script in scripts if (dataset, script) in results}
+    for script, result in found.items():
+        name = f"`{script}.py`" + f" ({len(result['runs'])} seeds)" * (len(result["runs"]) != SEEDS)
+        parameters = f"{result['parameters'] / 1e6:.2f} M"
+        scores = [say(mean(result, key), deviation(result, key)) for key in ("miou", "pixel_accuracy", "loss")]
+        scores.insert(1, against(result, found.get(parent_of(script))))
+        rows.append([name, question(script), parameters, *scores, f"{mean(result, 'minutes'):.1f}"])
+    floor = next(iter(found.values()))["floor"]
+    last = ["", f"*{floor['miou']:.3f}*", "", f"*{floor['pixel_accuracy']:.3f}*", "", ""]
+    return table([*rows, ["*floor*", "*the most frequent class everywhere*", *last]])
+
+
+def written(results: dict, scripts: list[str]) -> dict[Path, str]:
+    """Return the text of each file that shows results, as it should be: tables between marks, and Result lines."""
+    texts = {}
+    for path in (REPOSITORY / "README.md", REPOSITORY / "docs" / "experiments.md"):
+        text = path.read_text(encoding="utf-8")
+        for dataset in re.findall(r"<!-- lesson (\w+) -->", text):
+            new = lesson_table(results, dataset, scripts)
+            text = re.sub(rf"(<!-- lesson {dataset} -->\n).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
+        texts[path] = text
+    for script in scripts:
+        path = REPOSITORY / f"{script}.py"
+        new = "".join(result_lines(results[dataset, script]) for dataset in SETS if (dataset, script) in results)
+        text = path.read_text(encoding="utf-8")
+        texts[path] = re.sub(r"(?<=\nResult    ).*?(?=\nRun)", new.strip(), text, count=1, flags=re.DOTALL)
+    return texts
+
+
+def result_lines(result: dict) -> str:
+    """Return what a script's docstring says of a result."""
+    scores = {key: say(mean(result, key), deviation(result, key)) for key in ("miou", "pixel_accuracy", "loss")}
+    floor, seeds = result["floor"], len(result["runs"])
+    return (
+        f"          on {SETS[result['dataset']]}, {seeds} seed{'s' * (seeds > 1)}: test mIoU {scores['miou']} "
+        f"(floor {floor['miou']:.3f}),\n          pixel accuracy {scores['pixel_accuracy']} "
+        f"(floor {floor['pixel_accuracy']:.3f}), loss {scores['loss']}\n          {result['command']}\n"
+    )

@@ -1,0 +1,98 @@
+"""What does each step of the lesson do? Its scripts, three seeds each, and the tables of what came out.
+
+    python lesson.py                                    # on the generated shapes: needs no download
+    python lesson.py --dataset voc2012 --seeds 1        # on VOC 2012, the first seed alone
+    python lesson.py --write                            # only the tables, from what is in results/
+
+Each run is a process of its own with one thread, as many at a time as there are cores; on a GPU one at a time. What is
+finished is not run again, and what was interrupted goes on. Every finished run is kept in results/, from which the
+tables in README.md and docs/experiments.md and the Result lines of the scripts are written.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from common.cli import cli
+from common.experiment import code_of, fingerprint
+from common.reporting.results import REPOSITORY, RESULTS, SEEDS, keep_run, lesson_table, load_results, written
+from common.system.errors import UserError
+from common.system.files import read_json, write_text
+
+SCRIPTS = ["train", "train_4_a", "train_4_b", "train_4_c", "train_4_d", "train_5_a", "train_5_b", "train_5_c"]
+# All scripts see a data set at the same size and for as many epochs.
+SETTINGS = {
+    "shapes": "--image-size 96 --epochs 6",
+    "voc2007": "--image-size 128 --epochs 30",
+    "voc2012": "--image-size 128 --epochs 15",
+}
+OF_ONE = {"train": "--patience 0", "train_5_c": "--width 16"}  # flags of a single script
+
+KEEPING = threading.Lock()  # a file of results holds several runs
+
+
+def main(
+    dataset: str = "shapes",  # shapes, voc2007 or voc2012
+    seeds: int = SEEDS,  # runs of each script, which differ in their seed
+    scripts: str = " ".join(SCRIPTS),  # which of them
+    encoder: str = "resnet18",  # of train_5_b.py
+    encoder_weights: str = "",  # file or folder with its ImageNet weights, if they are not to be fetched
+    data_root: Path = Path("data"),  # folder that download.py filled
+    write: bool = False,  # train nothing, only write the tables
+):
+    """Run what is missing, keep it, print the table of the data set, write all tables."""
+    if dataset not in SETTINGS:
+        raise UserError(f"--dataset {dataset} is none of the lesson's: {', '.join(SETTINGS)}")
+    commands = {}
+    for script in scripts.split():
+        flags = f"--dataset {dataset} {SETTINGS[dataset]} {OF_ONE.get(script, '')}".split()
+        flags += ["--encoder", encoder] if script == "train_5_b" else []
+        commands[script] = [f"{script}.py", *flags]
+    if not write:
+        own = {"train_5_b": ["--encoder-weights", encoder_weights]} if encoder_weights else {}
+        jobs = [(script, seed) for seed in range(seeds) for script in commands]
+        at_once = 1 if torch.cuda.is_available() else os.cpu_count()
+        print(f"{len(jobs)} runs on {dataset}, {at_once} at a time")
+        with ThreadPoolExecutor(at_once) as pool:
+            done = pool.map(lambda job: train(commands[job[0]], own.get(job[0], []), job[1], data_root), jobs)
+            for (script, seed), line in zip(jobs, tqdm(done, "lesson", len(jobs), unit=" runs"), strict=True):
+                tqdm.write(f"{script}, seed {seed}: {line}")
+        print("\n" + lesson_table(load_results(), dataset, SCRIPTS))
+    for path, text in written(load_results(), SCRIPTS).items():
+        write_text(path, text)
+
+
+def train(command: list[str], own: list[str], seed: int, data_root: Path) -> str:
+    """Run a script, go on with it, or find it finished; keep its result; return the line of its test."""
+    script, dataset = Path(command[0]).stem, command[2]
+    name = f"lesson-{dataset}-{script}-s{seed}"
+    code = fingerprint(code_of((REPOSITORY / command[0]).read_text(encoding="utf-8")))
+    while True:
+        folders = sorted(Path("runs").glob(f"{name}*/config.json"), key=lambda path: path.stat().st_mtime)
+        found = [path.parent for path in folders if read_json(path)["fingerprints"].get("script") == code]
+        if found and (found[-1] / "test.json").exists():
+            break
+        flags = ["--seed", str(seed), "--name", name, "--data-root", str(data_root), *["--resume"] * bool(found)]
+        log = Path("runs", f"{name}.log")
+        log.parent.mkdir(exist_ok=True)
+        with log.open("w") as file:
+            done = subprocess.run(
+                [sys.executable, str(REPOSITORY / command[0]), *command[1:], *own, *flags],
+                stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+        if done.returncode:
+            return f"failed: {log.read_text().strip().splitlines()[-1]} (see {log})"
+    with KEEPING:
+        keep_run(found[-1], f"python {' '.join(command)}", RESULTS / dataset / f"{script}.json")
+    scores = read_json(found[-1] / "test.json")["scores"]
+    return f"mIoU {scores['mIoU']:.3f}"
+
+
+if __name__ == "__main__":
+    cli(main)
