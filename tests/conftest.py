@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +33,7 @@ SHARED = Path(os.environ.get("SHARED", REPOSITORY.parent / "shared"))  # real im
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
-count = Counter()  # of kills survived, faults injected and inputs tried, in the whole session
-
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the real images are not at {SHARED}")
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Say how much was done to the project."""
-    if count:
-        terminalreporter.write_line(", ".join(f"{number:,} {what}" for what, number in sorted(count.items())))
 
 
 def write_voc(root: Path, counts: dict[str, int], side: int = 64, year: str = "VOC2007") -> Path:
