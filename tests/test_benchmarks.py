@@ -9,7 +9,6 @@ import torch
 from conftest import started
 
 from benchmarks import epoch, limit, loader, metrics
-from benchmarks.measure import print_table
 from benchmarks.reference import count_classes, count_pixels, mean_iou, reference_loader
 from common.datasets import VOID
 from common.models import BasicFCN
@@ -31,12 +30,6 @@ def check_table(text: str, rates: dict[str, float], plain: list[str]) -> None:
         assert shown[name][0] == pytest.approx(rate, rel=1e-3)
         assert shown[name][1] == pytest.approx(rate / best, abs=0.01)
         assert shown[name][2] == pytest.approx(rate / rates[plain[-1]], abs=0.01)
-
-
-def test_the_table_leads_with_the_best_plain_row(capsys):
-    rates = print_table("title", {"a": 2.0, "b": 3.0, "tutorial": 1.0, "ours": 6.0}, ["a", "b", "tutorial"])
-    assert list(rates) == ["b", "a", "tutorial", "ours"]
-    assert table(capsys.readouterr().out)["ours"] == [6, 2, 6]
 
 
 @pytest.mark.slow
