@@ -38,19 +38,17 @@ needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the r
 
 def write_voc(root: Path, counts: dict[str, int], side: int = 64, year: str = "VOC2007") -> Path:
     """Write generated scenes as VOC data below `root`: JPEGs, palette PNGs and lists; return the VOC folder."""
-    folder = root / "VOCdevkit" / year
+    folder, first = root / "VOCdevkit" / year, 0
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
-    index = 0
     for split, count in counts.items():
-        names = []
-        for _ in range(count):
-            names.append(f"{index:06}")
-            image, mask = draw_scene(index, side)
-            image.save(folder / "JPEGImages" / f"{names[-1]}.jpg", quality=95)
-            write_palette_mask(folder / "SegmentationClass" / f"{names[-1]}.png", mask)
-            index += 1
-        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        names = [f"{index:06}" for index in range(first, first + count)]
+        first += count
+        for name in names:
+            image, mask = draw_scene(int(name), side)
+            image.save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
+            write_palette_mask(folder / "SegmentationClass" / f"{name}.png", mask)
+        (folder / "ImageSets/Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
     return folder
 
 
@@ -128,18 +126,28 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 FEW = {"train": 24, "val": 10, "test": 7}  # scenes; different numbers, lest one split pass for another
 
 
+def make_few(patch: pytest.MonkeyPatch, **counts: int) -> None:
+    """Make the generated set as small as `counts` says, by default as FEW."""
+    for split, count in (counts or FEW).items():
+        patch.setitem(COUNTS, split, count)
+
+
 @pytest.fixture
 def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the generated set small."""
-    for split, count in FEW.items():
-        monkeypatch.setitem(COUNTS, split, count)
+    make_few(monkeypatch)
+
+
+def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures, which take longer than a small training."""
+    for kind in ("curves", "augmentation", "predictions"):
+        patch.setattr(plotting, f"plot_{kind}", lambda *args, **options: None)
 
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the pictures, which take longer than a small training."""
-    for kind in ("curves", "augmentation", "predictions"):
-        monkeypatch.setattr(plotting, f"plot_{kind}", lambda *args, **options: None)
+    """See `leave_out_pictures`."""
+    leave_out_pictures(monkeypatch)
 
 
 def write_checkpoint(

@@ -1,4 +1,3 @@
-import time
 import urllib.request
 
 import pytest
@@ -113,10 +112,8 @@ def test_weights_that_are_missing_or_of_something_else_are_refused_in_a_sentence
 
 
 def test_without_a_network_the_file_the_folder_and_the_flags_are_named(offline):
-    start = time.perf_counter()
     with pytest.raises(UserError) as caught:
         build_encoder("resnet18")
-    assert time.perf_counter() - start < 5
     for words in ("resnet18-f37072fd.pth", str(offline), "--no-pretrained", "--encoder-weights"):
         assert words in str(caught.value) and "\n" not in str(caught.value)
 

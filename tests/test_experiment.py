@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, make_few
 
 from common import checkpoint
 from common.experiment import numbered_name
@@ -87,11 +87,9 @@ def test_resuming_takes_the_newest_run_of_these_settings_or_says_what_was_edited
 
 
 def test_other_images_make_a_run_of_their_own(script, capsys, monkeypatch):
-    from common.datasets.shapes import COUNTS
-
     script()
     before = left()
-    monkeypatch.setitem(COUNTS, "train", COUNTS["train"] + 1)
+    make_few(monkeypatch, train=25)
     script()
     assert f"this run is called {NAME}-2: {NAME} had other images" in capsys.readouterr().out
     after = left()

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import started
+from conftest import make_few, started
 from test_engine import fitted
 from torch import nn
 from torch.nn import functional as F
@@ -16,7 +16,6 @@ import common.engine
 import train_drinks
 import train_pets
 from common.datasets import VOID, load
-from common.datasets.shapes import COUNTS
 from common.losses import CrossEntropy, class_weights
 from common.models import BasicFCN, DilatedFCN, ResNetV2FCN
 from common.models.mobilenet_v1 import mobilenet_v1_layers
@@ -65,8 +64,7 @@ def train(monkeypatch, tmp_path):
 
     Its ImageNet weights are random ones from a file. Large networks are replaced by a small one.
     """
-    for split, count in {"train": 4, "val": 3, "test": 2}.items():
-        monkeypatch.setitem(COUNTS, split, count)
+    make_few(monkeypatch, train=4, val=3, test=2)
     torch.save(mobilenet_v1_layers().state_dict(), tmp_path / "mobilenet_v1.pth")
     real_build = common.models.build
 

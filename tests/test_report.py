@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import FEW
+from conftest import leave_out_pictures, make_few
 
 import report
 import train
 from common.cli import cli
-from common.datasets.shapes import COUNTS
 from common.run import Run
 
 needs_browser = pytest.mark.skipif(
@@ -27,8 +26,8 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for split, count in FEW.items():
-            patch.setitem(COUNTS, split, count)
+        make_few(patch)
+        leave_out_pictures(patch)
         for seed in (0, 1):
             train.main("shapes", image_size=32, epochs=2, run=Run(device="cpu", precision="fp32", seed=seed))
     return folder
@@ -125,14 +124,6 @@ def test_without_runs_or_models_a_sentence_says_so(trained, few_shapes):
     shutil.copytree(trained / "runs", "runs")
     report.main(device="cpu")
     assert "No pictures of shapes: none of its best_*.pt is here" in Path("report.html").read_text()
-
-
-def test_a_run_of_one_epoch_is_a_point_over_a_whole_number(runs):
-    for path in Path("runs").glob("*/history.csv"):
-        path.write_text("\n".join(path.read_text().splitlines()[:2]))
-    for axes in report.curves_of(report.read_runs(Path("runs"))[0]).axes:
-        assert [line.get_marker() for line in axes.lines] == ["o"] * 3
-        assert all(tick == round(tick) for tick in axes.get_xticks())
 
 
 @needs_browser
