@@ -59,12 +59,6 @@ def test_a_seeded_tenth_of_training_validates_and_the_validation_split_is_the_te
     assert source(folder.parent).splits == splits == ade20k(folder.parent).splits
 
 
-def test_files_that_a_mac_leaves_are_not_images(folder):
-    (folder / "images/training/._ADE_train_00000001.jpg").write_text("")
-    (folder / "images/training/.DS_Store").write_text("")
-    assert len(load_ade(folder)[0]) == 36
-
-
 PROBLEMS = {
     "image without annotation": (
         lambda f: [(f / FIRST[1].replace("1.png", f"{i}.png")).unlink() for i in (1, 2, 3)],

@@ -65,13 +65,6 @@ def test_a_download_that_broke_off_is_continued(voc, server, ranges):
     assert len(list(IMAGES.iterdir())) == 10
 
 
-@pytest.mark.parametrize("answer", [503, b"<html>sign in first</html>"])
-def test_an_address_with_something_else_is_passed_over_for_the_next(voc, server, answer):
-    server.files["/a/voc.tar"] = answer
-    get("voc2007", Path("data"), [])
-    assert len(list(IMAGES.iterdir())) == 10
-
-
 def test_when_every_address_fails_the_message_says_what_to_fetch_and_where_to_put_it(voc, server):
     server.files = {"/b/voc.tar": b"something else"}
     with pytest.raises(UserError, match=r"no address of voc\.tar works") as error:

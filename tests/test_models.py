@@ -241,11 +241,6 @@ def test_a_dilated_encoder_has_the_old_values_with_others_in_between(name, outpu
         assert torch.allclose(few, many[..., first::step, first::step], rtol=1e-3, atol=1e-4)
 
 
-def test_an_output_stride_that_an_architecture_is_not_made_for_is_refused():
-    with pytest.raises(ValueError, match="SegNet takes output_stride"):
-        SegNet("resnet18", 3, pretrained=False, output_stride=8)
-
-
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_aspp_is_torchvisions(output_stride):
     from torchvision.models.segmentation.deeplabv3 import ASPP as TheirASPP
