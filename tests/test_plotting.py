@@ -8,8 +8,6 @@ from PIL import Image
 
 from common.augment import random_hflip, random_rotated_crop
 from common.datasets import VOID, load
-from common.datasets.voc import PALETTE
-from common.labels import VOID_COLOR, colorize
 from common.loader import Loader
 from common.models import BasicFCN
 from common.reporting.plotting import draw, plot_augmentation, plot_curves, plot_predictions
@@ -42,11 +40,6 @@ def test_predictions_are_drawn_for_any_number_of_images_and_names_of_classes(voc
         plot_predictions(BasicFCN(21), test_set, run, draw(test_set, 0, count))
         with Image.open(run.plot("predictions")) as picture:
             assert picture.height > 200 * min(count, 7)
-
-
-def test_masks_are_coloured_by_the_palette():
-    picture = colorize(np.array([[0, 8], [20, VOID]], dtype=np.uint8), PALETTE)
-    assert [tuple(color) for color in picture.reshape(-1, 3)] == [PALETTE[0], PALETTE[8], PALETTE[20], VOID_COLOR]
 
 
 def test_augmentation_of_an_image_that_a_flip_cannot_change_is_drawn(voc_root):
