@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -34,32 +33,22 @@ SHARED = Path(os.environ.get("SHARED", REPOSITORY.parent / "shared"))  # real im
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
-count = Counter()  # of kills survived, faults injected and inputs tried, in the whole session
-
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the real images are not at {SHARED}")
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Say how much was done to the project."""
-    if count:
-        terminalreporter.write_line(", ".join(f"{number:,} {what}" for what, number in sorted(count.items())))
 
 
 def write_voc(root: Path, counts: dict[str, int], side: int = 64, year: str = "VOC2007") -> Path:
     """Write generated scenes as VOC data below `root`: JPEGs, palette PNGs and lists; return the VOC folder."""
-    folder = root / "VOCdevkit" / year
+    folder, first = root / "VOCdevkit" / year, 0
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
-    index = 0
     for split, count in counts.items():
-        names = []
-        for _ in range(count):
-            names.append(f"{index:06}")
-            image, mask = draw_scene(index, side)
-            image.save(folder / "JPEGImages" / f"{names[-1]}.jpg", quality=95)
-            write_palette_mask(folder / "SegmentationClass" / f"{names[-1]}.png", mask)
-            index += 1
-        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        names = [f"{index:06}" for index in range(first, first + count)]
+        first += count
+        for name in names:
+            image, mask = draw_scene(int(name), side)
+            image.save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
+            write_palette_mask(folder / "SegmentationClass" / f"{name}.png", mask)
+        (folder / "ImageSets/Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
     return folder
 
 
@@ -137,18 +126,28 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 FEW = {"train": 24, "val": 10, "test": 7}  # scenes; different numbers, lest one split pass for another
 
 
+def make_few(patch: pytest.MonkeyPatch, **counts: int) -> None:
+    """Make the generated set as small as `counts` says, by default as FEW."""
+    for split, count in (counts or FEW).items():
+        patch.setitem(COUNTS, split, count)
+
+
 @pytest.fixture
 def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the generated set small."""
-    for split, count in FEW.items():
-        monkeypatch.setitem(COUNTS, split, count)
+    make_few(monkeypatch)
+
+
+def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures, which take longer than a small training."""
+    for kind in ("curves", "augmentation", "predictions"):
+        patch.setattr(plotting, f"plot_{kind}", lambda *args, **options: None)
 
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the pictures, which take longer than a small training."""
-    for kind in ("curves", "augmentation", "predictions"):
-        monkeypatch.setattr(plotting, f"plot_{kind}", lambda *args, **options: None)
+    """See `leave_out_pictures`."""
+    leave_out_pictures(monkeypatch)
 
 
 def write_checkpoint(
@@ -237,7 +236,7 @@ def write_drinks(root: Path, train: int = 20, test: int = 4) -> Path:
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves the bytes in `server.files`, with Range; `server.cut` breaks the next answer off after so many bytes.
 
-    A number in place of the bytes is an error. `server.stalls` is waited for after a cut.
+    A number in place of the bytes is an error.
     """
 
     def do_GET(self):
@@ -248,16 +247,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(body)
             return
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if server.ranges and wanted else 0
-        if start >= len(body):
-            self.send_error(416)
-            return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         self.wfile.write(body[start : start + server.cut] if server.cut else body[start:])
-        if server.cut and server.stalls:
-            self.wfile.flush()
-            server.stalls.wait(10)
         server.cut = 0
 
     def log_message(self, *args):
@@ -269,10 +262,9 @@ def server():
     """A running HTTP server with the attributes that `Handler` reads; `server.url` is its address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.files, server.requests, server.ranges, server.cut = {}, [], True, 0
-        server.stalls = None
         server.handle_error = lambda *_: None  # a client that gave up is no news
         server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server
         server.shutdown()

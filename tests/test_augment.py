@@ -3,7 +3,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from common.augment import GREY, per_sample, random_color, random_hflip, random_resized_crop, random_rotated_crop
 from common.labels import VOID
@@ -49,21 +48,15 @@ def test_images_and_masks_are_taken_from_the_same_place(function):
 
 
 @pytest.mark.parametrize("function", ALL)
-def test_a_seed_decides_the_batch_and_samples_differ(function):
+def test_a_seed_decides_the_batch_samples_differ_and_types_and_layout_stay(function):
     images, mask, _ = coordinates()
     first, again, other = (function(images, mask, seeded(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
     assert len({sample.sum().item() for sample in first[0][:, 0] * torch.arange(first[0].shape[3])}) > 1
-
-
-@pytest.mark.parametrize("function", ALL)
-def test_the_types_and_the_layout_stay(function):
-    images, mask, _ = coordinates()
-    new_images, new_mask = function(images, mask, seeded())
-    assert new_images.is_contiguous(memory_format=torch.channels_last)
-    assert (new_images.dtype, new_mask.dtype) == (torch.float32, torch.int64)
-    assert new_mask.shape == (BATCH, *new_images.shape[2:])
+    assert first[0].is_contiguous(memory_format=torch.channels_last)
+    assert (first[0].dtype, first[1].dtype) == (torch.float32, torch.int64)
+    assert first[1].shape == (BATCH, *first[0].shape[2:])
 
 
 @pytest.mark.parametrize("function", ALL)
@@ -85,14 +78,10 @@ def test_about_half_of_the_samples_are_mirrored():
     assert torch.equal(new_images[~mirrored], images[~mirrored])
 
 
-def turned(images: torch.Tensor, masks: torch.Tensor, degrees: float = 15.0):
-    """Rotate alone: the window is the whole image."""
-    return random_rotated_crop(images, masks, seeded(), size=tuple(masks.shape[-2:]), degrees=degrees, smallest=1)
-
-
 def test_a_rotation_turns_by_up_to_15_degrees_both_ways_and_stretches_nothing():
     images, mask, _ = coordinates(batch=200)
-    right, down = steps(turned(images, mask)[0]).unbind(1)
+    images, mask = random_rotated_crop(images, mask, seeded(), size=(HEIGHT, WIDTH), smallest=1)
+    right, down = steps(images).unbind(1)
     assert torch.allclose(right.norm(dim=1), torch.ones(200), atol=1e-3)
     assert torch.allclose(down.norm(dim=1), torch.ones(200), atol=1e-3)
     assert (right * down).sum(1).abs().max() < 1e-3
@@ -101,44 +90,14 @@ def test_a_rotation_turns_by_up_to_15_degrees_both_ways_and_stretches_nothing():
     assert angle.mean().abs() < 2
 
 
-def test_a_rotation_leaves_the_centre_where_it_is():
-    images, mask, _ = coordinates(height=41, width=65)
-    center = 100 * turned(images, mask)[0][:, :2, 20, 32]
-    assert torch.allclose(center, torch.tensor([32.0, 20.0]).expand(BATCH, 2), atol=1e-3)
-
-
-def test_beyond_the_edge_of_a_rotated_image_is_grey_and_void():
-    images, masks = torch.ones(BATCH, 3, HEIGHT, WIDTH), torch.ones(BATCH, HEIGHT, WIDTH, dtype=torch.int64)
-    images, masks = turned(images, masks)
-    outside = masks == VOID
-    assert 0.02 < outside.float().mean() < 0.3
-    assert ((images[:, 0][outside] - GREY).abs() < 1e-6).float().mean() > 0.4
-
-
 @pytest.mark.parametrize("function", ALL)
-def test_no_pixel_that_is_trained_on_has_grey_of_beyond_the_edge_in_it(function):
+def test_beyond_the_edge_is_grey_and_void_and_no_pixel_that_is_trained_on_has_grey_in_it(function):
     images, masks = torch.ones(200, 3, HEIGHT, WIDTH), torch.ones(200, HEIGHT, WIDTH, dtype=torch.int64)
     images, masks = function(images, masks, seeded())
-    valid = (masks != VOID)[:, None].expand_as(images)
-    assert valid.float().mean() > 0.8 and (images[valid] - 1).abs().max() < 1e-3
-
-
-def test_a_rotation_by_nothing_changes_nothing():
-    images, mask, _ = coordinates()
-    new_images, new_mask = turned(images, mask, degrees=0)
-    assert torch.equal(new_mask, mask)
-    assert torch.allclose(new_images, images, atol=1e-5)
-
-
-def test_a_crop_has_60_to_100_percent_of_the_side_and_lies_inside():
-    images, mask, _ = coordinates(batch=200)
-    new_images, new_mask = random_rotated_crop(images, mask, seeded(), size=(HEIGHT, WIDTH), degrees=0)
-    (dx, zero), (also_zero, dy) = steps(new_images).permute(1, 2, 0)
-    assert torch.allclose(dx, dy, atol=1e-3) and zero.abs().max() < 1e-4 and also_zero.abs().max() < 1e-4
-    assert 0.599 < dx.min() < 0.62 and 0.98 < dx.max() < 1.001
-    assert (new_mask != VOID).float().mean() > 0.99
-    first, last = new_mask[:, 20, 1], new_mask[:, 20, -2]
-    assert first.float().std() > 2 and (first < 3).any() and (last > WIDTH - 4).any()  # not always the same corner
+    void = (masks == VOID)[:, None].expand_as(images)
+    assert void.float().mean() < 0.2 and (images[~void] - 1).abs().max() < 1e-3
+    if function is ALL[1]:  # which alone turns
+        assert void.float().mean() > 0.02 and ((images[void] - GREY).abs() < 1e-6).float().mean() > 0.4
 
 
 def test_a_turned_window_lies_where_turning_and_cropping_in_two_steps_would_take_it():
@@ -159,29 +118,12 @@ def test_a_turned_window_lies_where_turning_and_cropping_in_two_steps_would_take
         assert torch.allclose(found[inside], torch.stack([old_x, old_y], 1)[inside], atol=1e-2)
 
 
-def test_crops_from_images_stored_larger_are_as_sharp_as_what_validation_sees():
-    noise = torch.rand(64, 3, 107, 107, generator=seeded())
-    seen = F.interpolate(noise, (64, 64), mode="bilinear", antialias=True)  # as the decoded images are made
-    stored = {scale: F.interpolate(noise, (round(64 * scale),) * 2, mode="bilinear", antialias=True)
-              for scale in (1, 1.67)}  # fmt: skip
-    laplacian = torch.tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0.0]]).expand(3, 1, 3, 3)
-
-    def sharpness(images):
-        return F.conv2d(images, laplacian, groups=3)[..., 8:-8, 8:-8].square().mean().sqrt()
-
-    crops = {
-        scale: random_rotated_crop(images, images[:, 0].long(), seeded(), size=64)[0]
-        for scale, images in stored.items()
-    }
-    assert sharpness(crops[1]) < 0.65 * sharpness(seen) and sharpness(crops[1.67]) > 0.9 * sharpness(seen)
-
-
 @pytest.mark.parametrize("size", [24, (24, 48)])
 def test_resized_crops_are_drawn_as_torchvision_draws_them(size):
     """From square images; from others, with shapes relative to theirs."""
     from torchvision.transforms import RandomResizedCrop
 
-    count, side = 2000, 100
+    count, side = 2000, 40
     height, width = (size, size) if isinstance(size, int) else size
     images, mask, _ = coordinates(batch=count, height=side, width=side * width // height)
     new_images, new_mask = random_resized_crop(images, mask, seeded(), size=size)
@@ -203,27 +145,13 @@ def test_resized_crops_are_drawn_as_torchvision_draws_them(size):
 
 
 def test_crops_for_a_result_that_is_not_square_stretch_objects_no_more_than_validation_does():
-    """Stored at 107x160, shown at 48x72 or at 64x64: on average objects keep the shape that validation shows."""
-    images, mask, _ = coordinates(batch=1000, height=107, width=160)
-    for height, width in ((48, 72), (64, 64)):
+    """Stored at 53x80, shown at 24x36 or at 32x32: on average objects keep the shape that validation shows."""
+    images, mask, _ = coordinates(batch=1000, height=53, width=80)
+    for height, width in ((24, 36), (32, 32)):
         new_images, _ = random_resized_crop(images, mask, seeded(), size=(height, width))
         (across, _), (_, down) = steps(new_images).permute(1, 2, 0)
-        stretch = (across * width / 160) / (down * height / 107)
+        stretch = (across * width / 80) / (down * height / 53)
         assert abs(stretch.log().mean()) < 0.02
-
-
-@pytest.mark.parametrize(("ratio", "tall", "wide"), [((0.75, 4 / 3), 1, 1), ((2, 3), 0.5, 1), ((0.3, 0.5), 1, 0.5)])
-def test_where_no_window_fits_it_is_the_largest_in_the_middle_as_torchvisions(ratio, tall, wide):
-    from torchvision.transforms import RandomResizedCrop
-
-    images, mask, _ = coordinates(height=80, width=80)
-    new_images, _ = random_resized_crop(images, mask, seeded(), size=16, scale=(1.5, 1.5), ratio=ratio)
-    top, left, height, width = RandomResizedCrop.get_params(images[0], (1.5, 1.5), list(ratio))
-    assert (height, width) == (80 * tall, 80 * wide)
-    center = 100 * new_images[:, :2, 7:9, 7:9].mean((2, 3))
-    assert torch.allclose(center, torch.tensor([left + width / 2 - 0.5, top + height / 2 - 0.5]).expand(BATCH, 2))
-    (dx, _), (_, dy) = 16 * steps(new_images).permute(1, 2, 0)
-    assert torch.allclose(dx, torch.tensor(80.0 * wide)) and torch.allclose(dy, torch.tensor(80.0 * tall))
 
 
 def test_colours_are_changed_as_torchvision_does_and_masks_are_not():

@@ -22,21 +22,22 @@ from common.system.errors import UserError
 COUNT, SIDE = 40, 8
 
 # A program that decodes forty numbered images slowly.
+# A program that calls `decode` below.
 PROGRAM = f"""
 import sys
 sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / "tests")!r}]
 import test_cache
-test_cache.decode(seconds=0.05)
+test_cache.decode({{}})
 """
 
 
-def decode(seconds: float = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode numbered images to the folder "cache", `seconds` each; note in "read" how many were read."""
+def decode(seconds: float = 0, signals: tuple = ()) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decode numbered images to the folder "cache", `seconds` each; at the tenth one, get the `signals`."""
 
     def read(sample):
         time.sleep(seconds)
-        with open("read", "a") as file:
-            file.write("x")
+        for number in signals if sample[1] == 9 else ():
+            os.kill(os.getpid(), number)
         rng = np.random.default_rng(sample[1])
         pixels = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         return Image.fromarray(pixels), np.full((SIDE, SIDE), sample[1], dtype=np.uint8)
@@ -45,14 +46,9 @@ def decode(seconds: float = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return decode_once(spec, "numbers", "train", (SIDE, SIDE), Path("cache"), progress=False)
 
 
-def start() -> subprocess.Popen:
+def start(arguments: str) -> subprocess.Popen:
     """Start the program above in the current folder."""
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        stderr=subprocess.PIPE,
-        # A shell's background jobs ignore Ctrl-C; this one shall not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    return subprocess.Popen([sys.executable, "-c", PROGRAM.format(arguments)], stderr=subprocess.PIPE)
 
 
 def in_cache() -> list[str]:
@@ -68,24 +64,15 @@ def check(result: tuple[torch.Tensor, torch.Tensor]) -> None:
         assert np.array_equal(image.permute(1, 2, 0), pixels)
 
 
-def stop(number: int) -> None:
-    """Start decoding in another process, and send it signal `number` when some images are read."""
-    process, deadline = start(), time.monotonic() + 60
-    while time.monotonic() < deadline and not (Path("read").exists() and Path("read").stat().st_size > 8):
-        time.sleep(0.005)
-    process.send_signal(number)
-    process.communicate(timeout=60)
-    assert process.returncode != 0 and 8 < Path("read").stat().st_size < COUNT
-
-
 def test_an_interrupted_decoding_leaves_nothing_and_is_done_again():
-    stop(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        decode(0.01, signals=(signal.SIGINT,))
     assert in_cache() == []
     check(decode())
 
 
 def test_what_a_killed_decoding_leaves_is_not_used_and_goes_after_a_day():
-    stop(signal.SIGKILL)
+    start("0.01, [9]").communicate(timeout=60)
     (left,) = Path("cache").iterdir()
     check(decode())
     assert len(in_cache()) == 2
@@ -95,15 +82,9 @@ def test_what_a_killed_decoding_leaves_is_not_used_and_goes_after_a_day():
     assert not left.exists()
 
 
-def test_the_second_call_reads_nothing():
-    decode()
-    check(decode())
-    assert Path("read").stat().st_size == COUNT
-
-
 @pytest.mark.slow
 def test_two_processes_that_decode_at_once_do_not_disturb_each_other():
-    processes = [start() for _ in range(2)]
+    processes = [start("0.05") for _ in range(2)]
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     assert len(in_cache()) == 1

@@ -1,5 +1,4 @@
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
@@ -105,9 +104,3 @@ def test_what_cannot_be_written_is_found_before_training():
     Path("runs").write_text("a file where a folder should be")
     with pytest.raises(SystemExit, match="cannot write runs/"):
         cli(train.main, ["--dataset", "vok", "--name", "x"])
-
-
-def test_importing_a_script_does_nothing(tmp_path):
-    code = "import train, download, sys; assert 'matplotlib.pyplot' not in sys.modules"
-    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert result.returncode == 0 and not result.stdout and not result.stderr

@@ -2,14 +2,13 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, count, started, write_voc
+from conftest import REPOSITORY, started, write_voc
 from test_engine import comparable, comparable_weights, same
 
 from common import checkpoint
@@ -63,8 +62,13 @@ def image_mious() -> dict[str, float]:
     return {name: -1 if miou is None else miou for name, miou in images.items()}
 
 
-def check(flags: list, *more: object) -> None:
-    """Check that two processes see, score and learn what one does."""
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("batch_size", "network", "lr"),
+    [(4, "plain", 0.1), (2, "plain", 0.01), (2, "fcn_vgg16", 0.01)],  # 9, 6 and 7 images: the last batch may have one
+)
+def test_two_processes_see_score_and_learn_what_one_does(flags, batch_size, network, lr):
+    more = ["--batch-size", batch_size, "--network", network, "--lr", lr]
     expected, (alone,) = run(flags, 1, *more)
     start_losses = [row["train_loss"] for row in checkpoint.load(Path("last_test.pt"))["history"]]
     mious = image_mious()
@@ -84,17 +88,6 @@ def check(flags: list, *more: object) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_see_score_and_learn_what_one_does(flags):
-    check(flags, "--batch-size", 4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("network", ["plain", "fcn_vgg16"])
-def test_a_process_without_a_share_of_the_last_batch_waits_for_the_others(flags, network):
-    check(flags, "--batch-size", 2, "--network", network, "--lr", 0.01)  # 9, 6 and 7 images: the last batch has one
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_another_number_of_processes_goes_on(flags, before, after):
     more = ["--copies", 5]  # twelve batches an epoch
@@ -105,7 +98,6 @@ def test_another_number_of_processes_goes_on(flags, before, after):
         assert killed.returncode != 0 and len(checkpoint.load(Path("last_test.pt"))["history"]) == 1
         weights, _ = run(flags, after, *more, "--resume")
         assert far_apart(weights, expected) < 1e-5
-        count["kills survived"] += 1
 
 
 @pytest.mark.slow
@@ -120,7 +112,6 @@ def test_a_killed_process_brings_the_job_back_from_its_last_checkpoint(flags):
         assert done.returncode == 0, done.stderr
         assert resumed is None or resumed in done.stdout
         assert same(left_behind(), expected)
-        count["kills survived"] += 1
 
 
 def left_behind() -> dict:
@@ -128,13 +119,6 @@ def left_behind() -> dict:
     last = comparable("last_test.pt")
     kept = {key: last[key] for key in ("weights", "optimizer", "experiment")}
     return kept | {"best": comparable_weights("best_test.pt"), "test": Path("runs/test/test.json").read_text()}
-
-
-@pytest.mark.slow
-def test_without_restarts_a_killed_process_ends_the_job(flags):
-    done = start(2, SEVERAL, *flags, KILL="1 1 2")
-    assert done.returncode != 0 and "SIGKILL" in done.stderr
-    assert signal.SIGKILL == 9 and not Path("best_test.pt").exists()
 
 
 @pytest.mark.slow
@@ -148,12 +132,6 @@ def test_what_is_validated_is_what_is_kept_though_each_process_has_batch_statist
     train_set, val_set, _ = load("voc2007", 32, ready, train_scale=1.67)  # as the script does
     loss, matrix = evaluate(model, Loader(val_set, 4, ready), CrossEntropy(class_weights(train_set)), ready)
     assert loss == pytest.approx(row["val_loss"], rel=1e-5) and matrix.mean_iou() == row["val_miou"]
-
-
-@pytest.mark.slow
-def test_one_image_is_learnt_in_two_processes():
-    done = start(2, REPOSITORY / "overfit.py", "--dataset", "shapes", "--image-size", 32, "--steps", 25, *FLAGS)
-    assert "which it has never seen" in done.stdout, done.stderr  # 25 steps are not enough, as it then says
 
 
 @pytest.mark.slow

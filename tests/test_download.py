@@ -2,9 +2,6 @@
 
 import hashlib
 import shutil
-import tarfile
-import threading
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,22 +31,14 @@ def voc(server, tmp_path, monkeypatch) -> Archive:
     return archive
 
 
-@pytest.fixture
-def ade(server, tmp_path, monkeypatch) -> bytes:
-    """ADE20K, small, as the data set "ade20k" of download.py; the zip without a published checksum is returned."""
-    write_ade20k(tmp_path / "made", {"training": 20, "validation": 3})
-    body = Path(shutil.make_archive(tmp_path / "zipped", "zip", tmp_path / "made")).read_bytes()
-    archive = replace(serve(server, body, "ADE.zip"), md5="")
-    monkeypatch.setitem(download.DATASETS, "ade20k", Dataset("", "1 kB", "none", "ADEChallengeData2016", (archive,)))
-    return body
-
-
-def test_a_data_set_is_fetched_from_the_address_that_works_unpacked_and_can_be_loaded(voc, server, capsys):
+def test_a_data_set_is_fetched_from_the_address_that_works_once_unpacked_and_can_be_loaded(voc, server, capsys):
     download.main(["voc2007", "--data-root", "data"])
     assert [path for path, _ in server.requests] == ["/a/voc.tar", "/b/voc.tar"]
     assert "voc.tar: 100%" in (bar := capsys.readouterr().err) and "B/s]" in bar
     assert [len(part) for part in load("voc2007", 32, started(data_root="data"))] == [4, 3, 3]
     assert sorted(path.name for path in Path("data").iterdir()) == [".voc.tar.done", "VOCdevkit"]
+    get("voc2007", Path("data"), [])
+    assert len(server.requests) == 2 and "already there" in capsys.readouterr().out
 
 
 def test_pets_are_unpacked_from_two_archives_into_their_folder(server, tmp_path, monkeypatch):
@@ -65,19 +54,6 @@ def test_pets_are_unpacked_from_two_archives_into_their_folder(server, tmp_path,
     assert [path.name for path in Path("data").iterdir()] == ["oxford-iiit-pet"]
 
 
-def test_a_zip_without_a_published_checksum_is_fetched(ade):
-    download.main(["ade20k"])
-    assert [len(part) for part in load("ade20k", 32, started())] == [18, 2, 3]
-    assert sorted(path.name for path in Path("data").iterdir()) == [".ADE.zip.done", "ADEChallengeData2016"]
-
-
-def test_a_second_call_asks_nobody(voc, server, capsys):
-    get("voc2007", Path("data"), [])
-    server.requests.clear()
-    get("voc2007", Path("data"), [])
-    assert not server.requests and "already there" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("ranges", [True, False], ids=["with Range", "without Range"])
 def test_a_download_that_broke_off_is_continued(voc, server, ranges):
     server.ranges, server.cut = ranges, 1000
@@ -86,23 +62,6 @@ def test_a_download_that_broke_off_is_continued(voc, server, ranges):
     assert Path("data/voc.tar.part").stat().st_size == 1000 and not Path("data/VOCdevkit").exists()
     get("voc2007", Path("data"), [])
     assert server.requests[-1] == ("/b/voc.tar", "bytes=1000-")
-    assert len(list(IMAGES.iterdir())) == 10
-
-
-def test_a_server_that_stalls_half_way_counts_as_dead(voc, server, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT", 0.5)
-    server.stalls, server.cut = threading.Event(), 1000
-    with pytest.raises(UserError, match="timed out"):
-        get("voc2007", Path("data"), [])
-    server.stalls.set()
-    get("voc2007", Path("data"), [])
-    assert len(list(IMAGES.iterdir())) == 10
-
-
-@pytest.mark.parametrize("answer", [503, b"<html>sign in first</html>"])
-def test_an_address_with_something_else_is_passed_over_for_the_next(voc, server, answer):
-    server.files["/a/voc.tar"] = answer
-    get("voc2007", Path("data"), [])
     assert len(list(IMAGES.iterdir())) == 10
 
 
@@ -143,7 +102,7 @@ def test_an_archive_fetched_by_hand_is_used_and_kept(voc, server):
     [
         ("other.tar", b"", r"keep the official file name, voc\.tar"),
         ("voc.tar", b"junk", "is not the official file"),
-        ("voc.tar", None, "is missing"),
+        ("gone.tar", None, "is missing"),
     ],
 )
 def test_a_wrong_local_archive_is_refused(voc, name, content, message):
@@ -154,53 +113,31 @@ def test_a_wrong_local_archive_is_refused(voc, name, content, message):
     assert not Path("data/VOCdevkit").exists()
 
 
-def flipped(body: bytes) -> bytes:
+def test_a_zip_without_a_published_checksum_is_fetched_unless_its_own_checksums_fail(server, tmp_path, monkeypatch):
+    write_ade20k(tmp_path / "made", {"training": 20, "validation": 3})
+    body = Path(shutil.make_archive(tmp_path / "zipped", "zip", tmp_path / "made")).read_bytes()
+    archive = replace(serve(server, body, "ADE.zip"), md5="")
+    monkeypatch.setitem(download.DATASETS, "ade20k", Dataset("", "1 kB", "none", "ADEChallengeData2016", (archive,)))
     place = body.index(b"ADE_train_00000001.jpg") + 200  # inside the first JPEG
-    return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+    flipped = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+    for damaged, message in ((body[:-3000], "cut short or damaged: File is not a zip"), (flipped, "damaged")):
+        server.files["/b/ADE.zip"] = damaged
+        with pytest.raises(UserError, match=rf"what came is not the official file \(.*{message}"):
+            get("ade20k", Path("data"), [])
+        assert not list(Path("data").iterdir())
+    server.files["/b/ADE.zip"] = body
+    download.main(["ade20k"])
+    assert [len(part) for part in load("ade20k", 32, started())] == [18, 2, 3]
+    assert sorted(path.name for path in Path("data").iterdir()) == [".ADE.zip.done", "ADEChallengeData2016"]
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [(lambda body: body[:-3000], "cut short or damaged: File is not a zip"), (flipped, "damaged")],
-    ids=["cut short", "a flipped bit"],
-)
-def test_a_zip_cut_short_or_damaged_is_refused_by_its_own_checksums(ade, server, damage, message):
-    server.files["/b/ADE.zip"] = damage(ade)
-    with pytest.raises(UserError, match=rf"what came is not the official file \(.*{message}"):
-        get("ade20k", Path("data"), [])
-    Path("ADE.zip").write_bytes(damage(ade))
-    with pytest.raises(UserError, match=message):
-        get("ade20k", Path("data"), [Path("ADE.zip")])
-    assert not list(Path("data").iterdir())
-
-
-@pytest.mark.parametrize("name", ["short.tar", "short.zip", "cut.tar.gz"])
+@pytest.mark.parametrize("name", ["short.zip", "cut.tar.gz"])
 def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path, name):
     whole = Path(shutil.make_archive(tmp_path / "whole", "gztar", write_drinks(tmp_path))).read_bytes()
     Path(name).write_bytes(whole[:-3000] if name == "cut.tar.gz" else b"PK\x03\x04 not an archive")
     with pytest.raises(UserError, match=rf"{name} is damaged \(.+\); put a whole one") as error:
         extract(Path(name), Path())
     assert "\n" not in str(error.value) and [str(path) for path in Path().iterdir()] == [name]
-
-
-@pytest.mark.parametrize("kind", ["path", "link", "zip"])
-def test_nothing_is_written_outside_the_folder(tmp_path, kind):
-    archive, root = tmp_path / "evil.archive", tmp_path / "inner" / "data"
-    root.mkdir(parents=True)
-    if kind == "zip":
-        with zipfile.ZipFile(archive, "w") as file:
-            file.writestr("../../escaped", "evil")
-        extract(archive, root)
-    else:
-        with tarfile.open(archive, "w") as file:
-            if kind == "link":
-                link = tarfile.TarInfo("link")
-                link.type, link.linkname = tarfile.SYMTYPE, "../../.."
-                file.addfile(link)
-            file.addfile(tarfile.TarInfo({"path": "../../../escaped", "link": "link/escaped"}[kind]))
-        with pytest.raises(UserError, match="outside the destination"):
-            extract(archive, root)
-    assert not [path for path in tmp_path.rglob("escaped") if path.parent != root]
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "gztar"])
@@ -216,24 +153,15 @@ def test_drinks_that_were_fetched_by_hand_are_taken_from_an_archive_or_a_folder(
     get("drinks", Path("data"), [])  # there already
 
 
-def test_who_has_no_drinks_is_told_where_a_browser_fetches_them():
+def test_who_has_no_drinks_is_told_where_a_browser_fetches_them(tmp_path):
     done = python("download.py", "drinks")
     assert "--from-archive" in one_sentence(done) and "open https://drive.google.com/" in done.stderr
     assert not Path("data").exists()
-
-
-def test_what_holds_no_drinks_is_refused_and_nothing_is_left_behind(tmp_path):
     half = write_drinks(tmp_path)
     (half / "segmentation_test.json").unlink()
     with pytest.raises(UserError, match=r"drinks holds no segmentation_test\.json; is it drinks\?"):
         get("drinks", Path("data"), [half])
     assert not list(Path("data").iterdir())
-
-
-def test_help_lists_every_set_with_size_terms_and_place():
-    text = python("download.py", "--help").stdout
-    for name, data in download.DATASETS.items():
-        assert name in text and data.size in text and data.terms in text and data.folder in text
 
 
 def test_addresses_and_checksums_are_those_of_torchvision():

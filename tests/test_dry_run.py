@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 import train
-import train_pets
 from common.models import BasicFCN, count_parameters
 from common.run import Run
 
@@ -24,11 +23,3 @@ def test_a_dry_run_shows_data_model_cost_and_a_batch_and_leaves_nothing_else(few
     assert [path.name for path in Path("plots").iterdir()] == ["test_batch.png"]
     assert not Path("runs/test/config.json").exists() and not Path("last_test.pt").exists()
     assert Path("best_test.pt").read_bytes() == b"of an earlier run"
-
-
-def test_a_dry_run_of_two_stages_shows_the_first(few_shapes, capsys):
-    settings = {"image_size": 32, "pretrained": False, "encoder": "resnet18"}
-    with pytest.raises(SystemExit):
-        train_pets.main("shapes", **settings, run=Run(name="test", device="cpu", dry_run=True))
-    total, trained = re.search(r"model: ([\d.]+) M parameters, ([\d.]+) M", capsys.readouterr().out).groups()
-    assert float(total) - float(trained) == pytest.approx(11.18, abs=0.02)  # ResNet-18 is frozen

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, make_few
 
 from common import checkpoint
-from common.experiment import differences, numbered_name
+from common.experiment import numbered_name
 from common.run import Run
 from common.system.errors import UserError
 
@@ -87,11 +87,9 @@ def test_resuming_takes_the_newest_run_of_these_settings_or_says_what_was_edited
 
 
 def test_other_images_make_a_run_of_their_own(script, capsys, monkeypatch):
-    from common.datasets.shapes import COUNTS
-
     script()
     before = left()
-    monkeypatch.setitem(COUNTS, "train", COUNTS["train"] + 1)
+    make_few(monkeypatch, train=25)
     script()
     assert f"this run is called {NAME}-2: {NAME} had other images" in capsys.readouterr().out
     after = left()
@@ -101,17 +99,6 @@ def test_other_images_make_a_run_of_their_own(script, capsys, monkeypatch):
 def test_a_model_whose_settings_are_not_known_any_more_is_not_replaced():
     Path("best_x.pt").write_bytes(b"a model")
     assert numbered_name("x", {"experiment": {}, "fingerprints": {}}) == ("x-2", "x is of unknown settings")
-
-
-def test_differences_are_named_by_what_they_were_and_are():
-    found = {"experiment": {"lr": 0.1, "seed": 0}, "fingerprints": {"script": "a", "model": "b"}}
-    assert differences(found, {"experiment": {"lr": 0.1, "seed": 0}, "fingerprints": {"script": "a"}}) == {}
-    expected = {"experiment": {"lr": 0.2, "seed": 0, "copies": 3}, "fingerprints": {"model": "c"}}
-    assert list(differences(found, expected).values()) == [
-        "lr 0.1 -> 0.2",
-        "copies None -> 3",
-        "other code in the model's file",
-    ]
 
 
 MY_NET = """class MyNet(torch.nn.Module):

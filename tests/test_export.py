@@ -72,9 +72,3 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="not installed: onnx, onnxscript, onnxruntime; pip install onnx"):
         export.main("best_x.pt")
-
-
-@needs_onnx
-def test_a_missing_checkpoint_is_named():
-    with pytest.raises(UserError, match=r"best_x\.pt is missing"):
-        export.main("best_x.pt")

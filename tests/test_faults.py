@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, count, one_sentence, write_voc
+from conftest import REPOSITORY, one_sentence, write_voc
 from test_engine import comparable, comparable_weights, same
 
 pytestmark = pytest.mark.slow
@@ -60,9 +60,7 @@ KILLS = {
     "the checkpoint after epoch 2, half of it": ("os.rename", "history.csv", 1, "die", 1_000_000),
     "the first best model, half of it": ("os.rename", "last_test.pt", 1, "die", 1_000_000),
     "history.csv, before its name": ("os.rename", "history.csv", 1, "kill", 0),
-    "curves, before their name": ("os.rename", "test.png", 1, "kill", 0),
     "test.json, half of it": ("open", ".test.json.tmp", 1, "die", 100),
-    "predictions, before their name": ("os.rename", "test_predictions.png", 1, "kill", 0),
 }
 
 
@@ -108,9 +106,9 @@ def unbroken(tmp_path_factory) -> tuple[list, dict, float]:
     """Return flags, what an unbroken run with them leaves, and the seconds it takes after its first line."""
     folder = tmp_path_factory.mktemp("unbroken")
     write_voc(folder / "data", {"train": 10, "val": 6, "test": 7}, side=32)
-    flags, before = [*FLAGS, "--data-root", folder / "data"], Path.cwd()
-    os.chdir(folder)
-    try:
+    flags = [*FLAGS, "--data-root", folder / "data"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         with start(flags) as process:
             process.stdout.readline()
             begin = time.monotonic()
@@ -118,8 +116,6 @@ def unbroken(tmp_path_factory) -> tuple[list, dict, float]:
         assert process.returncode == 0, errors
         assert not left_over()
         return flags, outcome(), time.monotonic() - begin
-    finally:
-        os.chdir(before)
 
 
 @pytest.mark.parametrize("what", KILLS)
@@ -130,7 +126,6 @@ def test_a_run_killed_while_it_writes_ends_as_an_unbroken_one(unbroken, what):
     finish(flags)
     assert same(outcome(), expected)
     assert not left_over()
-    count["kills survived"] += 1
 
 
 def test_a_run_killed_at_random_moments_ends_as_an_unbroken_one(unbroken):
@@ -151,7 +146,6 @@ def test_a_run_killed_at_random_moments_ends_as_an_unbroken_one(unbroken):
             assert not left_over()
             for path in ("last_test.pt", "best_test.pt", "runs/test/test.json"):
                 Path(path).unlink()
-    count["kills survived"] += kills
 
 
 FULL = {
@@ -168,35 +162,6 @@ def test_a_disk_that_is_full_ends_a_run_in_a_sentence_and_costs_nothing_that_was
     assert failed.returncode == 1 and message.startswith("train_5_a.py: cannot write ") and f"{name}: " in message
     assert not left_over()
     if name == "last_test.pt":  # those of the epoch before are whole
-        comparable("last_test.pt"), comparable_weights("best_test.pt")
-        assert len(Path("runs/test/history.csv").read_text().splitlines()) == 2
+        assert len(comparable("last_test.pt")["history"]) == 1 and comparable_weights("best_test.pt")
     finish(flags)
     assert same(outcome(), expected)
-    count["faults injected"] += 1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="mounts a small disk as Linux does")
-def test_a_small_disk_ends_a_run_in_a_sentence_and_a_larger_one_lets_it_go_on(unbroken, tmp_path, monkeypatch):
-    flags, expected, _ = unbroken
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root may mount a disk")
-    try:
-        monkeypatch.chdir(disk)
-        for size in (12, 24):  # room for less than one checkpoint, which takes 16 MB; for one, but not for the next
-            subprocess.run(["mount", "-o", f"remount,size={size}m", str(disk)], check=True)
-            failed = run([*flags, *["--resume"] * Path("last_test.pt").exists()])
-            message = one_sentence(failed)
-            assert failed.returncode == 1 and "cannot write last_test.pt: the disk may be full" in message, message
-            assert not left_over()
-            assert size == 12 or len(comparable("last_test.pt")["history"]) == 1  # the first is whole
-            count["faults injected"] += 1
-        subprocess.run(["mount", "-o", "remount,size=99m", str(disk)], check=True)
-        finish(flags)
-        assert same(outcome(), expected)
-        assert not left_over()
-    finally:
-        monkeypatch.chdir(tmp_path)
-        subprocess.run(["umount", str(disk)], check=True)

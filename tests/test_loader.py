@@ -1,10 +1,3 @@
-import ctypes
-import mmap
-import os
-import sys
-from dataclasses import replace
-
-import numpy as np
 import pytest
 import torch
 from conftest import started
@@ -46,22 +39,17 @@ def test_batches_are_floats_from_0_to_1_in_channels_last_layout_with_int64_masks
     torch.testing.assert_close(images[2], torch.full((3, 4, 4), 2 / 255))
 
 
-def test_order_and_augmentation_depend_on_seed_and_epoch_alone():
-    def epoch(number: int, seed: int = 0) -> list[torch.Tensor]:
-        loader = Loader(numbered_set(9), 4, started(seed=seed), shuffle=True, augment=[random_hflip])
+@pytest.mark.parametrize("options", [{"shuffle": True}, {"augment": [random_hflip]}], ids=["order", "augmentation"])
+def test_order_and_augmentation_depend_on_seed_and_epoch_alone(options):
+    def epoch(number: int, seed: int = 0) -> torch.Tensor:
+        loader = Loader(numbered_set(30), 8, started(seed=seed), **options)
         loader.set_epoch(number)
-        return [torch.cat([images.flatten(), masks.flatten().float()]) for images, masks in loader]
+        return torch.cat([torch.cat([images[:, 0], masks], dim=1) for images, masks in loader])
 
-    def order(number: int) -> list[list[int]]:
-        loader = Loader(numbered_set(30), 8, started(), shuffle=True)
-        loader.set_epoch(number)
-        return numbers(loader)
-
-    assert order(2) == order(2) != order(3)
+    first = epoch(2)
     torch.rand(7)  # somebody else draws a random number in between
-    assert all(map(torch.equal, epoch(2), epoch(2)))
-    assert not all(map(torch.equal, epoch(2), epoch(3)))
-    assert not all(map(torch.equal, epoch(2), epoch(2, seed=1)))
+    assert torch.equal(first, epoch(2))
+    assert not torch.equal(first, epoch(3)) and not torch.equal(first, epoch(2, seed=1))
 
 
 def test_every_batch_and_every_process_draws_its_own_augmentation_and_all_functions_apply_in_turn():
@@ -82,7 +70,7 @@ def test_every_batch_and_every_process_draws_its_own_augmentation_and_all_functi
     assert len(set(drawn)) == 4
 
 
-def test_an_epoch_of_few_steps_takes_a_part_of_the_images_another_one_every_epoch():
+def test_an_epoch_of_few_steps_takes_a_part_of_the_images_another_one_every_epoch_if_shuffled():
     loader = Loader(numbered_set(100), 5, started(), shuffle=True, steps=4)
     parts = []
     for epoch in range(30):
@@ -92,59 +80,28 @@ def test_an_epoch_of_few_steps_takes_a_part_of_the_images_another_one_every_epoc
         parts.append({i for batch in batches for i in batch})
         assert len(parts[-1]) == 20
     assert parts[0] != parts[1] and len(set.union(*parts)) > 95
-
-
-def test_few_steps_without_shuffling_take_the_same_images_every_time_spread_over_the_set():
     loader = Loader(numbered_set(10), 2, started(), steps=2)
     assert numbers(loader) == numbers(loader) == [[0, 2], [5, 7]]
+    assert numbers(Loader(numbered_set(5), 2, started(), steps=9)) == [[0, 1], [2, 3], [4]]  # more than there are
 
 
-def test_more_steps_than_there_are_batches_take_every_image_once():
-    assert numbers(Loader(numbered_set(5), 2, started(), steps=9)) == [[0, 1], [2, 3], [4]]
+def test_processes_share_every_batch_without_overlap_and_one_without_a_share_gets_an_empty_one():
+    def shares(count: int, batch_size: int, **options) -> list[list[list[int]]]:
+        """Return the numbers of the images in each batch of each of three processes."""
+        runs = [started() for _ in range(3)]
+        for rank, run in enumerate(runs):
+            run.rank, run.world_size = rank, 3
+        return [numbers(Loader(numbered_set(count), batch_size, run, **options)) for run in runs]
 
-
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which pages are in memory")
-def test_of_a_set_on_disk_a_batch_is_read_and_not_what_lies_around_it(tmp_path):
-    array = np.arange(1000, dtype=np.uint8)[:, None, None, None] * np.ones((64, 64, 3), dtype=np.uint8)  # 3 pages each
-    np.save(tmp_path / "images.npy", array)
-    images = torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="c"))
-    data = replace(numbered_set(1000, side=64), images=images.permute(0, 3, 1, 2))
-    with open(tmp_path / "images.npy", "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    if pages_in_memory(images) > 10:
-        pytest.skip("this file system keeps all files in memory")
-    batches = iter(Loader(data, 4, started(), shuffle=True))
-    pictures, _ = next(batches)
-    order = torch.randperm(1000, generator=torch.Generator().manual_seed(Loader(data, 4, started()).seed_of(0)))
-    assert torch.equal((pictures[:, 0, 0, 0] * 255).round(), order[:4] % 256)
-    assert 4 * 3 <= pages_in_memory(images) <= 4 * 5  # an image may begin and end inside a page
-
-
-def pages_in_memory(mapped: torch.Tensor) -> int:
-    start = mapped.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
-    length = mapped.data_ptr() + mapped.nbytes - start
-    states = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
-    assert ctypes.CDLL(None).mincore(ctypes.c_void_p(start), ctypes.c_size_t(length), states) == 0
-    return sum(state & 1 for state in states)
-
-
-def test_a_process_without_a_share_of_a_batch_gets_an_empty_one():
-    run = started()
-    run.rank, run.world_size = 1, 2
-    augment = [random_hflip, random_rotated_crop, random_resized_crop]
-    shares = [len(images) for images, _ in Loader(numbered_set(5), 2, run, augment=augment)]
-    assert shares == [1, 1, 0]
-
-
-def test_processes_share_every_batch_without_overlap():
-    shares = []
-    for rank in range(3):
-        run = started()
-        run.rank, run.world_size = rank, 3
-        shares.append(numbers(Loader(numbered_set(10), 4, run, shuffle=True)))
     whole = numbers(Loader(numbered_set(10), 4, started(), shuffle=True))
-    assert [[i for part in parts for i in part] for parts in zip(*shares, strict=True)] == whole
+    parts = shares(10, 4, shuffle=True)
+    assert [[i for part in batch for i in part] for batch in zip(*parts, strict=True)] == whole
+    augment = [random_hflip, random_rotated_crop, random_resized_crop]
+    assert [[len(share) for share in part] for part in shares(7, 3, augment=augment)] == [
+        [1, 1, 1],
+        [1, 1, 1],
+        [1, 0, 0],
+    ]
 
 
 def test_a_batch_has_an_image_for_each_process():

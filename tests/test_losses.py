@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.labels import VOID
@@ -25,30 +24,17 @@ def masks_of(*counts: int, void: int = 0) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.uint8))[None, None]
 
 
-def test_class_weights_are_one_over_the_root_of_the_share_and_the_mean_pixel_weighs_one():
+def test_class_weights_are_one_over_the_root_of_the_share_up_to_10_and_the_mean_pixel_weighs_one():
     weights = class_weights(set_of(masks_of(64, 16, 4, void=1000), 3))
     assert torch.allclose(weights, torch.tensor([1.0, 2.0, 4.0]) * 84 / (64 + 2 * 16 + 4 * 4))
-    assert weights.dtype == torch.float32
-
-
-def test_class_weights_do_not_depend_on_how_the_pixels_are_spread_over_images():
-    flat = masks_of(6400, 1600, 500, void=500)
-    many = flat.view(-1)[torch.randperm(9000, generator=torch.Generator().manual_seed(0))].view(180, 5, 10)
-    assert torch.equal(class_weights(set_of(many, 3)), class_weights(set_of(flat, 3)))
+    weights = class_weights(set_of(masks_of(1_000_000, 10_000, 1), 3))
+    assert weights.dtype == torch.float32 and weights[2] == 10 and weights[0] < 1 < weights[1] < 10
 
 
 def test_a_class_that_does_not_occur_weighs_one_and_changes_no_other():
     weights = class_weights(set_of(masks_of(64, 0, 16, 4), 5))
     others = class_weights(set_of(masks_of(64, 16, 4), 3))
     assert torch.allclose(weights, torch.tensor([others[0], 1.0, others[1], others[2], 1.0]))
-
-
-def test_class_weights_are_capped():
-    weights = class_weights(set_of(masks_of(1_000_000, 10_000, 1), 3))
-    assert weights[2] == 10 and weights[0] < 1 < weights[1] < 10
-
-
-def test_masks_that_are_void_everywhere_weigh_every_class_one():
     assert torch.equal(class_weights(set_of(masks_of(void=10), 4)), torch.ones(4))
 
 
@@ -108,12 +94,6 @@ def test_dice_is_the_mean_over_the_classes_in_the_target_of_what_the_formula_say
         overlap, sizes = p[:, c][target == c].sum(), p[:, c][valid].sum() + (target == c).sum()
         losses.append(1 - (2 * overlap + 1) / (sizes + 1))
     torch.testing.assert_close(Dice()(logits, target), torch.stack(losses).mean())
-
-
-def test_dice_of_a_sure_and_right_prediction_is_0_and_of_a_wrong_one_almost_1():
-    _, target = batch()
-    right = 50 * F.one_hot(target.where(target != VOID, 0), 4).movedim(-1, 1).float()
-    assert Dice()(right, target) < 1e-6 and Dice()(right.roll(1, dims=1), target) > 0.85
 
 
 def test_focal_is_what_the_formula_says_and_with_gamma_0_cross_entropy():

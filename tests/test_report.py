@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import FEW
+from conftest import leave_out_pictures, make_few
 
 import report
 import train
 from common.cli import cli
-from common.datasets.shapes import COUNTS
 from common.run import Run
 
 needs_browser = pytest.mark.skipif(
@@ -27,8 +26,8 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for split, count in FEW.items():
-            patch.setitem(COUNTS, split, count)
+        make_few(patch)
+        leave_out_pictures(patch)
         for seed in (0, 1):
             train.main("shapes", image_size=32, epochs=2, run=Run(device="cpu", precision="fp32", seed=seed))
     return folder
@@ -104,21 +103,18 @@ def test_a_run_that_cannot_be_read_is_named_and_one_without_a_test_is_not_shown(
     assert f"Left out: runs/{FIRST}-lr0.0001 cannot be read (FileNotFoundError" in page and f"{FIRST}-s1" not in page
 
 
-def test_a_model_of_other_classes_or_test_images_than_the_data_now_has_is_not_shown(runs, capsys):
+def test_a_model_that_is_damaged_or_of_other_test_images_than_the_data_now_has_is_not_shown(runs, capsys):
     change(f"{FIRST}-s1", "test.json", image_miou={"another": 0.5})
+    Path(f"best_{FIRST}.pt").unlink()
+    Path(f"best_{FIRST}.pt").write_text("no model")
+    Path(f"best_{FIRST}-lr0.0001.pt").unlink()
+    Path(f"best_{FIRST}-lr0.0001.pt").symlink_to(f"best_{FIRST}-s1.pt")
     report.main(images=1, cases=1, device="cpu")
     out, page = capsys.readouterr().out, Path("report.html").read_text()
     problem = f"by {FIRST}-s1: classes or test images of shapes are others now; train it again"
     assert f"no pictures {problem}\n" in out and f"No pictures {problem}<" in page
-    assert re.findall("Worst and best of ([^<]+)<", page) == [FIRST, f"{FIRST}-lr0.0001"]
-
-
-def test_one_damaged_model_does_not_keep_others_from_being_shown(runs):
-    Path(f"best_{FIRST}.pt").unlink()
-    Path(f"best_{FIRST}.pt").write_text("no model")
-    report.main(images=1, cases=1, device="cpu")
-    page = Path("report.html").read_text()
-    assert f"No pictures by {FIRST}: best_{FIRST}.pt" in page and f"Worst and best of {FIRST}-s1<" in page
+    assert f"No pictures by {FIRST}: best_{FIRST}.pt" in page
+    assert re.findall("Worst and best of ([^<]+)<", page) == [f"{FIRST}-lr0.0001"]
 
 
 def test_without_runs_or_models_a_sentence_says_so(trained, few_shapes):
@@ -130,22 +126,11 @@ def test_without_runs_or_models_a_sentence_says_so(trained, few_shapes):
     assert "No pictures of shapes: none of its best_*.pt is here" in Path("report.html").read_text()
 
 
-def test_a_run_of_one_epoch_is_a_point_over_a_whole_number(runs):
-    for path in Path("runs").glob("*/history.csv"):
-        path.write_text("\n".join(path.read_text().splitlines()[:2]))
-    for axes in report.curves_of(report.read_runs(Path("runs"))[0]).axes:
-        assert [line.get_marker() for line in axes.lines] == ["o"] * 3
-        assert all(tick == round(tick) for tick in axes.get_xticks())
-
-
 @needs_browser
 def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs):
     from selenium import webdriver
     from selenium.webdriver.common.by import By
 
-    copy_run(long := "train-voc2012-" + "photographs_of_the_forest" * 4)
-    change(long, "config.json", experiment={"dataset": long})
-    change(long, "test.json", dataset=long, iou={f"{i} kinds of things": i / 150 for i in range(150)})
     report.main(images=2, cases=1, device="cpu")
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
@@ -168,7 +153,7 @@ def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs
         browser.find_element(By.CSS_SELECTOR, "#results th:nth-child(2)").click()
         cells = browser.find_elements(By.CSS_SELECTOR, "#results td:nth-child(2)")
         scores = [float(cell.get_attribute("data-value")) for cell in cells]
-        assert scores == sorted(scores) and len(scores) == 3
+        assert scores == sorted(scores) and len(scores) == 2
 
         mask = browser.find_element(By.CSS_SELECTOR, "img.mask")
         assert mask.value_of_css_property("opacity") == "0.6"
@@ -179,11 +164,5 @@ def test_in_a_browser_the_table_sorts_the_slider_fades_and_nothing_is_wrong(runs
         pictures = browser.find_elements(By.TAG_NAME, "img")
         assert len(pictures) == 2 * (2 * (1 + 3) + 3 * 2)  # each over a photograph: truth and models; best and worst
         assert all(browser.execute_script("return arguments[0].naturalWidth", picture) == 32 for picture in pictures)
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 700, "deviceScaleFactor": 2, "mobile": True}
-        )
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
-        widths = [name.rect["width"] for name in browser.find_elements(By.CSS_SELECTOR, ".heat tbody th")]
-        assert len(widths) == 4 and min(widths) > 120  # not two letters a line
-        assert all(curves.rect["width"] > 600 for curves in browser.find_elements(By.CSS_SELECTOR, ".curves svg"))
+
         assert browser.get_log("browser") == []

@@ -31,19 +31,6 @@ def test_what_makes_two_runs_the_same_is_as_json_gives_it_back():
     assert run.experiment == expected | {"pretrained": True} == json.loads(json.dumps(run.experiment))
 
 
-def test_loading_and_predicting_need_no_experiment():
-    run = Run(device="cpu", precision="bf16").prepared()
-    assert (run.device, run.precision, run.rank, run.world_size) == (torch.device("cpu"), "bf16", 0, 1)
-
-
-def test_the_seed_decides_the_initial_weights():
-    def draw(seed: int) -> torch.Tensor:
-        started(seed=seed)
-        return torch.nn.Linear(3, 3).weight
-
-    assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
-
-
 def test_auto_never_chooses_what_is_not_there():
     device = choose_device("auto")
     assert torch.zeros(1, device=device).device.type == device.type

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, make_few
 from test_models import CASES
 
-from common.datasets.shapes import COUNTS
 from common.models import MODELS
 from common.run import Run
 
@@ -20,8 +19,7 @@ SCENES = {"train": 6, "val": 3, "test": 2}  # different numbers, lest one split 
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_it_trains_on_shapes(name, monkeypatch, without_pictures):
-    for split, count in SCENES.items():
-        monkeypatch.setitem(COUNTS, split, count)
+    make_few(monkeypatch, **SCENES)
     main = importlib.import_module(name).main
     options = {"pretrained": False} if "pretrained" in inspect.signature(main).parameters else {}
     if "fine_tune_epochs" in inspect.signature(main).parameters:

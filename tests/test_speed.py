@@ -1,9 +1,5 @@
 """What makes training fast changes no score: each speed-up beside the plain way, with the tolerance it is held to."""
 
-import ctypes
-import os
-import resource
-
 import pytest
 import torch
 from torch import nn
@@ -11,7 +7,6 @@ from torch import nn
 import train
 from common.models.layers import FastConvTranspose2d
 from common.run import Run
-from common.system.device import keep_freed_memory
 
 
 def trained(voc_root, precision="fp32"):
@@ -43,14 +38,3 @@ def test_a_transposed_convolution_and_its_gradients_are_torch_s(dtype, tolerance
     assert len(results[0]) == len(results[1]) == 3 + bias
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * theirs.abs().max().item())
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt"), reason="needs glibc")
-def test_freed_memory_is_used_again_without_a_page_fault():
-    keep_freed_memory()
-    faults = []
-    for _ in range(40):  # the first ones find their place
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(2**24)  # 64 MiB in 16,384 pages, freed at once
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    assert sorted(faults[-10:])[5] < 1000
