@@ -23,7 +23,7 @@ def test_void_outlines_objects():
 
 def test_no_scene_is_in_two_splits():
     indices = [sample[1] for split in shapes(None).splits.values() for sample in split]
-    assert len(indices) == len(set(indices)) == 800
+    assert len(indices) == len(set(indices)) == 3800
 
 
 def test_each_split_holds_its_own_scenes_in_order(few_shapes):

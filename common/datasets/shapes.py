@@ -1,6 +1,7 @@
 """Generated scenes of overlapping shapes: a data set that needs no download, and on which a broken model fails.
 
-Every class prefers a colour but does not own it, so colour alone leaves many pixels wrong. Objects are outlined with
+Every class has a pattern and a favourite colour. Neither is the answer alone: a fifth of the objects have any colour,
+and the patterns are fine, turned and noisy. Some classes are rarer and smaller than others. Objects are outlined with
 void, as annotators do in VOC. The same index always gives the same scene.
 """
 
@@ -15,16 +16,19 @@ from common.labels import VOID
 
 CLASSES = ("background", "disk", "square", "triangle", "star", "cross")
 PALETTE = ((0, 0, 0), (230, 75, 60), (245, 190, 40), (80, 180, 90), (60, 130, 220), (160, 90, 200))
+FREQUENCIES = (0, 0.26, 0.23, 0.2, 0.17, 0.14)  # of the classes among the objects
 HUES = (None, 0.0, 0.14, 0.36, 0.6, 0.78)  # a class's favourite; a fifth of the objects have any other
-SIDE = 256  # pixels
-COUNTS = {"train": 600, "val": 100, "test": 100}
+PERIODS = (None, 1.0, 0.07, 0.14, 0.08, 0.16)  # of a class's stripes, in sides of the scene; a disk has hardly any
+CHECKED = (4, 5)  # classes with checks instead of stripes
+SIDE = 160  # pixels
+COUNTS = {"train": 3000, "val": 300, "test": 500}
 
 
 def shapes(data_root: Path) -> DatasetSpec:
-    """Return 600 training, 100 validation and 100 test scenes. `data_root` is not used."""
+    """Return 3000 training, 300 validation and 500 test scenes. `data_root` is not used."""
     splits, first = {}, 0  # a sample names this file too, so that a change of it renews the cache
     for split, count in COUNTS.items():
-        splits[split] = [(f"{split}_{i:03}", first + i, Path(__file__)) for i in range(count)]
+        splits[split] = [(f"{split}_{i:04}", first + i, Path(__file__)) for i in range(count)]
         first += count
     return DatasetSpec(CLASSES, PALETTE, splits, read_sample=lambda sample: draw_scene(sample[1]))
 
@@ -32,17 +36,18 @@ def shapes(data_root: Path) -> DatasetSpec:
 def draw_scene(index: int, side: int = SIDE) -> tuple[Image.Image, np.ndarray]:
     """Return scene number `index`: the RGB image and the mask (side, side) uint8 with classes and VOID."""
     rng = np.random.default_rng([2007, index])
-    image = _texture(rng, _color(rng, rng.random(), saturation=(0.05, 0.5)), side)
+    image = _texture(rng, _color(rng, rng.random(), saturation=(0.05, 0.5)), rng.uniform(0.1, 0.3), side)
     mask = Image.new("L", (side, side), 0)
     for _ in range(rng.integers(2, 6)):
-        kind = int(rng.integers(1, len(CLASSES)))
+        kind = int(rng.choice(len(CLASSES), p=FREQUENCIES))
         hue = HUES[kind] + rng.normal(0, 0.03) if rng.random() < 0.8 else rng.random()
-        radius = side * rng.uniform(0.14, 0.34)
+        radius = side * rng.uniform(0.15, 0.36)
         center = rng.uniform(0, side, size=2)
         outline = [tuple(point) for point in center + radius * _outline(CLASSES[kind], rng.uniform(0, 2 * np.pi))]
         stencil = Image.new("L", (side, side), 0)
         ImageDraw.Draw(stencil).polygon(outline, fill=255)
-        image.paste(_texture(rng, _color(rng, hue, saturation=(0.4, 1.0)), side), mask=stencil)
+        color, period = _color(rng, hue, saturation=(0.4, 1.0)), PERIODS[kind] * rng.uniform(0.8, 1.25)
+        image.paste(_texture(rng, color, period, side, checked=kind in CHECKED), mask=stencil)
         draw = ImageDraw.Draw(mask)
         draw.polygon(outline, fill=kind)
         draw.line([*outline, *outline[:2]], fill=VOID, width=max(1, side // 64), joint="curve")
@@ -67,17 +72,17 @@ def _color(rng: np.random.Generator, hue: float, saturation: tuple[float, float]
     return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(0.35, 0.95)))
 
 
-def _texture(rng: np.random.Generator, color: np.ndarray, side: int) -> Image.Image:
-    """Return a (side, side) picture of `color` with soft blotches, stripes and grain."""
-    blotches = Image.fromarray(22 * rng.standard_normal((6, 6), dtype=np.float32)).resize(
-        (side, side), Image.Resampling.BICUBIC
-    )
-    y, x = np.mgrid[:side, :side].astype(np.float32)
-    angle, period = rng.uniform(0, np.pi), rng.uniform(0.04, 0.2) * side
-    stripes = rng.uniform(0, 22) * np.sin(
-        (x * float(np.cos(angle)) + y * float(np.sin(angle))) * float(2 * np.pi / period)
-    )
-    light = np.asarray(blotches) + stripes
+def _texture(
+    rng: np.random.Generator, color: np.ndarray, period: float, side: int, checked: bool = False
+) -> Image.Image:
+    """Return a (side, side) picture of `color` with stripes or checks of a `period` in sides, blotches and grain."""
+    blotches = 22 * rng.standard_normal((6, 6), dtype=np.float32)
+    light = np.asarray(Image.fromarray(blotches).resize((side, side), Image.Resampling.BICUBIC))
+    y, x = np.mgrid[:side, :side].astype(np.float32) * np.float32(2 * np.pi / (period * side))
+    cos, sin = (np.float32(f(angle)) for angle in [rng.uniform(0, np.pi)] for f in (np.cos, np.sin))
+    pattern = np.sin(cos * x + sin * y)
+    if checked:
+        pattern = np.sign(pattern * np.sin(cos * y - sin * x))
     grain = 12 * rng.standard_normal((side, side), dtype=np.float32)
-    color = color.astype(np.float32)
-    return Image.fromarray((color + (light + grain)[..., None]).clip(0, 255).astype(np.uint8))
+    light = light + np.float32(rng.uniform(12, 32)) * pattern + grain
+    return Image.fromarray((color.astype(np.float32) + light[..., None]).clip(0, 255).astype(np.uint8))
