@@ -2,7 +2,7 @@
 
     python check.py voc2012                       # a set that download.py has fetched
     python check.py path/to/folder                # your own images and masks
-    python check.py drinks --data-root ../data
+    python check.py path/to/folder --write-classes
 
 Ends with status 0 if all is well, 1 if there is something to think about (an image in two splits, a class that a split
 lacks, a mask of nothing but background, an image that EXIF turns upside down and its mask not), and 2 if a training
@@ -23,11 +23,15 @@ from tqdm import tqdm
 from common.cli import cli
 from common.datasets import DATASETS, spec_of
 from common.datasets.folder import inspect
-from common.datasets.reading import Problem, orientation
+from common.datasets.reading import Problem, header
 from common.datasets.segmentation_set import DatasetSpec
 from common.labels import VOID
 from common.run import Run
 from common.system.errors import UserError
+from common.system.files import write_text
+
+HEAD = "# One class a line; `ignore` in place of a name is for pixels that are neither trained on nor scored."
+FEW = 5  # images; a score on fewer changes with each of them
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Found:
     problem: UserError | None = None  # why it cannot be used
     counts: np.ndarray | None = None  # pixels (256,) of each mask value
     digest: str = ""  # of the decoded image
+    mode: str = "RGB"  # Pillow's, of the image file
     turned: bool = False  # by its EXIF orientation, and its mask is not
 
 
@@ -47,22 +52,27 @@ def main(
     data_root: Path = Path("data"),  # folder that download.py filled
     cache_dir: Path = Path(".cache"),  # folder for what was found out about masks of your own
     show: int = 5,  # sentences of each kind that are printed
+    write_classes: bool = False,  # write the classes.txt that a folder could have, to be edited
 ):
     """Read everything, print what was found, exit with the status that the docstring tells."""
     errors, found, doubts, path = [], [], {}, Path(dataset).expanduser()
+    own, file = dataset not in DATASETS and path.is_dir(), path / "classes.txt"
+    if write_classes and (not own or file.exists()):
+        reason = "is there already; move it away" if own else "is of folders with images/ and masks/; name one"
+        raise UserError(f"--write-classes: {file if own else 'classes.txt'} {reason}")
     try:
-        if dataset in DATASETS or not path.is_dir():
-            spec = spec_of(dataset, Run(data_root=data_root, cache_dir=cache_dir))
-        else:
-            spec = inspect(path, cache_dir, errors)
+        spec = inspect(path, cache_dir, errors) if own else spec_of(dataset, Run(data_root=data_root))
         found = read_all(spec, dataset)
         doubts = doubts_of(found, spec)
         if spec.classes:  # it is known what the masks mean
             print(class_table(found, spec))
     except UserError as error:
-        print("the files cannot even be listed")
+        print("nothing could be read:")
         errors.append(error)
-    problems = problems_of([*errors, *(item.problem for item in found if item.problem)])
+    problems = defaultdict(list)
+    for problem in [*errors, *(item.problem for item in found if item.problem)]:
+        kind, lines = (problem.kind, problem.lines) if isinstance(problem, Problem) else ("other problems", [])
+        problems[kind].append("\n      ".join([str(problem), *lines]))
     for title, groups in (("problems", problems), ("to think about", doubts)):
         for kind, sentences in groups.items():
             print(f"\n{title} ({len(sentences)}): {kind}")
@@ -71,6 +81,13 @@ def main(
                 print(f"  and {len(sentences) - show} more (--show {len(sentences)} prints all)")
     counts = [sum(map(len, groups.values())) for groups in (problems, doubts)]
     print(f"\n{dataset}: {len(found)} samples, {counts[0]} problems, {counts[1]} to think about")
+    if write_classes:
+        pixels = sum(item.counts for item in found if item.counts is not None)
+        shares = [f"{name}  # {pixels[i] / pixels.sum():.2%} of the pixels" for i, name in enumerate(spec.classes)]
+        lines = [line for error in errors for line in getattr(error, "lines", ())] or shares
+        if lines:
+            write_text(file, "\n".join([HEAD, *lines, ""]))
+        print(f"{file} is {'written; give the classes their names' if lines else 'not written: there are no classes'}")
     sys.exit(2 if problems else 1 if doubts else 0)
 
 
@@ -81,53 +98,40 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
         split, sample = item
         try:
             image, mask = spec.read(sample)
-            turned = turned_alone(sample)
+            headers = [header(file) for file in sample if isinstance(file, Path)] or [("RGB", 1)]
         except UserError as error:
             return Found(split, sample[0], problem=error)
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
-        return Found(split, sample[0], counts=np.bincount(mask.ravel(), minlength=256), digest=digest, turned=turned)
+        modes, turns = zip(*headers, strict=True)
+        turned = turns[0] in (2, 3, 4) and turns[1:] == (1,)
+        return Found(split, sample[0], None, np.bincount(mask.ravel(), minlength=256), digest, modes[0], turned)
 
     items = [(split, sample) for split, samples in spec.splits.items() for sample in samples]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(
-            tqdm(pool.map(read, items), f"reading {dataset}", len(items), unit="image", disable=None, leave=False)
-        )
-
-
-def turned_alone(sample: tuple) -> bool:
-    """Return whether EXIF turns an image or mirrors it, and not its mask, so that their sizes agree all the same."""
-    match sample:
-        case (_, Path() as image, Path() as mask):
-            return orientation(image) in (2, 3, 4) and orientation(mask) == 1
-    return False
-
-
-def problems_of(problems: list[UserError]) -> dict[str, list[str]]:
-    """Return the sentences of `problems` by kind."""
-    groups = defaultdict(list)
-    for problem in problems:
-        kind, lines = (problem.kind, problem.lines) if isinstance(problem, Problem) else ("other problems", [])
-        groups[kind].append("\n      ".join([str(problem), *lines]))
-    return dict(groups)
+        samples = pool.map(read, items)
+        return list(tqdm(samples, f"reading {dataset}", len(items), unit="image", disable=None, leave=False))
 
 
 def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
     """Return sentences on what a training would take, but should perhaps not get, by kind."""
-    groups, places = defaultdict(list), defaultdict(list)
+    groups, places, modes = defaultdict(list), defaultdict(list), defaultdict(list)
     present = {split: np.zeros(256, dtype=np.int64) for split in spec.splits}
     for item in found:
         if item.counts is None:
             continue
+        name = f"{item.split} {item.name}"
         places[item.digest].append(item)
+        modes[item.mode].append(name)
         present[item.split] += item.counts
         if item.turned:
-            groups["images that EXIF turns, and their masks not"].append(f"{item.split} {item.name}")
-        if not spec.classes:
-            continue
-        if not item.counts[:VOID].any():
-            groups["masks of nothing but void"].append(f"{item.split} {item.name}")
-        elif spec.classes[0] == "background" and not item.counts[1:VOID].any():
-            groups["masks of nothing but background"].append(f"{item.split} {item.name}")
+            groups["images that EXIF turns, and their masks not"].append(name)
+        if spec.classes and not item.counts[:VOID].any():
+            groups["masks of nothing but void"].append(name)
+        elif spec.classes[:1] == ("background",) and not item.counts[1:VOID].any():
+            groups["masks of nothing but background"].append(name)
+    for mode in sorted(modes.keys() - {"RGB", "L"}):
+        kind = "images that Pillow takes for neither RGB nor grey, and that are converted"
+        groups[kind].append(f"mode {mode}: {len(modes[mode])}, such as {modes[mode][0]}")
     for same in places.values():
         if len(same) > 1:
             kind = "images in two splits" if len({item.split for item in same}) > 1 else "images that come twice"
@@ -136,6 +140,9 @@ def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
         for name, count in zip(spec.classes, counts[: len(spec.classes)], strict=True):
             if not count:
                 groups["classes that a split lacks"].append(f"{split} has no pixel of {name}")
+        if split != "train" and len(spec.splits[split]) < FEW:
+            sentence = f"{split} has {len(spec.splits[split])}; a score on fewer than {FEW} images says little"
+            groups["splits of few images"].append(sentence)
     return dict(groups)
 
 
@@ -143,16 +150,14 @@ def class_table(found: list[Found], spec: DatasetSpec) -> str:
     """Return, for each class, its share of the pixels and the number of images that have it, by split."""
     names = [*spec.classes, "void"]
     width = max(map(len, names))
-    lines = [" " * width + "".join(f"{split:>20}" for split in spec.splits)]
-    rows = dict.fromkeys(names, "")
+    rows = [" " * width, *(f"{name:<{width}}" for name in names)]
     for split in spec.splits:
         counts = [item.counts for item in found if item.split == split and item.counts is not None]
-        counts = np.stack(counts)[:, [*range(len(spec.classes)), VOID]] if counts else np.zeros((0, len(names)))
-        total = counts.sum()
-        for name, pixels, images in zip(names, counts.sum(0), (counts > 0).sum(0), strict=True):
-            rows[name] += f"{pixels / total if total else 0:>10.2%}{images:>10}"
-    lines += [f"{name:<{width}}{row}" for name, row in rows.items()]
-    return "\n".join(["share of the pixels, and images with the class:", *lines])
+        counts = np.reshape(counts, (-1, 256))[:, [*range(len(spec.classes)), VOID]]
+        shares = counts.sum(0) / max(counts.sum(), 1)
+        cells = [f"{share:>10.2%}{images:>10}" for share, images in zip(shares, (counts > 0).sum(0), strict=True)]
+        rows = [row + cell for row, cell in zip(rows, [f"{split:>20}", *cells], strict=True)]
+    return "\n".join(["share of the pixels, and images with the class:", *rows])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,3 @@
-import re
 import shutil
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def test_all_problems_of_a_folder_are_told_at_once_beside_what_is_sound(data, ca
     status, out = run(data, capsys)
     assert status == 2 and "29 samples, 10 problems, 1 to think about" in out
     for kind in (
-        "(1): what classes.txt lacks, and lines for it",
+        "(1): what the masks hold, and classes.txt does not list",
         "(1): files of the same name",
         "(2): lines of lists that name no image",
         "(1): images in two lists",
@@ -89,16 +88,54 @@ def test_all_problems_of_a_folder_are_told_at_once_beside_what_is_sound(data, ca
     assert next(line for line in out.splitlines() if line.startswith("tree")).split()[2::2] == ["7", "8", "11"]
 
 
-def test_lines_that_classes_txt_could_have_are_proposed(data, capsys):
+@pytest.mark.parametrize("palette", [False, True])
+def test_lines_for_classes_txt_are_proposed_and_written_in_the_order_of_colours(data, capsys, palette):
+    file = data / "classes.txt"
+    file.unlink()
+    for path in (data / "masks").iterdir():
+        mask = Image.fromarray(np.where(np.array(Image.open(path)) == 1, np.uint8(3), np.uint8(0)))
+        mask.putpalette([200, 0, 0, 9, 9, 9, 9, 9, 9, 0, 0, 64])
+        (mask if palette else mask.convert("RGB")).save(path)
+    status, out = run(data, capsys)
+    share = np.mean([(5 + i % 7) / 30 for i in range(30)])
+    lines = [f"class0 0 0 64  # {share:.2%} of the pixels", f"class1 200 0 0  # {1 - share:.2%} of the pixels"]
+    assert status == 2 and "30 samples, 1 problems" in out and "\n      ".join(["proposes lines", *lines]) in out
+    assert not file.exists() and "classes.txt is written" in run(data, capsys, "--write-classes")[1]
+    assert file.read_text().splitlines()[1:] == lines
+    file.write_text(file.read_text().replace("class1", "sky"))
+    status, out = run(data, capsys)
+    assert status == 0 and next(line for line in out.splitlines() if line.startswith("sky")).split()[2] == "10"
+
+
+def test_classes_txt_is_written_for_masks_that_need_none_and_never_over_another(data, capsys):
+    with pytest.raises(SystemExit, match=r"classes\.txt is there already; move it away"):
+        cli(check.main, [str(data), "--write-classes"])
+    assert (data / "classes.txt").read_text() == "sky\ntree\n"
+    (data / "classes.txt").unlink()
+    assert run(data, capsys, "--write-classes")[0] == 0
+    lines = (data / "classes.txt").read_text().splitlines()
+    assert [line.split("  #")[0] for line in lines[1:]] == ["class 0", "class 1"] and run(data, capsys)[0] == 0
+    with pytest.raises(SystemExit, match=r"is of folders with images/"):
+        cli(check.main, ["shapes", "--write-classes"])
+
+
+def test_no_classes_txt_is_written_where_the_masks_are_none(data, capsys):
     (data / "classes.txt").unlink()
     for path in (data / "masks").iterdir():
-        mask = np.array(Image.open(path))[..., None]
-        Image.fromarray(np.where(mask == 1, np.uint8([128, 0, 0]), np.uint8([0, 0, 64]))).save(path)
+        Image.open(path).point(lambda v: 200 * v).save(path.with_suffix(".jpg"))
+        path.unlink()
+    status, out = run(data, capsys, "--write-classes")
+    assert status == 2 and "classes.txt is not written" in out and not (data / "classes.txt").exists()
+
+
+def test_few_images_and_what_pillow_takes_them_for_are_told(data, capsys):
+    Image.new("CMYK", (30, 20)).save(data / "images/00.tif")
+    (data / "images/00.png").unlink()
+    (data / "test.txt").write_text("20\n21\n22\n23\n")
     status, out = run(data, capsys)
-    assert status == 2 and "30 samples, 1 problems" in out
-    assert re.search(r"hold the colours 0 0 64; 128 0 0 .*\n      class0 0 0 64\n      class1 128 0 0\n", out)
-    (data / "classes.txt").write_text("sky 0 0 64\ntree 128 0 0\n")
-    assert run(data, capsys)[0] == 0
+    assert status == 1 and "24 samples, 0 problems, 2 to think about" in out
+    assert "neither RGB nor grey, and that are converted\n  mode CMYK: 1, such as train 00\n" in out
+    assert "splits of few images\n  test has 4; a score on fewer than 5 images says little\n" in out
 
 
 def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys):
@@ -125,7 +162,7 @@ def test_images_that_exif_turns_upside_down_and_their_masks_not_are_named(data, 
 
 def test_data_that_cannot_be_listed_has_status_2(tmp_path, capsys):
     status, out = run("voc2007", capsys, "--data-root", str(tmp_path))
-    assert status == 2 and "the files cannot even be listed" in out and "train.txt is missing" in out
+    assert status == 2 and "nothing could be read" in out and "train.txt is missing" in out
 
 
 @needs_shared

@@ -8,11 +8,13 @@
 
 A line of classes.txt is a name, `name red green blue` or `name #rrggbb`. The lines stand for the values 0, 1, 2, ... of
 the masks, or for their colours. A line `ignore 255`, or with a colour, names pixels that are neither trained on nor
-scored; where there is none, that is 255.
+scored; where there is none, that is 255. A line that begins with `#` is a comment, and so is what follows ` # `.
+
+Palette masks are read by their colours if classes.txt lists them all, and else by their values.
 
 Without classes.txt the masks hold the values 0, 1, 2, ... and perhaps 255, which is ignored. Anything else, such as RGB
-masks or the grey levels 0, 128 and 255, must be listed, each with its colour: `python check.py folder` proposes lines.
-Masks of 0 and 255 alone tell background from foreground, with and without classes.txt.
+masks or the grey levels 0, 128 and 255, must be listed, each with its colour: `python check.py folder` proposes lines,
+and writes them with --write-classes. Masks of 0 and 255 alone tell background from foreground, listed or not.
 
 A list that is missing is drawn, by a hash of each name, so that an image stays where it is when others are added:
 15 % of the images to validate on, 15 % as test. With two lists, val.txt or test.txt is the test, and what to validate
@@ -24,7 +26,7 @@ import itertools
 import unicodedata
 from pathlib import Path
 
-from common.datasets.mask_classes import Classes, interpret, read_classes, scan
+from common.datasets.mask_classes import interpret, read_classes, scan
 from common.datasets.reading import Problem, find_files, name_below, read_text
 from common.datasets.segmentation_set import DatasetSpec
 from common.system.errors import UserError
@@ -68,13 +70,8 @@ def inspect(path: Path, cache_dir: Path, problems: list[UserError], progress: bo
         for name in masks.keys() - images.keys():
             sentence = f"{masks[name]} has no image; expected {path}/images/{name}.jpg, or another suffix"
             problems.append(Problem("masks without an image", sentence))
-    listed = Classes()
-    try:
-        listed = read_classes(path / "classes.txt")
-    except UserError as error:
-        problems.append(error)
-    found = scan([(name, masks[name]) for name in names if name in masks], cache_dir, progress)
-    classes, palette, label_map, said = interpret(found, listed, path, problems)
+    held = scan([(name, masks[name]) for name in names if name in masks], cache_dir, progress)
+    classes, palette, label_map, said = interpret(held, read_classes(path / "classes.txt"), path, problems)
     samples = {
         split: [(name, images[name], masks[name]) for name in names if name in masks] for split, names in splits.items()
     }

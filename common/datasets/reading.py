@@ -71,10 +71,10 @@ def open_image(path: Path) -> Image.Image:
         raise Problem("files that cannot be read", f"{path} cannot be read ({reason}); replace the file") from None
 
 
-def orientation(path: Path) -> int:
-    """Return the EXIF orientation of the image at `path`: 1 is upright, 2 to 4 keep its sides, 5 to 8 swap them."""
+def header(path: Path) -> tuple[str, int]:
+    """Return Pillow's mode of the image at `path`, and its EXIF orientation: 1 is upright, 5 to 8 swap its sides."""
     with Image.open(path, formats=FORMATS) as stored:
-        return stored.getexif().get(ExifTags.Base.Orientation, 1)
+        return stored.mode, stored.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def read_image(path: Path) -> Image.Image:
@@ -101,7 +101,7 @@ def read_mask(path: Path, label_map: LabelMap) -> np.ndarray:
     """
     codes, are_colors = read_codes(open_image(path), path, label_map.palettes_are_colors)
     known = label_map.colors if are_colors else label_map.numbers
-    wrong = [rgb(code) if are_colors else code for code in distinct(codes) if code not in known]
+    wrong = [rgb(code) if are_colors else code for code in count_codes(codes) if code not in known]
     if not wrong:
         return label_map.classes_of(codes, are_colors)
     others = f" (and {', '.join(map(str, wrong[1:8]))}{', ...' * (len(wrong) > 8)})" if len(wrong) > 1 else ""
@@ -123,7 +123,7 @@ def read_pair(image_path: Path, mask_path: Path, label_map: LabelMap) -> tuple[I
             f"{mask_path} is {mask_width}x{mask_height} pixels but its image {image_path} is {width}x{height}; "
             "a mask must have the size of its image"
         )
-        if orientation(image_path) >= 5 and image.size == mask.shape:
+        if header(image_path)[1] >= 5 and image.size == mask.shape:
             sentence += ", and the photograph is turned by its EXIF orientation: turn the mask, too"
         raise Problem("masks of another size than their image", sentence)
     return image, mask
@@ -151,11 +151,12 @@ def jpeg_hint(path: Path | str) -> str:
     return "; a JPEG's compression mixes neighbouring values: save masks as PNG" if is_jpeg else ""
 
 
-def distinct(codes: np.ndarray) -> list[int]:
-    """Return the numbers that occur in `codes`, in order."""
+def count_codes(codes: np.ndarray) -> dict[int, int]:
+    """Return how many pixels have each of the numbers that occur in `codes`, in order."""
     codes = codes.ravel()
-    ends = codes[:-1][codes[1:] != codes[:-1]]  # of runs: sorting these alone takes a tenth of the time
-    return np.unique(np.append(ends, codes[-1])).tolist()
+    ends = np.append(np.flatnonzero(codes[1:] != codes[:-1]), codes.size - 1)  # of runs: these alone are sorted
+    found, places = np.unique(codes[ends], return_inverse=True)
+    return dict(zip(found.tolist(), np.bincount(places, np.diff(ends, prepend=-1)).astype(int).tolist(), strict=True))
 
 
 def ranges(values: dict[int, int]) -> str:
