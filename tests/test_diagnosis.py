@@ -6,7 +6,8 @@ from common.reporting.diagnosis import hints
 
 
 def rows(losses, train_miou=0.4, val_miou=0.35):
-    return [{"train_loss": loss, "train_miou": train_miou, "val_miou": val_miou} for loss in losses]
+    mious = {"train_miou": train_miou, "val_miou": val_miou}
+    return [{"epoch": epoch, "train_loss": loss, **mious} for epoch, loss in enumerate([float("nan"), *losses])]
 
 
 def scored(miou: float, *, background_alone: bool) -> ConfusionMatrix:

@@ -15,7 +15,7 @@ from torch import nn
 import train
 import train_4_c
 from common import checkpoint
-from common.checkpoint import best_row
+from common.checkpoint import best_row, last_epoch
 from common.datasets import VOID, load
 from common.engine import evaluate, fit, out_of_patience
 from common.loader import Loader
@@ -70,8 +70,9 @@ def test_a_run_leaves_what_it_promises_and_resumed_when_finished_it_is_only_scor
     result = run_train(voc_root, 2, tensorboard=True)
     with Path("runs/test/history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]  # 0 is untrained
     assert rows[0].keys() >= {"lr", "train_loss", "val_loss", "train_miou", "val_miou", "seconds"}
+    assert rows[0]["train_loss"] == "nan" and 2 < float(rows[0]["val_loss"]) < 5
     assert json.loads(Path("runs/test/config.json").read_text())["experiment"]["batch_size"] == 4
     assert json.loads(Path("runs/test/test.json").read_text())["scores"] == result["scores"]
     for path in ("plots/test.png", "plots/test_predictions.png", "best_test.pt", "last_test.pt"):
@@ -92,7 +93,7 @@ def test_a_run_stopped_and_resumed_equals_an_unbroken_one_bit_for_bit(voc_root, 
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(Loader, "set_epoch", lambda self, number: set_epoch(self, number) if number < 2 else 1 / 0)
         run_train(voc_root, 3, script)
-    assert len(checkpoint.load(Path("last_test.pt"))["history"]) == 1
+    assert last_epoch(checkpoint.load(Path("last_test.pt"))["history"]) == 1
     assert run_train(voc_root, 3, script, resume=True) == whole
     assert same((comparable("last_test.pt"), comparable_weights("best_test.pt")), expected)
 
@@ -124,16 +125,18 @@ def test_ctrl_c_ends_cleanly_and_can_be_resumed(voc_root, name):
     assert process.returncode == 130, output
     assert "--resume goes on from there" in output and "Traceback" not in output
     assert Path("plots/test.png").exists()
-    done = len(checkpoint.load(Path("last_test.pt"))["history"])
+    done = last_epoch(checkpoint.load(Path("last_test.pt"))["history"])
     result = python("train.py", *flags[:-1], "1", "--resume")
     assert f"after epoch {done}" in result.stdout and result.returncode == 0, result.stderr
 
 
 def test_early_stopping_counts_epochs_since_the_best_which_is_never_one_without_a_score():
-    history = [{"epoch": i + 1, "val_miou": miou} for i, miou in enumerate([math.nan, 0.3, 0.2, 0.3, math.nan])]
-    assert out_of_patience(history, 3) and not out_of_patience(history, 4)
-    assert not out_of_patience(history, 0) and not out_of_patience([], 1)
-    assert best_row(history)["epoch"] == 2 and best_row(history[:1])["epoch"] == 1
+    mious = [0.9, math.nan, 0.3, 0.2, 0.3, math.nan]  # the first is of the untrained model
+    history = [{"epoch": i, "stage": 1, "val_miou": miou} for i, miou in enumerate(mious)]
+    assert out_of_patience(history, 1, 3) and not out_of_patience(history, 1, 4)
+    assert not out_of_patience(history, 1, 0) and not out_of_patience(history[:1], 1, 1)
+    assert not out_of_patience(history, 2, 1)  # a new stage
+    assert best_row(history)["epoch"] == 2 and best_row(history[:2])["epoch"] == 1
 
 
 class Fixed(nn.Module):
@@ -208,14 +211,14 @@ def test_any_loss_that_is_a_scalar_fits_in(data):
     losses = []
     for criterion in (CrossEntropy(), nn.CrossEntropyLoss(ignore_index=VOID), lambda *batch: Dice()(*batch)):
         torch.manual_seed(0)
-        losses.append([row["train_loss"] for row in fitted(data, DilatedFCN(21), criterion, epochs=2)])
+        losses.append([row["train_loss"] for row in fitted(data, DilatedFCN(21), criterion, epochs=2)[1:]])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert 0 < losses[2][1] < losses[2][0] < 1
 
 
 def test_a_batch_that_is_void_everywhere_changes_the_loss_by_nothing(data):
     data[1].masks = torch.full_like(data[1].masks, VOID)
-    (row,) = fitted(data, DilatedFCN(21), CrossEntropy())
+    row = fitted(data, DilatedFCN(21), CrossEntropy())[1]
     assert row["train_loss"] == 0 and 0 < row["val_loss"] < 10
 
 

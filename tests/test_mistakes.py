@@ -182,4 +182,4 @@ def test_the_loss_of_bf16_logits_is_computed_in_fp32(few_shapes):
 
     model.register_forward_hook(lambda module, images, logits: given.append(logits.dtype))
     fitted((run, *load("shapes", 32, run)), model, criterion, batch_size=8)
-    assert len(given) == len(taken) == 6 and {*given} == {torch.bfloat16} and {*taken} == {torch.float32}
+    assert len(given) == len(taken) == 9 and {*given} == {torch.bfloat16} and {*taken} == {torch.float32}
