@@ -149,7 +149,7 @@ def fit(
             checkpointer.save(history)
             progress.end_epoch(model, val_loader)
     checkpointer.load_best(history)
-    summarize(history, epochs, run)
+    summarize(model, history, train_loader.data, val_loader.data, epochs, run)
     return history
 
 

@@ -165,7 +165,9 @@ def write_checkpoint(
         dataset="shapes",
         split="train",
     )
-    contents = checkpoint.describe(model, data, Run(name=path.stem.removeprefix("best_")), [{"epoch": 1, "val_miou": 0.5}])
+    contents = checkpoint.describe(
+        model, data, Run(name=path.stem.removeprefix("best_")), [{"epoch": 1, "val_miou": 0.5}]
+    )
     checkpoint.save(path, contents | about)
     return model
 

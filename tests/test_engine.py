@@ -75,7 +75,13 @@ def test_a_run_leaves_what_it_promises_and_resumed_when_finished_it_is_only_scor
     assert rows[0]["train_loss"] == "nan" and 2 < float(rows[0]["val_loss"]) < 5
     assert json.loads(Path("runs/test/config.json").read_text())["experiment"]["batch_size"] == 4
     assert json.loads(Path("runs/test/test.json").read_text())["scores"] == result["scores"]
-    for path in ("plots/test.png", "plots/test_predictions.png", "best_test.pt", "last_test.pt"):
+    for path in (
+        "plots/test.png",
+        "plots/test_predictions.png",
+        "plots/test_train_val.png",
+        "best_test.pt",
+        "last_test.pt",
+    ):
         assert Path(path).stat().st_size > 1000
     assert list(Path("runs/test").glob("events.out.tfevents.*"))
     assert not list(Path().rglob("*.tmp"))

@@ -11,7 +11,7 @@ from common.datasets import VOID, load
 from common.loader import Loader
 from common.models import BasicFCN
 from common.reporting import plotting
-from common.reporting.plotting import draw, plot_augmentation, plot_comparison, plot_curves, plot_predictions
+from common.reporting.plotting import plot_augmentation, plot_comparison, plot_curves, predictions
 
 
 def history(epochs):
@@ -38,9 +38,8 @@ def test_predictions_are_drawn_for_any_number_of_images_and_names_of_classes(voc
     run = started(data_root=voc_root)
     test_set = replace(load("voc2007", 32, run)[2], classes=tuple(f"net $_price_{i}$" for i in range(21)))
     for count in (1, 99):
-        plot_predictions(BasicFCN(21), test_set, run, draw(test_set, 0, count))
-        with Image.open(run.plot("predictions")) as picture:
-            assert picture.height > 200 * min(count, 7)
+        figure = predictions(BasicFCN(21), [test_set], run, count)
+        assert figure.get_figheight() > 2 * min(count, 7)
 
 
 def test_augmentation_of_an_image_that_a_flip_cannot_change_is_drawn(voc_root):

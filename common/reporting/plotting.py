@@ -181,19 +181,14 @@ def side_by_side(
     return picture_grid(rows, ["image", "truth", *models], title, classes, palette, names, scores)
 
 
-def plot_predictions(
-    model: nn.Module, data: SegmentationSet, run: Run, chosen: list[int], kind: str = "predictions"
-) -> None:
-    """Draw image, truth and prediction of the `chosen` images of `data` to plots/<run>_<kind>.png."""
-    if run.rank == 0:
-        save(predictions(model, data, run, chosen), run.plot(kind))
+def predictions(model: nn.Module, sets: Sequence[SegmentationSet], run: Run, count: int = 5) -> Figure:
+    """Return a figure of image, truth and prediction of `count` images of each of `sets`, drawn by the run's seed.
 
-
-def predictions(model: nn.Module, data: SegmentationSet, run: Run, chosen: list[int]) -> Figure:
-    """Return a figure of image, truth and prediction of the `chosen` images of `data`."""
-    samples = [data.sample(i) for i in chosen]
-    title, column = f"{run.name}: {data.dataset} {data.split}", {"prediction": (model, data.image_size)}
-    return side_by_side(column, samples, data.classes, data.palette, run, title)
+    The model sees them at the size of the last set's.
+    """
+    samples, data = [part.sample(i) for part in sets for i in draw(part, run.seed, count)], sets[-1]
+    title = f"{run.name}: {data.dataset} {', '.join(part.split for part in sets)}"
+    return side_by_side({"prediction": (model, data.image_size)}, samples, data.classes, data.palette, run, title)
 
 
 def plot_batch(images: torch.Tensor, masks: torch.Tensor, data: SegmentationSet, run: Run, count: int = 6) -> None:

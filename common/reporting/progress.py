@@ -3,9 +3,11 @@
 import contextlib
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from common.checkpoint import best_row, last_epoch
+from common.datasets.segmentation_set import SegmentationSet
 from common.loader import Loader
 from common.reporting import plotting
 from common.run import Run
@@ -44,7 +46,7 @@ class Progress(contextlib.AbstractContextManager):
         self.bar.update(images * self.run.world_size)
         return value
 
-    def end_epoch(self, model: torch.nn.Module, val_loader: Loader) -> None:
+    def end_epoch(self, model: nn.Module, val_loader: Loader) -> None:
         """Print the last row of the history as a line, and tell TensorBoard."""
         self.bar.clear()
         self.run.print(epoch_line(self.history, self.epochs))
@@ -53,9 +55,7 @@ class Progress(contextlib.AbstractContextManager):
             for key, value in row.items():
                 self.log.add_scalar(key, value, epoch)
             if epoch % FIGURE_EPOCHS == 0 or epoch == self.epochs:
-                chosen = plotting.draw(val_loader.data, self.run.seed)
-                figure = plotting.predictions(model, val_loader.data, self.run, chosen)
-                self.log.add_figure("validation", figure, epoch)
+                self.log.add_figure("validation", plotting.predictions(model, [val_loader.data], self.run), epoch)
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         self.bar.close()
@@ -69,8 +69,12 @@ class Progress(contextlib.AbstractContextManager):
             plotting.plot_curves(self.history, best_row(self.history), self.run.plot(), self.run.name)
 
 
-def summarize(history: list[dict], epochs: int, run: Run) -> None:
-    """Print which epoch was the best; there might have been `epochs`."""
+def summarize(
+    model: nn.Module, history: list[dict], train_set: SegmentationSet, val_set: SegmentationSet, epochs: int, run: Run
+) -> None:
+    """Print which epoch was the best, of at most `epochs`; draw what `model` sees in images of both sets."""
+    if run.rank == 0:
+        plotting.save(plotting.predictions(model, [train_set, val_set], run, count=2), run.plot("train_val"))
     best, last = best_row(history), last_epoch(history)
     waited = last - best["epoch"]
     stopped = f" after {waited} epoch{'s' * (waited != 1)} without a better one" if last < epochs else ""

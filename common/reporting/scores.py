@@ -40,12 +40,14 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
         run.print(f"{stage}, {summary}")
         return result
     if run.rank == 0:
-        plotting.plot_predictions(model, data, run, chosen=plotting.draw(data, run.seed))
+        plotting.save(plotting.predictions(model, [data], run), run.plot("predictions"))
     height, width = data.image_size
     run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes))
     run.print(summary)
-    if (run.folder / "history.csv").exists():
-        for hint in hints(read_history(run.folder), matrix, data.classes):
-            run.print(f"hint: {hint}")
-    run.print(f"see {run.plot()} and {run.plot('predictions')}; the model is {run.best_checkpoint}")
+    history = read_history(run.folder) if (run.folder / "history.csv").exists() else []
+    for hint in hints(history, matrix, data.classes) if history else ():
+        run.print(f"hint: {hint}")
+    took = f", trained in {sum(row['seconds'] for row in history) / 60:.1f} minutes" if history else ""
+    run.print(f"see {run.plot()} and {run.plot('predictions')}")
+    run.print(f"the model is {run.best_checkpoint}, {result['parameters'] / 1e6:.2f} M parameters{took}")
     return result
