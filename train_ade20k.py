@@ -9,11 +9,12 @@ Result    not run on ADE20K itself. On the 660-image part of VOC 2012, one seed:
           python train_ade20k.py --dataset drinks --no-pretrained --compare-optimizers
 Run       python download.py ade20k && python train_ade20k.py                  # fetches VGG-16's weights
           python train_ade20k.py --model ade_unet --optimizer rmsprop
-          python train_ade20k.py --compare-optimizers                          # all three: one figure, one table
+          python train_ade20k.py --compare-models        # or --compare-optimizers, or both: one figure, one table
           python train_ade20k.py --epochs 10 --steps 100 --val-steps 40 --lr 1e-3 --count-other    # as the project
           python train_ade20k.py --dataset shapes --no-pretrained --epochs 3   # needs no download
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -29,14 +30,13 @@ from common.reporting.comparison import compare_variants
 from common.run import Run
 from common.system.errors import UserError
 
-# Each with its learning rate. RMSprop begins with steps ten times as long as its rate, which at 1e-3 throw the FCN's
-# loss to 43; Adam and AdamW correct for that, and train from random weights at 1e-3 as well.
+MODELS = ("fcn_vgg16", "ade_unet")
 OPTIMIZERS = {
-    "rmsprop": (torch.optim.RMSprop, 1e-4),
-    "adamw": (torch.optim.AdamW, 3e-4),
-    "adam": (torch.optim.Adam, 3e-4),
+    # Keras' constants. torch's (0.99, 1e-8) begin with steps ten times as long as the learning rate, Keras' with three.
+    "rmsprop": partial(torch.optim.RMSprop, alpha=0.9, eps=1e-7),
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
 }
-VARIANTS = {name: {"optimizer": name, "compare_optimizers": False} for name in OPTIMIZERS}  # what is compared
 
 
 def main(
@@ -47,16 +47,19 @@ def main(
     steps: int = 0,  # batches in an epoch, at most; 0 takes every image
     val_steps: int = 0,  # the same in validation
     batch_size: int = 5,  # images per step
-    model: Literal["fcn_vgg16", "ade_unet"] = "fcn_vgg16",  # network
+    model: Literal[MODELS] = "fcn_vgg16",  # network
     pretrained: bool = True,  # ImageNet weights for VGG-16; the U-Net always starts from random ones
     encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
-    optimizer: Literal["rmsprop", "adamw", "adam"] = "adam",  # how gradients become steps
-    lr: float = 0.0,  # learning rate; 0 takes the optimizer's own
+    optimizer: Literal[tuple(OPTIMIZERS)] = "adam",  # how gradients become steps
+    lr: float = 3e-4,  # learning rate
+    compare_models: bool = False,  # both networks in turn
     compare_optimizers: bool = False,  # each optimizer in turn, from the same weights and with the same batches
     run: Run = Run(),
 ):
-    if compare_optimizers:
-        return compare_variants(main, VARIANTS, locals(), run)
+    if compare_models or compare_optimizers:
+        models, optimizers = MODELS if compare_models else [model], OPTIMIZERS if compare_optimizers else [optimizer]
+        variants = {f"{m}-{o}": {"model": m, "optimizer": o} for m in models for o in optimizers}
+        return compare_variants(main, variants, locals(), run)
     run = run.start(main, locals())
     if count_other and dataset != "ade20k":
         raise UserError(f"--count-other is about ADE20K's label 0, which {dataset} does not have; leave it out")
@@ -67,8 +70,7 @@ def main(
 
     network = build(model, train_set.num_classes, pretrained=pretrained, encoder_weights=encoder_weights)
     criterion = CrossEntropy()
-    algorithm, own_lr = OPTIMIZERS[optimizer]
-    optim = algorithm(network.parameters(), lr=lr or own_lr)
+    optim = OPTIMIZERS[optimizer](network.parameters(), lr=lr)
 
     fit(network, train_loader, val_loader, criterion, optim, epochs=epochs, run=run)
     return score(network, test_loader, criterion, run)

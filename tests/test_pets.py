@@ -241,6 +241,9 @@ def test_a_comparison_scores_before_and_after_fine_tuning_and_draws_the_speeds_t
             before, after = of(frozen), of(result)
             expected = [f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}"]
             assert [row[f"{column} {part}"] for part in ("frozen", "fine-tuned", "change")] == expected
+        with Path(f"runs/c-{variant}/history.csv").open() as file:
+            _, *second = [float(epoch["train_images_per_second"]) for epoch in csv.DictReader(file)]
+        assert row["images/s"] == f"{np.median(second):.1f}"
         arrow, dot = dots.get_lines()[2 * number : 2 * number + 2]
         assert f"{dot.get_xdata()[0]:.1f}" == row["images/s"] and dot.get_ydata()[0] == result["scores"]["mIoU"]
         assert arrow.get_ydata()[0] == frozen["scores"]["mIoU"]

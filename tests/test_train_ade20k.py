@@ -1,4 +1,4 @@
-import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from common.run import Run
 from common.system.errors import UserError
 
 TINY = {"image_size": 32, "epochs": 1, "steps": 2, "val_steps": 1, "pretrained": False}
-RATES = {name: rate for name, (_, rate) in train_ade20k.OPTIMIZERS.items()}
 
 
 def train(root: Path = Path("nowhere"), name: str = "test", **settings) -> dict:
@@ -26,25 +25,19 @@ def light(monkeypatch, without_pictures) -> None:
     monkeypatch.setattr(train_ade20k, "build", lambda model, num_classes, **options: DilatedFCN(num_classes))
 
 
-@pytest.mark.parametrize(
-    ("count_other", "classes", "lr", "expected"), [(False, 150, 0.0, RATES["adam"]), (True, 151, 0.5e-5, 0.5e-5)]
-)
-def test_other_is_scored_only_if_it_is_counted_and_a_rate_may_be_given(
-    tmp_path, light, count_other, classes, lr, expected
-):
+@pytest.mark.parametrize(("count_other", "classes"), [(False, 150), (True, 151)])
+def test_other_is_scored_only_if_it_is_counted(tmp_path, light, count_other, classes):
     write_ade20k(tmp_path / "data", {"training": 12, "validation": 3})
-    result = train(tmp_path / "data", count_other=count_other, lr=lr)
+    result = train(tmp_path / "data", count_other=count_other)
     assert len(result["iou"]) == classes and ("other" in result["iou"]) == count_other
     assert result["images"] == 3 and not np.isnan(result["scores"]["mIoU"])
-    contents = checkpoint.load(Path("best_test.pt"))
-    assert contents["arguments"] == {"num_classes": classes} and contents["scores"]["lr"] == expected
+    assert checkpoint.load(Path("best_test.pt"))["arguments"] == {"num_classes": classes}
 
 
 @pytest.mark.slow
 def test_the_u_net_trains_too(few_shapes):
     assert 0 <= train(dataset="shapes", model="ade_unet", optimizer="rmsprop", image_size=16)["scores"]["mIoU"] <= 1
-    contents = checkpoint.load(Path("best_test.pt"))
-    assert contents["model"] == "ade_unet" and contents["scores"]["lr"] == RATES["rmsprop"]
+    assert checkpoint.load(Path("best_test.pt"))["model"] == "ade_unet"
 
 
 def test_counting_other_where_there_is_none_is_refused(few_shapes):
@@ -52,14 +45,30 @@ def test_counting_other_where_there_is_none_is_refused(few_shapes):
         cli(train_ade20k.main, ["--dataset", "shapes", "--count-other"])
 
 
+def test_rmsprop_has_keras_constants(few_shapes, light):
+    train(dataset="shapes", optimizer="rmsprop", lr=1e-3)
+    (group,) = checkpoint.load(Path("last_test.pt"))["optimizer"]["param_groups"]
+    assert (group["alpha"], group["eps"], group["lr"]) == (0.9, 1e-7, 1e-3)
+
+
 @pytest.mark.slow
-def test_a_comparison_trains_with_each_optimizer_at_its_own_rate(few_shapes, light):
-    settings = {**TINY, "dataset": "shapes", "compare_optimizers": True}
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["optimizers"], ["fcn_vgg16-rmsprop", "fcn_vgg16-adamw", "fcn_vgg16-adam"]),
+        (["models"], ["fcn_vgg16-adam", "ade_unet-adam"]),
+        (["models", "optimizers"], [f"{m}-{o}" for m in train_ade20k.MODELS for o in train_ade20k.OPTIMIZERS]),
+    ],
+)
+def test_a_comparison_trains_each_network_with_each_optimizer_that_is_compared(few_shapes, light, flags, expected):
+    settings = {**TINY, "dataset": "shapes", **{f"compare_{flag}": True for flag in flags}}
     with pytest.raises(UserError, match="--dry-run shows a single training"):
         train_ade20k.main(**settings, run=Run(device="cpu", dry_run=True))
     results = train_ade20k.main(**settings, run=Run(device="cpu", name="all"))
-    assert list(results) == ["rmsprop", "adamw", "adam"]
+    assert list(results) == expected
     for name in results:
-        with Path(f"runs/all-{name}/history.csv").open() as file:
-            assert [float(row["lr"]) for row in csv.DictReader(file)] == [RATES[name]]
-    assert len(Path("runs/all/table.csv").read_text().splitlines()) == 4 and Path("plots/all.png").exists()
+        experiment = json.loads(Path(f"runs/all-{name}/config.json").read_text())["experiment"]
+        assert f"{experiment['model']}-{experiment['optimizer']}" == name
+    lines = Path("runs/all/table.csv").read_text().splitlines()
+    assert lines[0] == "variant,parameters,test loss,pixel accuracy,mIoU,floor,images/s,minutes"
+    assert len(lines) == 1 + len(expected) and Path("plots/all.png").exists()
