@@ -1,6 +1,7 @@
 """Run an experiment in several variants and set the results side by side."""
 
 import csv
+import inspect
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +36,8 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
     """
     if run.dry_run:
         raise UserError("--dry-run shows a single training; leave out the comparison")
-    parameters = {key: value for key, value in parameters.items() if key != "run"}
+    arguments = inspect.signature(main).parameters.keys() - {"run"}  # locals() may hold more by now
+    parameters = {key: value for key, value in parameters.items() if key in arguments}
     parent = replace(run, resume=False).start(main, parameters)
     if parent.rank == 0:
         write_json(parent.folder / "config.json", describe_run(parent))
