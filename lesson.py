@@ -28,7 +28,7 @@ from common.system.files import read_json, write_text
 SCRIPTS = ["train", "train_4_a", "train_4_b", "train_4_c", "train_4_d", "train_5_a", "train_5_b", "train_5_c"]
 # All scripts see a data set at the same size and for as many epochs.
 SETTINGS = {
-    "shapes": "--image-size 96 --epochs 6",
+    "shapes": "--image-size 96 --epochs 5",
     "voc2007": "--image-size 128 --epochs 30",
     "voc2012": "--image-size 128 --epochs 15",
 }

@@ -32,6 +32,7 @@ def main(
     copies: int = 3,  # augmented copies of each image in an epoch
     stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
+    width: int = 64,  # channels of the U-Net at full size, doubled at every step down
     run: Run = Run(),
 ):
     run = run.start(main, locals())
@@ -41,7 +42,7 @@ def main(
     val_loader = Loader(val_set, batch_size, run)
     test_loader = Loader(test_set, batch_size, run)
 
-    model = UNet(train_set.num_classes)
+    model = UNet(train_set.num_classes, width)
     criterion = CrossEntropy(class_weights(train_set))
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))

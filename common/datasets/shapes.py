@@ -16,7 +16,7 @@ from common.labels import VOID
 
 CLASSES = ("background", "disk", "square", "triangle", "star", "cross")
 PALETTE = ((0, 0, 0), (230, 75, 60), (245, 190, 40), (80, 180, 90), (60, 130, 220), (160, 90, 200))
-FREQUENCIES = (0, 0.26, 0.23, 0.2, 0.17, 0.14)  # of the classes among the objects
+FREQUENCIES = (0, 0.24, 0.22, 0.2, 0.18, 0.16)  # of the classes among the objects
 HUES = (None, 0.0, 0.14, 0.36, 0.6, 0.78)  # a class's favourite; a fifth of the objects have any other
 PERIODS = (None, 1.0, 0.07, 0.14, 0.08, 0.16)  # of a class's stripes, in sides of the scene; a disk has hardly any
 CHECKED = (4, 5)  # classes with checks instead of stripes
