@@ -1,23 +1,21 @@
 """Can the network overfit one image?
 
 Change    train_voc2012.py, with random weights, a single image repeated to a batch, and no augmentation. Where this
-          fails, something is broken: it is the first thing to run when results look wrong.
+          fails, something is broken.
 Result    mIoU 0.002 untrained, 0.9998 after 300 steps, on the first image of VOC 2012; 0.206 on one that it has never
           seen; 1.5 min of one core of an AMD EPYC
           python overfit.py --image-size 96
 Run       python overfit.py                                           # one image of VOC 2012
-          python overfit.py --dataset shapes --image-size 96          # needs no download
-          python overfit.py --dataset shapes --model unet --image 7   # any model, any training image
+          python overfit.py --dataset shapes --image-size 96 --model unet --image 7    # any model, any training image
           python overfit.py --trained best_train_voc2012.pt           # beside what training on all images gave
 """
 
 import copy
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from common.checkpoint import load_model, record_run
+from common.checkpoint import record_run
 from common.cli import cli
 from common.datasets import Size, load
 from common.engine import evaluate, prepare, train_one_epoch
@@ -44,14 +42,11 @@ def main(
     trained: str = "",  # best_*.pt of a training on the same data, to be shown beside
     run: Run = Run(),
 ):
-    if run.resume or run.tensorboard:
-        raise UserError("overfit.py takes a minute or two and keeps no model: leave out --resume and --tensorboard")
     run = run.start(main, locals())
     train_set, val_set, _ = load(dataset, image_size, run)
     if image >= len(train_set):
         raise UserError(f"--image {image}: {dataset} has the training images 0 to {len(train_set) - 1}")
     seen, unseen = train_set.select([image]), val_set.select([0])
-    seen_loader, unseen_loader = Loader(seen, batch_size, run), Loader(unseen, batch_size, run)
     train_loader = Loader(seen, batch_size, run, copies=batch_size)  # an epoch is a step
 
     network = build(model, train_set.num_classes, encoder=encoder, pretrained=False, freeze_encoder=False)
@@ -59,8 +54,7 @@ def main(
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
 
-    shown = {"untrained": copy.deepcopy(network).to(run.device), f"after {steps} steps on one image": network}
-    shown |= {"trained on all images": load_model(Path(trained))[0].to(run.device)} if trained else {}
+    untrained = copy.deepcopy(network).to(run.device)
     network, replica = prepare(network, criterion, run)
     if run.dry_run:
         dry_run(network, train_loader, criterion, optimizer, run)  # and exit
@@ -71,22 +65,21 @@ def main(
         loss, matrix = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run)
         history.append({"step": step, "loss": loss, "miou": matrix.mean_iou()})
 
-    scores = {title: evaluate(net, seen_loader, criterion, run)[1].mean_iou() for title, net in shown.items()}
-    untrained, overfitted = list(scores.values())[:2]
-    on_unseen = evaluate(network, unseen_loader, criterion, run)[1].mean_iou()
+    scores = {}
+    for title, net, data in (("untrained", untrained, seen), ("trained", network, seen), ("unseen", network, unseen)):
+        scores[title] = evaluate(net, Loader(data, batch_size, run), criterion, run)[1].mean_iou()
     record_run(run, train_set)
-    plot_overfit(history, shown, [seen.sample(0), unseen.sample(0)], train_set, run)
-    for title, miou in scores.items():
-        run.print(f"mIoU on {seen.names[0]}: {miou:.4f} {title}")
-    run.print(f"mIoU on {unseen.names[0]}, which it has never seen: {on_unseen:.4f}")
+    plot_overfit(history, untrained, network, [seen.sample(0), unseen.sample(0)], trained, train_set, run)
+    run.print(f"mIoU on {seen.names[0]}: {scores['untrained']:.4f} untrained, {scores['trained']:.4f} trained")
+    run.print(f"mIoU on {unseen.names[0]}, which it has never seen: {scores['unseen']:.4f}")
     run.print(f"see {run.plot()} and {run.plot('predictions')}")
-    if not overfitted >= ENOUGH:
+    if not scores["trained"] >= ENOUGH:
         raise UserError(
-            f"{model} reached mIoU {overfitted:.4f} on the image it was to overfit, not {ENOUGH}. "
-            "Look at the curve: if it still falls, give more --steps; if it jumps, a smaller --lr; if it is flat, the "
-            "network, the loss or the labels are broken"
+            f"{model} reached mIoU {scores['trained']:.4f} on the image it was to overfit, not {ENOUGH}. Look at the "
+            "curve: if it still falls, give more --steps; if it jumps, a smaller --lr; if it is flat, the network, the "
+            "loss or the labels are broken"
         )
-    return {"trained": overfitted, "unseen": on_unseen, "untrained": untrained}
+    return scores
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
-from common.experiment import code_of, fingerprint, numbered_name, plain
+from common.experiment import code_of, differences, fingerprint, may_differ, numbered_name, plain
 from common.models import MODELS, build, name_of
 from common.run import Run
 from common.system.distributed import barrier
@@ -86,8 +86,6 @@ def load(path: Path) -> dict:
         UserError: the file is missing, damaged, no checkpoint, from a newer version, or holds more than plain data.
     """
     contents = load_tensors(path)
-    if isinstance(contents, dict) and "coding" in contents:  # its name in format 1
-        contents["label_map"] = contents.pop("coding")
     if not isinstance(contents, dict) or not contents.keys() >= KEYS:
         raise UserError(f"{path} is no checkpoint of this project; get another")
     if contents["format"] > FORMAT:
@@ -157,6 +155,30 @@ def source_of(model: nn.Module) -> str:
         return ""
 
 
+def settle_name(run: Run, model: nn.Module, data: SegmentationSet) -> None:
+    """Give `run` the name that is free for it, now that model and images are known; say what may surprise later.
+
+    Raises:
+        UserError: a run that is resumed began with other images, or other splits of them.
+    """
+    run.fingerprints |= {"model": source_of(model), "images": fingerprint(repr(data.splits))}
+    recorded = read_json(run.folder / "config.json").get("fingerprints", {})
+    if run.resume and recorded.get("images", run.fingerprints["images"]) != run.fingerprints["images"]:
+        raise UserError(
+            f"the images or their splits are not those in {run.folder / 'splits.json'}, with which {run.name} "
+            "began; bring them back, or start over without --resume"
+        )
+    if not run.resume:
+        before, (run.name, beside) = run.name, numbered_name(run.base, run.config)
+        if run.name != before:
+            run.print(f"this run is called {run.name}: {beside}")
+    if name_of(model) not in MODELS:
+        run.print(
+            f"{name_of(model)} is not in MODELS: predict.py, report.py and the notebook will not be able to load it "
+            "(docs/your-own.md has the two lines that it takes)"
+        )
+
+
 class Checkpointer:
     """Owns what a training keeps and goes on from: last_<run>.pt, best_<run>.pt and history.csv.
 
@@ -190,25 +212,9 @@ class Checkpointer:
         Raises:
             UserError: the checkpoint is of another model or optimizer, or was trained with other parameters.
         """
-        run = self.run
-        history, finished = self._load_last() if run.resume else (self.previous, False)
+        history, finished = self._load_last() if self.run.resume else (self.previous, False)
         if not self.previous and not finished:
-            run.fingerprints |= {"model": source_of(self.model), "images": fingerprint(repr(self.data.splits))}
-            recorded = read_json(run.folder / "config.json").get("fingerprints", {})
-            if run.resume and recorded.get("images", run.fingerprints["images"]) != run.fingerprints["images"]:
-                raise UserError(
-                    f"the images or their splits are not those in {run.folder / 'splits.json'}, with which {run.name} "
-                    "began; bring them back, or start over without --resume"
-                )
-            if not run.resume:
-                before, (run.name, beside) = run.name, numbered_name(run.base, run.config)
-                if run.name != before:
-                    run.print(f"this run is called {run.name}: {beside}")
-            if name_of(self.model) not in MODELS:
-                run.print(
-                    f"{name_of(self.model)} is not in MODELS: predict.py, report.py and the notebook will not be able "
-                    "to load it (docs/your-own.md has the two lines that it takes)"
-                )
+            settle_name(self.run, self.model, self.data)
             barrier()  # until all have looked
         return history, finished
 
@@ -216,8 +222,6 @@ class Checkpointer:
         """Return what `restore` does, from last_<run>.pt."""
         run, path = self.run, self.run.last_checkpoint
         contents = load(path)
-        if missing := {"optimizer", "scheduler", "stage", "history", "experiment"} - contents.keys():
-            raise UserError(f"{path} has no {min(missing)}, which a training needs to go on; it cannot be resumed")
         if contents["stage"] < self.stage:
             return self.previous, False
         if contents["stage"] > self.stage:
@@ -272,14 +276,15 @@ class Checkpointer:
 
     def _check_settings(self, contents: dict) -> None:
         """Raise UserError where the checkpoint was trained with other parameters, schedule or optimizer."""
-        path, found, expected = self.run.last_checkpoint, contents["experiment"], self.run.experiment
-        scheduled = self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau)  # drawn over all epochs
-        for key in sorted(found.keys() | expected.keys()):
-            free = key == "patience" or (key.endswith("epochs") and not scheduled)
-            if found.get(key) != expected.get(key) and not free:
-                raise UserError(
-                    f"{path} was trained with {key} {found.get(key)!r}, not {expected.get(key)!r}; give the same flags"
-                )
+        path, scheduler = self.run.last_checkpoint, self.scheduler
+        changes = differences(contents, {"experiment": self.run.experiment, "fingerprints": {}})
+        if not scheduler or isinstance(scheduler, ReduceLROnPlateau):  # others are drawn over all epochs
+            changes = {key: text for key, text in changes.items() if not may_differ(key)}
+        changes.pop("patience", None)
+        if changes:
+            raise UserError(
+                f"{path} was trained with other settings: {', '.join(changes.values())}; give the same flags"
+            )
         if (contents["scheduler"] or {}).keys() != (self.scheduler.state_dict() if self.scheduler else {}).keys():
             raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
         if settings_of(contents["optimizer"]) != settings_of(self.optimizer.state_dict()):

@@ -10,14 +10,14 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.checkpoint import Checkpointer, best_row, last_epoch, learning_rates
 from common.loader import Loader
-from common.losses import pixel_weight
+from common.losses import weighted_loss
 from common.metrics import ConfusionMatrix, WeightedMean
 from common.reporting.diagnosis import diverged
 from common.reporting.dry_run import dry_run
 from common.reporting.progress import Progress, summarize
 from common.reporting.scores import report_test
 from common.run import Run
-from common.system.distributed import all_reduce_mean, broadcast_buffers, data_parallel
+from common.system.distributed import broadcast_buffers, data_parallel, ddp_scale
 from common.system.errors import torch_errors
 from common.system.files import read_json
 
@@ -47,12 +47,9 @@ def train_one_epoch(
         torch.manual_seed(seed + number * run.world_size + run.rank)  # dropout, if any, needs no state to resume
         with run.autocast():
             logits = model(images)
-        loss = criterion(logits.float(), masks) if len(images) else logits.float().sum()  # of an empty share: 0
-        weight = pixel_weight(criterion, masks)
-        # Over several processes, gradients are averaged: this makes that the mean over all pixels.
-        share = weight / all_reduce_mean(weight).clamp(min=1e-12)
+        loss, weight = weighted_loss(criterion, logits.float(), masks)
         optimizer.zero_grad()
-        (loss * share).backward()
+        (loss * ddp_scale(weight)).backward()
         if clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()
@@ -61,8 +58,10 @@ def train_one_epoch(
 
         matrix.update(logits.detach().max(1).indices, masks)
         mean_loss.update(loss, weight)
-        if progress and not math.isfinite(shown := progress.update(loss, len(images))):
-            raise diverged(shown, loader.describe(number), optimizer.param_groups[-1]["lr"])
+        if progress:
+            progress.update(loss, len(images))
+            if not math.isfinite(progress.loss):
+                raise diverged(progress.loss, loader.describe(number), optimizer.param_groups[-1]["lr"])
     return mean_loss.compute(), matrix.gathered()
 
 
@@ -74,8 +73,7 @@ def evaluate(model: nn.Module, loader: Loader, criterion: Callable, run: Run) ->
     for images, masks in loader:
         with run.autocast():
             logits = model(images)
-        loss = criterion(logits.float(), masks) if len(images) else logits.float().sum()
-        mean_loss.update(loss, pixel_weight(criterion, masks))
+        mean_loss.update(*weighted_loss(criterion, logits.float(), masks))
         matrix.update(logits.max(1).indices, masks)
     return mean_loss.compute(), matrix.gathered()
 

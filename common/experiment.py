@@ -1,7 +1,6 @@
 """What makes two runs the same experiment, and what a run is called."""
 
 import ast
-import glob
 import hashlib
 import inspect
 import re
@@ -72,24 +71,23 @@ def resumable_name(base: str, config: dict) -> tuple[str, str]:
     Raises:
         UserError: there is none; the sentence says which setting was another.
     """
-    numbers = {"": 1}  # by what follows `base` in a name
-    for path in Path().glob(f"last_{glob.escape(base)}-*.pt"):
-        rest = path.stem.removeprefix(f"last_{base}")
-        numbers |= {rest: int(rest[1:])} if rest[1:].isdecimal() else {}
-    refused = ""
-    for rest in sorted(numbers, key=numbers.get, reverse=True):
-        name = base + rest
-        if not Path(f"last_{name}.pt").exists():
-            continue
+    pattern, refused = rf"last_({re.escape(base)}(?:-(\d+))?)\.pt", ""
+    found = filter(None, (re.fullmatch(pattern, path.name) for path in Path().glob("last_*.pt")))
+    for name in (match[1] for match in sorted(found, key=lambda match: int(match[2] or 1), reverse=True)):
         recorded = read_json(Path("runs", name, "config.json"))
         changes = differences(recorded, config) if recorded else {}  # without a record the checkpoint itself must tell
         edited = ", ".join(changes.pop(key) for key in [*changes] if key in config["fingerprints"])
-        if all(key == "patience" or key.endswith("epochs") for key in changes):
+        if all(map(may_differ, changes)):
             return name, edited and f"{edited} than it began with"
         refused = refused or f"{name} had {', '.join(changes.values())}; give the settings that it began with"
     others = ", ".join(sorted(str(path) for path in Path().glob("last_*.pt"))) or "none"
     missing = f"last_{base}.pt is not in {Path.cwd()} (there: {others}); give the same flags as the run, or its --name"
     raise UserError(f"nothing to resume: {refused or missing}")
+
+
+def may_differ(parameter: str) -> bool:
+    """Return whether a run can go on with another value of `parameter`."""
+    return parameter == "patience" or parameter.endswith("epochs")
 
 
 def differences(found: dict, expected: dict) -> dict[str, str]:

@@ -4,6 +4,8 @@ Any other that does so can stand in a script: `torch.nn.CrossEntropyLoss(ignore_
 two. Over batches and processes, `common.engine` weighs a mean by `pixel_weight`.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -43,11 +45,11 @@ class Dice(nn.Module):
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
-        valid = target != VOID
-        truth = F.one_hot(target * valid, logits.shape[1]).permute(0, 3, 1, 2) * valid[:, None]
-        share = logits.softmax(1) * valid[:, None]
-        pixels, dims = truth.sum((0, 2, 3)), (0, 2, 3)
-        loss = 1 - (2 * (share * truth).sum(dims) + 1) / (share.sum(dims) + pixels + 1)
+        valid, dims = target != VOID, (0, 2, 3)
+        onehot = F.one_hot(target * valid, logits.shape[1]).permute(0, 3, 1, 2) * valid[:, None]
+        probs = logits.softmax(1) * valid[:, None]
+        pixels, intersection = onehot.sum(dims), (probs * onehot).sum(dims)
+        loss = 1 - (2 * intersection + 1) / (probs.sum(dims) + pixels + 1)
         present = pixels > 0
         return (loss * present).sum() / present.sum().clamp(min=1)
 
@@ -83,6 +85,12 @@ class Sum(nn.Module):
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
         return sum(loss(logits, target) for loss in self.losses)
+
+
+def weighted_loss(criterion: Callable, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss of a batch and the weight of its pixels; of an empty batch 0, through which gradients flow."""
+    loss = criterion(logits, target) if len(target) else logits.sum()
+    return loss, pixel_weight(criterion, target)
 
 
 def pixel_weight(criterion: nn.Module, target: torch.Tensor) -> torch.Tensor:

@@ -37,8 +37,8 @@ class ConfusionMatrix:
         Nothing here waits for the device: bincount would, since it looks for the largest value.
         """
         rows, columns = self.counts.shape
-        index = target.clamp(max=columns).mul_(columns).add_(prediction)
-        index += rows * columns * torch.arange(len(target), device=index.device)[:, None, None]
+        index = target.clamp(max=columns) * columns + prediction  # of the cell; VOID is the last row
+        index += rows * columns * torch.arange(len(target), device=index.device)[:, None, None]  # an image's own matrix
         one = torch.ones(1, dtype=torch.int64, device=index.device)
         counts = torch.zeros(len(target) * rows * columns, dtype=torch.int64, device=index.device)
         counts = counts.scatter_add_(0, index.flatten(), one.expand(index.numel())).view(-1, rows, columns)

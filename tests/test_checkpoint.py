@@ -40,15 +40,6 @@ def test_a_file_that_smuggles_code_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_checkpoint_of_format_1_is_read(saved):
-    path, _ = saved
-    contents = checkpoint.load(path)
-    old = {**contents, "format": 1, "coding": contents["label_map"]}
-    del old["label_map"]
-    torch.save(old, path)
-    assert checkpoint.load(path)["label_map"] == contents["label_map"]
-
-
 PROBLEMS = [
     (lambda c: {"weights": {}}, r"x\.pt is no checkpoint of this project"),
     (lambda c: c | {"format": checkpoint.FORMAT + 1}, r"x\.pt has format 3"),

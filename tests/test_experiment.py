@@ -137,5 +137,5 @@ def test_a_run_whose_records_are_deleted_is_judged_by_its_checkpoint(script, cap
     script(epochs=2, name="mine", resume=True)
     assert "resuming last_mine.pt after epoch 1" in capsys.readouterr().out
     shutil.rmtree("runs")
-    with pytest.raises(UserError, match=r"last_mine\.pt was trained with lr 0\.001, not 0\.01"):
+    with pytest.raises(UserError, match=r"last_mine\.pt was trained with other settings: lr 0\.001 -> 0\.01;"):
         script("lr: float = 1e-3", "lr: float = 1e-2", epochs=3, name="mine", resume=True)

@@ -5,6 +5,7 @@ Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
 
 from pathlib import Path
 
+from common.datasets.reading import missing
 from common.datasets.segmentation_set import DatasetSpec, split_off
 from common.labels import VOID, LabelMap, voc_palette
 from common.system.errors import UserError, more
@@ -62,10 +63,7 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
     for kind, suffix in (("images", "jpg"), ("annotations", "png")):
         path = folder / kind / split
         if not path.is_dir():
-            raise UserError(
-                f"{path} is missing; get the data with `python download.py ade20k`, point --data-root at the folder "
-                "that holds ADEChallengeData2016, or try --dataset shapes, which needs no download"
-            )
+            raise missing(path, "ade20k", "ADEChallengeData2016")
         found[kind] = {file.stem: file for file in path.glob(f"[!.]*.{suffix}")}
     images, annotations = found.values()
     if alone := sorted(images.keys() ^ annotations.keys()):
@@ -76,7 +74,5 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
             "delete what is left over, or get the set again with `python download.py ade20k`"
         )
     if not images:
-        raise UserError(
-            f"{folder / 'images' / split} holds no .jpg file; get the data with `python download.py ade20k`"
-        )
+        raise missing(folder / "images" / split / "*.jpg", "ade20k", "ADEChallengeData2016")
     return [(name, images[name], annotations[name]) for name in sorted(images)]

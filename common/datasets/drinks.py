@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from common.datasets.reading import read_image
+from common.datasets.reading import missing, read_image
 from common.datasets.segmentation_set import DatasetSpec, split_off
 from common.system.errors import UserError
 
@@ -57,10 +57,7 @@ def _samples(folder: Path, listing: str) -> list[tuple[str, Path, tuple[Region, 
     """Return (name, image, regions) for each image in a VIA project; a change of its regions renews the cache."""
     path = folder / listing
     if not path.is_file():
-        raise UserError(
-            f"{path} is missing; python download.py drinks tells where to fetch it by hand; or point --data-root at "
-            "the folder that holds drinks, or try --dataset shapes"
-        )
+        raise missing(path, "drinks", "drinks")
     samples = {}
     try:
         for entry in json.loads(path.read_bytes())["_via_img_metadata"].values():

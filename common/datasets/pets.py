@@ -5,6 +5,7 @@ Parkhi, Vedaldi, Zisserman & Jawahar, Cats and Dogs, CVPR 2012.
 
 from pathlib import Path
 
+from common.datasets.reading import missing
 from common.datasets.segmentation_set import DatasetSpec, split_off
 from common.labels import LabelMap
 from common.system.errors import UserError
@@ -30,10 +31,7 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
     """Return (name, image, trimap) for each line of the official list of `split`: the name, then three numbers."""
     listing = folder / "annotations" / f"{split}.txt"
     if not listing.is_file():
-        raise UserError(
-            f"{listing} is missing; get the data with `python download.py pets`, point --data-root at the folder that "
-            "holds oxford-iiit-pet, or try --dataset shapes, which needs no download"
-        )
+        raise missing(listing, "pets", "oxford-iiit-pet")
     lines = listing.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
     if not names or not "".join(names).isprintable():

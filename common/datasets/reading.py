@@ -21,6 +21,14 @@ class Problem(UserError):
         self.kind, self.lines = kind, lines
 
 
+def missing(path: Path, dataset: str, folder: str) -> UserError:
+    """Return the error that `path` of a `dataset` is not there; its data lie in `folder` below the data root."""
+    return UserError(
+        f"{path} is missing; get the data with `python download.py {dataset}`, point --data-root at the folder that "
+        f"holds {folder}, or try --dataset shapes, which needs no download"
+    )
+
+
 # Of files that are taken for images when a folder is searched; what they hold is seen when they are read.
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 

@@ -41,7 +41,7 @@ def draw_scene(index: int, side: int = SIDE) -> tuple[Image.Image, np.ndarray]:
     for _ in range(rng.integers(2, 6)):
         kind = int(rng.choice(len(CLASSES), p=FREQUENCIES))
         hue = HUES[kind] + rng.normal(0, 0.03) if rng.random() < 0.8 else rng.random()
-        radius = side * rng.uniform(0.15, 0.36)
+        radius = side * rng.uniform(0.18, 0.4)
         center = rng.uniform(0, side, size=2)
         outline = [tuple(point) for point in center + radius * _outline(CLASSES[kind], rng.uniform(0, 2 * np.pi))]
         stencil = Image.new("L", (side, side), 0)

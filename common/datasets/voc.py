@@ -5,7 +5,7 @@ Everingham et al., The PASCAL Visual Object Classes (VOC) Challenge, IJCV 2010.
 
 from pathlib import Path
 
-from common.datasets.reading import read_text
+from common.datasets.reading import missing, read_text
 from common.datasets.segmentation_set import DatasetSpec, split_off
 from common.labels import LabelMap, voc_palette
 from common.system.errors import UserError
@@ -42,14 +42,9 @@ def _samples(folder: Path, split: str, dataset: str) -> list[tuple[str, Path, Pa
     """Return (name, image, mask) for each name that the official list of `split` holds."""
     listing = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listing.is_file():
-        raise UserError(
-            f"{listing} is missing; get the data with `python download.py {dataset}`, point --data-root at the folder "
-            "that holds VOCdevkit, or try --dataset shapes, which needs no download"
-        )
+        raise missing(listing, dataset, "VOCdevkit")
     names = read_text(listing).split()
     if not names:
         raise UserError(f"{listing} is empty; it should list one image name a line")
-    if not "".join(names).isprintable():
-        raise UserError(f"{listing} is no list of names: it holds unprintable characters")
     images, masks = folder / "JPEGImages", folder / "SegmentationClass"
     return [(name, images / f"{name}.jpg", masks / f"{name}.png") for name in names]

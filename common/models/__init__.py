@@ -11,13 +11,13 @@ from common.models.deeplabv3 import DeepLabV3
 from common.models.dilated_fcn import DilatedFCN
 from common.models.encoder_fcn import EncoderFCN
 from common.models.encoder_unet import EncoderUNet
-from common.models.encoders import Encoder
+from common.models.encoders import Encoder as Encoder
 from common.models.fcn8s import FCN8s
 from common.models.fcn_vgg16 import FCNVGG16
 from common.models.pspnet import PSPNet
 from common.models.resnet_v2_fcn import ResNetV2FCN
 from common.models.segnet import SegNet
-from common.models.torchvision_network import TorchvisionNetwork
+from common.models.torchvision_network import TorchvisionNetwork as TorchvisionNetwork
 from common.models.unet import UNet
 
 # A checkpoint stores such a name and the arguments; nothing else can be built from it.
@@ -37,21 +37,6 @@ MODELS: dict[str, type[nn.Module]] = {
 }
 
 Model = Literal[tuple(MODELS)]  # the type of a script's --model
-
-__all__ = ["FCNVGG16", "MODELS", "ADEUNet", "BasicFCN", "DeepLabV3", "DilatedFCN", "Encoder", "EncoderFCN"]
-__all__ += [
-    "EncoderUNet",
-    "FCN8s",
-    "Model",
-    "PSPNet",
-    "ResNetV2FCN",
-    "SegNet",
-    "TorchvisionNetwork",
-    "UNet",
-    "build",
-    "count_parameters",
-]
-__all__ += ["name_of"]
 
 
 def build(name: str, num_classes: int, **options: object) -> nn.Module:

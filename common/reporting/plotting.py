@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import nn
 
+from common.checkpoint import load_model
 from common.datasets.segmentation_set import SegmentationSet
 from common.inference import predict
 from common.labels import VOID, VOID_COLOR, colorize
@@ -74,8 +75,16 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
     save(figure, path)
 
 
-def plot_overfit(history: list[dict], models: dict[str, nn.Module], samples: list, data: SegmentationSet, run: Run):
-    """Draw loss and mIoU by step, and what `models`, by the title of their column, see in `samples`."""
+def plot_overfit(
+    history: list[dict],
+    untrained: nn.Module,
+    overfitted: nn.Module,
+    samples: list,
+    trained: str,
+    data: SegmentationSet,
+    run: Run,
+) -> None:
+    """Draw loss and mIoU by step, and what the models see in `samples`; beside them the one in the file `trained`."""
     if run.rank > 0:
         return
     figure = Figure(figsize=(10, 3.5), layout="constrained")
@@ -84,6 +93,8 @@ def plot_overfit(history: list[dict], models: dict[str, nn.Module], samples: lis
         plot_by_epoch(axes, history, key, by="step", color=TRAIN)
         axes.set_ylabel(f"{label} of the one image")
     save(figure, run.plot())
+    models = {"untrained": untrained, f"after {len(history)} steps on one image": overfitted}
+    models |= {"trained on all images": load_model(Path(trained))[0].to(run.device)} if trained else {}
     columns = {title: (model, data.image_size) for title, model in models.items()}
     grid = side_by_side(columns, samples, data.classes, data.palette, run, f"{run.name}: the image, and another")
     save(grid, run.plot("predictions"))

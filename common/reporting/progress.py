@@ -35,16 +35,16 @@ class Progress(contextlib.AbstractContextManager):
         if loader.augment and run.rank == 0:
             plotting.plot_augmentation(loader, run)
         self.log = tensorboard(run, last_epoch(history)) if run.tensorboard and run.rank == 0 else None
-        self.loss = torch.zeros((), pin_memory=run.device.type == "cuda")
+        self.loss = 0.0  # of the last batch that a GPU has sent
+        self._sent = torch.zeros((), pin_memory=run.device.type == "cuda")
 
-    def update(self, loss: torch.Tensor, images: int) -> float:
-        """Count the `images` of a batch, and show and return its loss (0-d): the last that a GPU has sent."""
-        self.loss.copy_(loss.detach(), non_blocking=True)  # waits for nothing
-        value = self.loss.item()
+    def update(self, loss: torch.Tensor, images: int) -> None:
+        """Count the `images` of a batch, and show its loss (0-d)."""
+        self._sent.copy_(loss.detach(), non_blocking=True)  # waits for nothing
+        self.loss = self._sent.item()
         self.bar.set_description(f"epoch {last_epoch(self.history) + 1}/{self.epochs}", refresh=False)
-        self.bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
+        self.bar.set_postfix_str(f"loss {self.loss:.3f}", refresh=False)
         self.bar.update(images * self.run.world_size)
-        return value
 
     def end_epoch(self, model: nn.Module, val_loader: Loader) -> None:
         """Print the last row of the history as a line, and tell TensorBoard."""

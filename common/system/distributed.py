@@ -33,9 +33,13 @@ def all_reduce(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
-    """Return the mean of `values` over all processes."""
-    return all_reduce(values) / dist.get_world_size() if dist.is_initialized() else values
+def ddp_scale(weight: torch.Tensor) -> torch.Tensor:
+    """Return `weight` (0-d float) over its mean in all processes: 1 where there is one, 0 where nothing weighs.
+
+    DDP averages gradients. A loss times this has the gradient of the mean over the pixels of all processes.
+    """
+    mean = all_reduce(weight) / dist.get_world_size() if dist.is_initialized() else weight
+    return weight / mean.clamp(min=1e-12)
 
 
 def all_gather(value: object) -> list:

@@ -1,0 +1,76 @@
+"""lesson.py, and that what README, docs and scripts say of results is what results/ holds."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+import lesson
+from common.reporting import results
+from common.reporting.results import against, load_results, result_lines, say, written
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path, voc_root):
+    """The lesson on the small VOC data; the function runs two of its scripts."""
+    monkeypatch.setattr(lesson, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(lesson, "written", lambda *_: {})
+    monkeypatch.setitem(lesson.SETTINGS, "voc2007", "--image-size 32 --epochs 2 --batch-size 4")
+    return lambda **options: lesson.main("voc2007", scripts="train train_4_a", data_root=voc_root, **options)
+
+
+@pytest.mark.slow
+def test_every_run_is_kept_once_and_what_was_interrupted_goes_on(tiny, tmp_path, capsys):
+    tiny(seeds=1)
+    kept = json.loads((tmp_path / "results/voc2007/train.json").read_text())
+    assert kept["command"] == "python train.py --dataset voc2007 --image-size 32 --epochs 2 --batch-size 4 --patience 0"
+    assert [run["seed"] for run in kept["runs"]] == [0] and 0 <= kept["runs"][0]["miou"] <= 1
+    before = Path("best_lesson-voc2007-train-s0.pt").read_bytes()
+    Path("runs/lesson-voc2007-train_4_a-s0/test.json").unlink()  # as if it had been interrupted
+    tiny(seeds=2)
+    assert Path("best_lesson-voc2007-train-s0.pt").read_bytes() == before
+    assert "resuming last_lesson-voc2007-train_4_a-s0.pt" in Path("runs/lesson-voc2007-train_4_a-s0.log").read_text()
+    kept = json.loads((tmp_path / "results/voc2007/train_4_a.json").read_text())
+    assert [run["seed"] for run in kept["runs"]] == [0, 1]
+    assert "| `train_4_a.py` (2 seeds) |" in capsys.readouterr().out
+
+
+def test_a_run_that_fails_says_why_and_the_others_go_on(tiny, capsys):
+    Path("runs").mkdir()
+    Path("plots").write_text("a file where a folder should be")
+    tiny(seeds=1)
+    assert capsys.readouterr().out.count("failed: train") == 2
+
+
+def test_means_deviations_and_differences():
+    parent = {"runs": [{"miou": 0.5}, {"miou": 0.52}, {"miou": 0.54}]}
+    result = {"runs": [{"miou": 0.6}, {"miou": 0.62}, {"miou": 0.64}]}
+    assert say(results.mean(result, "miou"), results.deviation(result, "miou")) == "0.620 ± 0.020"
+    assert against(result, parent) == "+0.100 ± 0.016"  # 0.02 * sqrt(2 / 3)
+    assert against({"runs": [{"miou": 0.6}]}, parent) == "+0.080" and against(result, None) == ""
+
+
+def test_tables_and_result_lines_are_what_results_hold():
+    for path, text in written(load_results(), lesson.SCRIPTS).items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run python lesson.py --write"
+
+
+def test_every_score_in_prose_is_in_results():
+    known = set()
+    for result in load_results().values():
+        known |= numbers(json.dumps(result)) | numbers(result_lines(result))
+    texts = written(load_results(), lesson.SCRIPTS).values()
+    known |= {number for text in texts for table in re.findall(r"<!-- lesson.*?<!-- end -->", text, re.DOTALL)
+              for number in numbers(table)}  # fmt: skip
+    known |= numbers((REPOSITORY / "docs/published.csv").read_text())
+    for page in (REPOSITORY / "README.md", REPOSITORY / "docs/experiments.md"):
+        unknown = numbers(page.read_text(encoding="utf-8")) - known
+        assert not unknown, f"{page.name}: no file in results/ holds {sorted(unknown)}"
+
+
+def numbers(text: str) -> set[str]:
+    """Return the numbers in `text` that scores are, rounded to three digits."""
+    return {f"{float(number):.3f}" for number in re.findall(r"(?<![\d.])0\.\d{3,}", text)}
