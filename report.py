@@ -14,7 +14,6 @@ Writes one file, report.html, for a browser; it can be sent as it is. In it are:
 Start it where the trainings were started.
 """
 
-import ast
 import base64
 import csv
 import functools
@@ -38,12 +37,13 @@ from common.inference import predict
 from common.labels import VOID_COLOR, colorize
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.reporting.plotting import draw, plot_by_epoch
+from common.reporting.results import question, table
 from common.run import Run
 from common.system.errors import UserError
 from common.system.files import write_text
 
 PUBLISHED = Path(__file__).parent / "docs" / "published.csv"  # what the original projects report
-COLUMNS = ("run", "mIoU", "floor", "pixel accuracy", "data", "parameters", "minutes", "question", "published")
+COLUMNS = ("run", "mIoU", "floor", "pixel accuracy", "loss", "data", "parameters", "minutes", "question", "published")
 
 
 @dataclass
@@ -88,8 +88,7 @@ def main(
         )
     groups = group_by("experiment", records)
     rows = [row_of(group) for group in groups]
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *([text.replace("|", r"\|") for text, _ in row] for row in rows)]
-    markdown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    markdown = table([list(COLUMNS), *([text.replace("|", r"\|") for text, _ in row] for row in rows)])
     print(f"\n{markdown}\n")
 
     sections = []
@@ -142,6 +141,7 @@ def row_of(group: list[Record]) -> list[tuple[str, float | str]]:
     first, name, test = group[0], title(group), group[0].test
     scores, accuracies = ([r.test["scores"][key] for r in group] for key in (MIOU, PIXEL_ACCURACY))
     miou, accuracy, floor = np.mean(scores), np.mean(accuracies), test["floor"][MIOU]
+    loss = np.mean([r.test["loss"] for r in group])
     runs = "seeds" if len({r.settings["seed"] for r in group}) == len(group) else "runs"
     spread = f" ± {np.std(scores, ddof=1):.3f} ({len(group)} {runs})" if len(group) > 1 else ""
     minutes = np.mean([sum(row["seconds"] for row in r.history) / 60 for r in group])
@@ -152,6 +152,7 @@ def row_of(group: list[Record]) -> list[tuple[str, float | str]]:
         (f"{miou:.3f}{spread}", miou),
         (f"{floor:.3f}", floor),
         (f"{accuracy:.3f}", accuracy),
+        (f"{loss:.3f}", loss),
         (f"{data}, {test['images']} test images", data),
         (f"{test['parameters'] / 1e6:.2f} M", test["parameters"]),
         (f"{minutes:.1f}", minutes),
@@ -166,13 +167,6 @@ def published() -> dict[tuple[str, str, str], str]:
     with open(PUBLISHED, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         return {(row["script"], row["dataset"], row["model"]): f"{row['score']}: {row['of what']}" for row in rows}
-
-
-def question(script: str) -> str:
-    """Return the question that a script of this repository asks: the first line of its docstring."""
-    path = Path(__file__).with_name(f"{script}.py")
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"), path.name)) if path.is_file() else None
-    return text.splitlines()[0] if text else ""
 
 
 def results_table(rows: list) -> str:

@@ -91,7 +91,7 @@ def test_first_the_decoder_learns_then_everything_and_the_second_stage_may_come_
     monkeypatch.setattr(train_pets, "freeze", remember)
     train_pets.main(**settings, fine_tune_epochs=0, run=run)
     assert "fine-tuning" not in capsys.readouterr().out and not Path("runs/t/test_frozen.json").exists()
-    assert len(checkpoint.load(Path("last_t.pt"))["history"]) == 2
+    assert len(checkpoint.load(Path("last_t.pt"))["history"]) == 3  # with the untrained
     train_pets.main(**settings, fine_tune_epochs=1, run=replace(run, resume=True))
     assert "from now on the encoder is trained, too\nepoch 3/3" in capsys.readouterr().out
     assert seen[0].keys() == initial.keys() and all(torch.equal(seen[0][key], initial[key]) for key in initial)
@@ -230,7 +230,7 @@ def test_a_comparison_scores_before_and_after_fine_tuning_and_draws_the_speeds_t
     results = train_pets.main(**settings, run=run)
     with Path("runs/c/table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    *curves, dots = figures[0].axes
+    *curves, dots = figures[-1].axes
     for number, (row, (variant, result)) in enumerate(zip(rows, results.items(), strict=True)):
         frozen = json.loads(Path(f"runs/c-{variant}/test_frozen.json").read_text())
         for column, of in (
@@ -242,14 +242,14 @@ def test_a_comparison_scores_before_and_after_fine_tuning_and_draws_the_speeds_t
             expected = [f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}"]
             assert [row[f"{column} {part}"] for part in ("frozen", "fine-tuned", "change")] == expected
         with Path(f"runs/c-{variant}/history.csv").open() as file:
-            _, *second = [float(epoch["train_images_per_second"]) for epoch in csv.DictReader(file)]
+            _, _, *second = [float(epoch["train_images_per_second"]) for epoch in csv.DictReader(file)]
         assert row["images/s"] == f"{np.median(second):.1f}"
         arrow, dot = dots.get_lines()[2 * number : 2 * number + 2]
         assert f"{dot.get_xdata()[0]:.1f}" == row["images/s"] and dot.get_ydata()[0] == result["scores"]["mIoU"]
         assert arrow.get_ydata()[0] == frozen["scores"]["mIoU"]
         for axes in curves:
             validation = axes.get_lines()[2 * number + 1]
-            assert validation.get_markevery() == [1] and validation.get_marker() == "D"  # the second epoch
+            assert validation.get_markevery() == [2] and validation.get_marker() == "D"  # the second epoch
     assert rows[0]["test loss frozen"] != rows[0]["test loss fine-tuned"]
 
 

@@ -1,16 +1,16 @@
 """Run an experiment in several variants and set the results side by side."""
 
-import csv
 import inspect
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from common.checkpoint import describe_run
+from common.checkpoint import describe_run, read_history
 from common.experiment import default_name, numbered_name, plain
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.reporting import plotting
+from common.reporting.results import table as markdown
 from common.run import Run
 from common.system.errors import UserError
 from common.system.files import read_json, write_json, write_text
@@ -58,7 +58,7 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
                 variant_run.resume = begun and variant_run.last_checkpoint.exists()
                 results[variant] = main(**settings, run=variant_run)
             folder = Path("runs", results[variant]["run"])
-            histories[variant] = list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+            histories[variant] = read_history(folder)
             frozen[variant] = read_json(folder / "test_frozen.json")
         except UserError as error:
             if parent.world_size > 1:  # the other processes may not have failed, and would wait for this one
@@ -71,8 +71,7 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
         table = [list(rows[0]), *(list(row.values()) for row in rows)]
         write_text(parent.folder / "table.csv", "".join(",".join(row) + "\n" for row in table))
         plotting.plot_comparison(results, frozen, histories, speeds, parent.plot(), parent.name)
-        lines = [f"| {' | '.join(row)} |" for row in (table[0], ["---"] * len(table[0]), *table[1:])]
-        parent.print("\n" + "\n".join(lines) + f"\n\nsee {parent.plot()} and {parent.folder / 'table.csv'}")
+        parent.print(f"\n{markdown(table)}\n\nsee {parent.plot()} and {parent.folder / 'table.csv'}")
     if failures:
         raise UserError(f"{len(failures)} of {len(variants)} variants failed, for reasons above: {', '.join(failures)}")
     return results
@@ -80,8 +79,8 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
 
 def training_speed(history: list[dict]) -> float:
     """Return the images/s of training, without validation: the median over the epochs of the last stage."""
-    last = [row for row in history if row["stage"] == history[-1]["stage"] and int(row["epoch"])]
-    return statistics.median(float(row["train_images_per_second"]) for row in last)
+    last = [row for row in history if row["stage"] == history[-1]["stage"] and row["epoch"]]
+    return statistics.median(row["train_images_per_second"] for row in last)
 
 
 def row_of(variant: str, result: dict, frozen: dict, history: list[dict], speed: float) -> dict[str, str]:
@@ -95,5 +94,5 @@ def row_of(variant: str, result: dict, frozen: dict, history: list[dict], speed:
             row[f"{column} change"] = f"{last[column] - first[column]:+.3f}"
         else:
             row[column] = f"{last[column]:.3f}"
-    minutes = sum(float(epoch["seconds"]) for epoch in history) / 60
+    minutes = sum(epoch["seconds"] for epoch in history) / 60
     return row | {"floor": f"{result['floor'][MIOU]:.3f}", "images/s": f"{speed:.1f}", "minutes": f"{minutes:.1f}"}

@@ -39,10 +39,13 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def plot_by_epoch(axes: Axes, history: list[dict], key: str, by: str = "epoch", **style) -> None:
-    """Plot the column `key` of the rows of history.csv, whose values may be text, over the epochs."""
+    """Plot the column `key` of the rows of history.csv over the epochs."""
     marker = "o" if len(history) < 30 else None  # a single epoch is no line
-    epochs, values = [int(row[by]) for row in history], [float(row.get(key, "nan")) for row in history]
-    axes.plot(epochs, values, **{"marker": marker, "markersize": 3, **style})
+    axes.plot(
+        [row[by] for row in history],
+        [row.get(key, np.nan) for row in history],
+        **{"marker": marker, "markersize": 3, **style},
+    )
     axes.set_xlabel(by)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
@@ -150,7 +153,7 @@ def plot_comparison(
 def limit_loss(axes: Axes, histories: dict[str, list[dict]]) -> None:
     """End the axis where a wild curve would flatten the others, at twice the median of all peaks; name that curve."""
     peaks = {
-        f"{name} ({split})": max(float(row[f"{split}_loss"]) for row in history)
+        f"{name} ({split})": max(row[f"{split}_loss"] for row in history if row["epoch"])
         for name, history in histories.items()
         for split in ("train", "val")
     }

@@ -15,7 +15,7 @@ from common.system.files import read_json, write_json
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "results"
 SEEDS = 3  # of each step of the lesson
-SETS = {"shapes": "the generated `shapes`", "voc2012": "part of VOC 2012", "voc2007": "part of VOC 2007"}
+SETS = {"shapes": "the generated scenes", "voc2012": "part of VOC 2012", "voc2007": "part of VOC 2007"}
 
 
 def keep_run(folder: Path, command: str, result: Path) -> None:
@@ -126,6 +126,8 @@ def lesson_table(results: dict, dataset: str, scripts: list[str]) -> str:
     """Return the table of the `scripts` on a data set: scores on the test images, and against those of the parent."""
     rows = [["script", "what changes", "parameters", "mIoU", "against its parent", "pixel accuracy", "loss", "minutes"]]
     found = {script: results[dataset, script] for script in scripts if (dataset, script) in results}
+    if not found:
+        return "nothing is measured yet"
     for script, result in found.items():
         name = f"`{script}.py`" + f" ({len(result['runs'])} seeds)" * (len(result["runs"]) != SEEDS)
         parameters = f"{result['parameters'] / 1e6:.2f} M"
