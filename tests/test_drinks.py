@@ -81,7 +81,7 @@ PROBLEMS = {
     "another project": ({"images": [], "annotations": []}, " is no VIA project"),
     "no image": ({"_via_img_metadata": {}}, " lists no image"),
     "a missing image": (project({"filename": "gone.jpg"}), "gone.jpg, which is not in"),
-    "no file": (None, ".json is missing; python download.py drinks tells"),
+    "no file": (None, ".json is missing; get the data with `python download.py drinks`"),
 }
 
 

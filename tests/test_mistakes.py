@@ -17,7 +17,7 @@ import train_drinks
 import train_pets
 from common.datasets import VOID, load
 from common.losses import CrossEntropy, class_weights
-from common.models import BasicFCN, DilatedFCN, ResNetV2FCN
+from common.models import BasicFCN, DilatedFCN, ResNetV2FCN, UNet
 from common.models.mobilenet_v1 import mobilenet_v1_layers
 from common.run import Run
 
@@ -72,7 +72,12 @@ def train(monkeypatch, tmp_path):
     def build(model: str, num_classes: int, **options) -> nn.Module:
         return real_build(model, num_classes, **options) if "encoder" in options else DilatedFCN(num_classes)
 
-    light = {"build": build, "BasicFCN": DilatedFCN, "UNet": DilatedFCN, "ResNetV2FCN": partial(ResNetV2FCN, depth=11)}
+    light = {
+        "build": build,
+        "BasicFCN": DilatedFCN,
+        "UNet": lambda classes, width: UNet(classes, 4),
+        "ResNetV2FCN": partial(ResNetV2FCN, depth=11),
+    }
 
     def train(name: str, **settings) -> list[Stage]:
         script, stages = importlib.import_module(name), []

@@ -26,7 +26,7 @@ def test_it_trains_on_shapes(name, monkeypatch, without_pictures):
         options["fine_tune_epochs"] = 1
     result = main(dataset="shapes", image_size=32, epochs=1, **options, run=Run(device="cpu", name="test"))
     assert 0 <= result["scores"]["mIoU"] <= 1
-    names = {split: [f"{split}_{i:03}" for i in range(count)] for split, count in SCENES.items()}
+    names = {split: [f"{split}_{i:04}" for i in range(count)] for split, count in SCENES.items()}
     assert json.loads(Path("runs/test/splits.json").read_text()) == names
     assert list(json.loads(Path("runs/test/test.json").read_text())["image_miou"]) == names["test"]
 

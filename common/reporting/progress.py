@@ -89,7 +89,9 @@ def epoch_line(history: list[dict], epochs: int) -> str:
     for name in ("train", "val") if row["epoch"] else ("val",):
         loss, miou, accuracy = (row[f"{name}_{key}"] for key in ("loss", "miou", "pixel_accuracy"))
         parts.append(f"{name} loss {loss:.3f} mIoU {miou:.3f} acc {accuracy:.3f}")
-    return "  |  ".join(parts) + f"  |  {row['seconds']:.1f} s" + " *" * bool(row["epoch"] and best_row(history) is row)
+    if row["epoch"]:
+        parts.append(f"{row['seconds']:.1f} s" + " *" * (best_row(history) is row))
+    return "  |  ".join(parts)
 
 
 def tensorboard(run: Run, epochs_done: int):
