@@ -97,7 +97,7 @@ def test_first_the_decoder_learns_then_everything_and_the_second_stage_may_come_
     assert seen[0].keys() == initial.keys() and all(torch.equal(seen[0][key], initial[key]) for key in initial)
     last = checkpoint.load(Path("last_t.pt"))
     assert not torch.equal(last["weights"]["encoder.network.pw5.weight"], initial["network.pw5.weight"])
-    assert [(row["stage"], row["epoch"]) for row in last["history"]] == [(1, 1), (1, 2), (2, 3)]
+    assert [(row["stage"], row["epoch"]) for row in last["history"]] == [(1, 0), (1, 1), (1, 2), (2, 3)]
     assert [group["lr"] for group in last["optimizer"]["param_groups"]] == [1e-4, 3e-4]
     with Path("runs/t/history.csv").open() as file:
         rates = [[row[key] for key in ("lr_encoder", "lr_decoder")] for row in csv.DictReader(file)]
