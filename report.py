@@ -33,6 +33,7 @@ from torch import nn
 from common import checkpoint
 from common.cli import cli
 from common.datasets import SegmentationSet, load
+from common.history import read_history
 from common.inference import predict
 from common.labels import VOID_COLOR, colorize
 from common.metrics import MIOU, PIXEL_ACCURACY
@@ -117,7 +118,7 @@ def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
         try:
             config, test = (json.loads((path / name).read_text("utf-8")) for name in ("config.json", "test.json"))
             prints = config.get("fingerprints", {})
-            records.append(Record(path.name, config["experiment"], checkpoint.read_history(path), test, prints))
+            records.append(Record(path.name, config["experiment"], read_history(path), test, prints))
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"{path} cannot be read ({type(error).__name__}: {error})")
     return records, problems

@@ -1,7 +1,12 @@
 """How far does a plain fully convolutional network get on VOC 2007, trained from random weights?
 
 Change    none: this is the baseline that the other scripts change one thing at a time.
-Result
+Result    on the generated scenes, 1 seed: test mIoU 0.696 (floor 0.102),
+          pixel accuracy 0.908 (floor 0.614), loss 0.305
+          python train.py --dataset shapes --image-size 96 --epochs 5 --patience 0
+          on part of VOC 2007, 3 seeds: test mIoU 0.056 ± 0.002 (floor 0.046),
+          pixel accuracy 0.652 ± 0.004 (floor 0.691), loss 1.808 ± 0.008
+          python train.py --dataset voc2007 --image-size 128 --epochs 30 --patience 0
 Run       python train.py --dataset shapes --image-size 96 --epochs 5    # needs no download
           python download.py && python train.py                          # VOC 2007
           python train.py --lr 3e-4 --batch-size 8                        # any parameter of main() is a flag

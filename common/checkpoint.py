@@ -4,10 +4,7 @@ A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`
 data set's classes, palette, label map and image size. `last_<run>.pt` also holds what training needs to go on.
 """
 
-import csv
 import inspect
-import io
-import math
 import platform
 import shutil
 import sys
@@ -21,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.experiment import code_of, differences, fingerprint, may_differ, numbered_name, plain
+from common.history import best_row, last_epoch, write_history
 from common.models import MODELS, build, name_of
 from common.run import Run
 from common.system.distributed import barrier
@@ -267,12 +265,7 @@ class Checkpointer:
             return
         if best_row(history) is history[-1]:
             save(self.run.best_checkpoint, describe(self.model, self.data, self.run, history))
-        text = io.StringIO()
-        columns = dict.fromkeys(key for row in history for key in row)  # a stage may have rates that others have not
-        writer = csv.DictWriter(text, columns, restval=math.nan, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_text(self.run.folder / "history.csv", text.getvalue())
+        write_history(self.run.folder, history)
 
     def _check_settings(self, contents: dict) -> None:
         """Raise UserError where the checkpoint was trained with other parameters, schedule or optimizer."""
@@ -294,26 +287,3 @@ class Checkpointer:
 def settings_of(state: dict) -> list[dict]:
     """Return an optimizer's settings from its state, but for the learning rates, which a schedule changes."""
     return [{key: value for key, value in group.items() if key != "lr"} for group in state["param_groups"]]
-
-
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """Return the rows of the history.csv in a run's `folder`."""
-    lines = (folder / "history.csv").read_text(encoding="utf-8").splitlines()
-    return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
-
-
-def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Return the columns `lr` of history.csv, of the last parameter group, and `lr_<name>` of each that has a name."""
-    groups = optimizer.param_groups
-    return {"lr": groups[-1]["lr"]} | {f"lr_{group['name']}": group["lr"] for group in groups if "name" in group}
-
-
-def last_epoch(history: Sequence[dict]) -> int:
-    """Return the number of the last epoch in `history`, 0 if there is none."""
-    return int(history[-1]["epoch"]) if history else 0
-
-
-def best_row(history: list[dict]) -> dict:
-    """Return the row of the first epoch, from 1, with the best validation mIoU (NaN counts as the worst)."""
-    trained = [row for row in history if row["epoch"]]
-    return max(trained, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from common.checkpoint import Checkpointer, best_row, last_epoch, learning_rates
+from common.checkpoint import Checkpointer
+from common.history import epoch_row, last_epoch, learning_rates, out_of_patience
 from common.loader import Loader
 from common.losses import weighted_loss
 from common.metrics import ConfusionMatrix, WeightedMean
@@ -174,20 +175,3 @@ def prepare(model: nn.Module, criterion: Callable, run: Run) -> tuple[nn.Module,
         criterion.to(run.device)
     network = torch.compile(model) if run.compile else model
     return network, data_parallel(network)
-
-
-def epoch_row(epoch: int, stage: int, rates: dict, train: tuple | None, val: tuple) -> dict[str, float]:
-    """Return a row of history.csv, but for the times: rates, and what training (None: NaN) and validation gave."""
-    row = {"epoch": epoch, "stage": stage} | rates
-    for split, scores in (("train", train), ("val", val)):
-        loss, matrix = scores or (math.nan, None)
-        row[f"{split}_loss"] = loss
-        row[f"{split}_miou"] = matrix.mean_iou() if matrix else math.nan
-        row[f"{split}_pixel_accuracy"] = matrix.pixel_accuracy() if matrix else math.nan
-    return row | {"train_images_per_second": math.nan, "seconds": 0.0}
-
-
-def out_of_patience(history: list[dict], stage: int, patience: int) -> bool:
-    """Return whether the last `patience` epochs of a stage brought no better mIoU than its best; never if it is 0."""
-    rows = [row for row in history if row["stage"] == stage and row["epoch"]]
-    return bool(patience and rows) and last_epoch(rows) - best_row(rows)["epoch"] >= patience

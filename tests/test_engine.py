@@ -15,9 +15,9 @@ from torch import nn
 import train
 import train_4_c
 from common import checkpoint
-from common.checkpoint import best_row, last_epoch
 from common.datasets import VOID, load
-from common.engine import evaluate, fit, out_of_patience
+from common.engine import evaluate, fit
+from common.history import best_row, last_epoch, out_of_patience
 from common.loader import Loader
 from common.losses import CrossEntropy, Dice
 from common.models import MODELS, DilatedFCN

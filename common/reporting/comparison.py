@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from common.checkpoint import describe_run, read_history
+from common.checkpoint import describe_run
 from common.experiment import default_name, numbered_name, plain
+from common.history import read_history
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.reporting import plotting
 from common.reporting.results import table as markdown

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from common.checkpoint import best_row, last_epoch
 from common.datasets.segmentation_set import SegmentationSet
+from common.history import best_row, last_epoch
 from common.loader import Loader
 from common.reporting import plotting
 from common.run import Run

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
-from common.checkpoint import best_row, last_epoch, read_history
+from common.history import best_row, last_epoch, read_history
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.system.files import read_json, write_json
 
@@ -124,12 +124,13 @@ def table(rows: list[list[str]]) -> str:
 
 def lesson_table(results: dict, dataset: str, scripts: list[str]) -> str:
     """Return the table of the `scripts` on a data set: scores on the test images, and against those of the parent."""
-    rows = [["script", "what changes", "parameters", "mIoU", "against its parent", "pixel accuracy", "loss", "minutes"]]
+    rows = [["script", "question", "parameters", "mIoU", "against its parent", "pixel accuracy", "loss", "minutes"]]
     found = {script: results[dataset, script] for script in scripts if (dataset, script) in results}
     if not found:
         return "nothing is measured yet"
     for script, result in found.items():
-        name = f"`{script}.py`" + f" ({len(result['runs'])} seeds)" * (len(result["runs"]) != SEEDS)
+        seeds = len(result["runs"])
+        name = f"`{script}.py`" + f" ({seeds} seed{'s' * (seeds > 1)})" * (seeds != SEEDS)
         parameters = f"{result['parameters'] / 1e6:.2f} M"
         scores = [say(mean(result, key), deviation(result, key)) for key in ("miou", "pixel_accuracy", "loss")]
         scores.insert(1, against(result, found.get(parent_of(script))))
@@ -152,7 +153,7 @@ def written(results: dict, scripts: list[str]) -> dict[Path, str]:
         path = REPOSITORY / f"{script}.py"
         new = "".join(result_lines(results[dataset, script]) for dataset in SETS if (dataset, script) in results)
         text = path.read_text(encoding="utf-8")
-        texts[path] = re.sub(r"(?<=\nResult    ).*?(?=\nRun)", new.strip(), text, count=1, flags=re.DOTALL)
+        texts[path] = re.sub(r"(?<=\nResult).*?(?=\nRun)", f"    {new.strip()}", text, count=1, flags=re.DOTALL)
     return texts
 
 

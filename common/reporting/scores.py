@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from common.checkpoint import read_history
+from common.history import read_history
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models import count_parameters

@@ -1,0 +1,61 @@
+"""The history of a training: a row of numbers for each epoch, from epoch 0, the untrained model; in history.csv."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from common.system.files import write_text
+
+
+def epoch_row(epoch: int, stage: int, rates: dict, train: tuple | None, val: tuple) -> dict[str, float]:
+    """Return a row of history.csv, but for the times: rates, and what training (None: NaN) and validation gave."""
+    row = {"epoch": epoch, "stage": stage} | rates
+    for split, scores in (("train", train), ("val", val)):
+        loss, matrix = scores or (math.nan, None)
+        row[f"{split}_loss"] = loss
+        row[f"{split}_miou"] = matrix.mean_iou() if matrix else math.nan
+        row[f"{split}_pixel_accuracy"] = matrix.pixel_accuracy() if matrix else math.nan
+    return row | {"train_images_per_second": math.nan, "seconds": 0.0}
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the columns `lr` of history.csv, of the last parameter group, and `lr_<name>` of each that has a name."""
+    groups = optimizer.param_groups
+    return {"lr": groups[-1]["lr"]} | {f"lr_{group['name']}": group["lr"] for group in groups if "name" in group}
+
+
+def last_epoch(history: Sequence[dict]) -> int:
+    """Return the number of the last epoch in `history`, 0 if there is none."""
+    return int(history[-1]["epoch"]) if history else 0
+
+
+def best_row(history: list[dict]) -> dict:
+    """Return the row of the first epoch, from 1, with the best validation mIoU (NaN counts as the worst)."""
+    trained = [row for row in history if row["epoch"]]
+    return max(trained, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])
+
+
+def out_of_patience(history: list[dict], stage: int, patience: int) -> bool:
+    """Return whether the last `patience` epochs of a stage brought no better mIoU than its best; never if it is 0."""
+    rows = [row for row in history if row["stage"] == stage and row["epoch"]]
+    return bool(patience and rows) and last_epoch(rows) - best_row(rows)["epoch"] >= patience
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """Return the rows of the history.csv in a run's `folder`."""
+    lines = (folder / "history.csv").read_text(encoding="utf-8").splitlines()
+    return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def write_history(folder: Path, history: list[dict]) -> None:
+    """Write the rows to the history.csv in a run's `folder`."""
+    text = io.StringIO()
+    columns = dict.fromkeys(key for row in history for key in row)  # a stage may have rates that others have not
+    writer = csv.DictWriter(text, columns, restval=math.nan, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(folder / "history.csv", text.getvalue())
