@@ -1,4 +1,4 @@
-"""How far does a plain fully convolutional network get on VOC 2007, trained from random weights?
+"""How far does a plain fully convolutional network get, trained from random weights?
 
 Change    none: this is the baseline that the other scripts change one thing at a time.
 Result    on the generated scenes, 1 seed: test mIoU 0.696 (floor 0.102),
