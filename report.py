@@ -89,7 +89,9 @@ def main(
         )
     groups = group_by("experiment", records)
     rows = [row_of(group) for group in groups]
-    markdown = table([list(COLUMNS), *([text.replace("|", r"\|") for text, _ in row] for row in rows)])
+    columns = COLUMNS[: -1 if not any(row[-1][1] for row in rows) else None]  # without "published" if nothing is
+    rows = [row[: len(columns)] for row in rows]
+    markdown = table([list(columns), *([text.replace("|", r"\|") for text, _ in row] for row in rows)])
     print(f"\n{markdown}\n")
 
     sections = []
@@ -101,7 +103,7 @@ def main(
             sections.append(gallery(members, images, cases, run))
     template = Path(__file__).parent / "common" / "reporting" / "report.html"
     text = string.Template(template.read_text("utf-8")).substitute(
-        table=results_table(rows),
+        table=results_table(columns, rows),
         sections="".join(sections),
         markdown=html.escape(markdown),
         notes="".join(f"<p class=note>Left out: {html.escape(problem)}</p>" for problem in problems),
@@ -170,9 +172,9 @@ def published() -> dict[tuple[str, str, str], str]:
         return {(row["script"], row["dataset"], row["model"]): f"{row['score']}: {row['of what']}" for row in rows}
 
 
-def results_table(rows: list) -> str:
+def results_table(columns: tuple, rows: list) -> str:
     """Return the table of results; its columns are sorted by a click on their head."""
-    head = "".join(f"<th scope=col aria-sort=none><button>{name}</button></th>" for name in COLUMNS)
+    head = "".join(f"<th scope=col aria-sort=none><button>{name}</button></th>" for name in columns)
     body = ""
     for row in rows:
         cells = (f"<td data-value='{html.escape(str(value))}'>{html.escape(text)}</td>" for text, value in row)
@@ -181,16 +183,17 @@ def results_table(rows: list) -> str:
 
 
 def curves_of(records: list[Record]) -> Figure:
-    """Return a figure of every run's validation mIoU and loss; the runs of an experiment share its colour."""
+    """Return a figure of every run's validation mIoU, accuracy and loss; the runs of an experiment share its colour."""
     groups = group_by("experiment", records)
-    figure = Figure(figsize=(10, 4.2 + 0.22 * len(groups)), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, key, label in zip(panels, ("val_miou", "val_loss"), ("mIoU", "loss"), strict=True):
+    figure = Figure(figsize=(13, 4.2 + 0.22 * len(groups)), layout="constrained")
+    panels = figure.subplots(1, 3)
+    labels = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "loss": "loss"}
+    for axes, (key, label) in zip(panels, labels.items(), strict=True):
         for number, group in enumerate(groups):
             style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": 1.5}
             for record in group:
                 label_of_run = textwrap.fill(title(group), 130) if record is group[0] else None
-                plot_by_epoch(axes, record.history, key, label=label_of_run, **style)
+                plot_by_epoch(axes, record.history, f"val_{key}", label=label_of_run, **style)
         axes.set_ylabel(f"{label} (validation)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", fontsize=8, frameon=False)
     return figure

@@ -2,7 +2,7 @@
 
 Change    train_4_c.py, with the network replaced by the U-Net of Ronneberger et al., padded so that the output has the
           input's size, and with batch normalisation (common/models/unet.py); smaller batches, as it needs more memory.
-Result    
+Result
 Run       python train_5_c.py --dataset shapes --image-size 96 --epochs 5     # needs no download
           python train_5_c.py                                                # VOC 2007
 """
