@@ -162,6 +162,6 @@ def test_a_disk_that_is_full_ends_a_run_in_a_sentence_and_costs_nothing_that_was
     assert failed.returncode == 1 and message.startswith("train_5_a.py: cannot write ") and f"{name}: " in message
     assert not left_over()
     if name == "last_test.pt":  # those of the epoch before are whole
-        assert len(comparable("last_test.pt")["history"]) == 1 and comparable_weights("best_test.pt")
+        assert len(comparable("last_test.pt")["history"]) == 2 and comparable_weights("best_test.pt")
     finish(flags)
     assert same(outcome(), expected)
