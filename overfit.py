@@ -75,9 +75,9 @@ def main(
     run.print(f"see {run.plot()} and {run.plot('predictions')}")
     if not scores["trained"] >= ENOUGH:
         raise UserError(
-            f"{model} reached mIoU {scores['trained']:.4f} on the image it was to overfit, not {ENOUGH}. Look at the "
-            "curve: if it still falls, give more --steps; if it jumps, a smaller --lr; if it is flat, the network, the "
-            "loss or the labels are broken"
+            f"{type(network).__name__} reached mIoU {scores['trained']:.4f} on the image it was to overfit, not "
+            f"{ENOUGH}. Look at the curve: if it still falls, give more --steps; if it jumps, a smaller --lr; if it is "
+            "flat, the network, the loss or the labels are broken"
         )
     return scores
 

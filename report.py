@@ -65,7 +65,8 @@ class Record:
     @property
     def experiment(self) -> str:
         """All that can change a score but the seed, as text: the same in runs that differ in their seed alone."""
-        return json.dumps([{**self.settings, "seed": None}, self.fingerprints], sort_keys=True)
+        prints = {key: value for key, value in self.fingerprints.items() if key != "common"}
+        return json.dumps([{**self.settings, "seed": None}, prints], sort_keys=True)
 
 
 def main(

@@ -8,6 +8,7 @@ import inspect
 import platform
 import shutil
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -60,7 +61,10 @@ def record_run(run: Run, data: SegmentationSet) -> None:
     """Write what is run, and on what images, to the run's folder, and the script as it is."""
     write_json(run.folder / "config.json", describe_run(run))
     write_json(run.folder / "splits.json", data.splits)
-    write_text(run.folder / f"{run.script}.py", run.script_text)
+    script = run.folder / f"{run.script}.py"
+    if run.resume and script.exists() and script.read_text(encoding="utf-8") != run.script_text:
+        script = run.folder / f"{run.script}-resumed.py"  # beside the one that the run began with
+    write_text(script, run.script_text)
 
 
 def save(path: Path, contents: dict) -> None:
@@ -153,18 +157,19 @@ def source_of(model: nn.Module) -> str:
         return ""
 
 
-def settle_name(run: Run, model: nn.Module, data: SegmentationSet) -> None:
+def settle_name(run: Run, model: nn.Module, sets: Sequence[SegmentationSet]) -> None:
     """Give `run` the name that is free for it, now that model and images are known; say what may surprise later.
 
     Raises:
         UserError: a run that is resumed began with other images, or other splits of them.
     """
-    run.fingerprints |= {"model": source_of(model), "images": fingerprint(repr(data.splits))}
+    masks = [zlib.crc32(part.masks.numpy()) for part in sets]  # a label that was corrected makes other data
+    run.fingerprints |= {"model": source_of(model), "images": fingerprint(repr((sets[0].splits, masks)))}
     recorded = read_json(run.folder / "config.json").get("fingerprints", {})
     if run.resume and recorded.get("images", run.fingerprints["images"]) != run.fingerprints["images"]:
         raise UserError(
-            f"the images or their splits are not those in {run.folder / 'splits.json'}, with which {run.name} "
-            "began; bring them back, or start over without --resume"
+            f"the images, their masks or their splits are not those with which {run.name} began "
+            f"({run.folder / 'splits.json'}); bring them back, or start over without --resume"
         )
     if not run.resume:
         before, (run.name, beside) = run.name, numbered_name(run.base, run.config)
@@ -172,8 +177,8 @@ def settle_name(run: Run, model: nn.Module, data: SegmentationSet) -> None:
             run.print(f"this run is called {run.name}: {beside}")
     if name_of(model) not in MODELS:
         run.print(
-            f"{name_of(model)} is not in MODELS: predict.py, report.py and the notebook will not be able to load it "
-            "(docs/your-own.md has the two lines that it takes)"
+            f"{name_of(model)} is not in MODELS: predict.py, report.py and the notebook will not be able to load this "
+            "run; if they are to, register the model first (docs/your-own.md)"
         )
 
 
@@ -194,11 +199,12 @@ class Checkpointer:
         optimizer: torch.optim.Optimizer,
         scheduler: LRScheduler | None,
         data: SegmentationSet,
+        train_set: SegmentationSet,
         run: Run,
         previous: Sequence[dict] = (),
     ):
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.data, self.run, self.previous = data, run, list(previous)
+        self.data, self.train_set, self.run, self.previous = data, train_set, run, list(previous)
         self.stage = previous[-1]["stage"] + 1 if previous else 1
         self.recorded = bool(previous)  # whether config.json is of this run; it is written with the first epoch
 
@@ -212,7 +218,7 @@ class Checkpointer:
         """
         history, finished = self._load_last() if self.run.resume else (self.previous, False)
         if not self.previous and not finished:
-            settle_name(self.run, self.model, self.data)
+            settle_name(self.run, self.model, [self.data, self.train_set])
             barrier()  # until all have looked
         return history, finished
 

@@ -13,7 +13,7 @@ from common.history import epoch_row, last_epoch, learning_rates, out_of_patienc
 from common.loader import Loader
 from common.losses import weighted_loss
 from common.metrics import ConfusionMatrix, WeightedMean
-from common.reporting.diagnosis import diverged
+from common.reporting.diagnosis import check_logits, diverged
 from common.reporting.dry_run import dry_run
 from common.reporting.progress import Progress, summarize
 from common.reporting.scores import report_test
@@ -74,6 +74,7 @@ def evaluate(model: nn.Module, loader: Loader, criterion: Callable, run: Run) ->
     for images, masks in loader:
         with run.autocast():
             logits = model(images)
+        check_logits(logits, masks, loader.data.num_classes)
         mean_loss.update(*weighted_loss(criterion, logits.float(), masks))
         matrix.update(logits.max(1).indices, masks)
     return mean_loss.compute(), matrix.gathered()
@@ -119,7 +120,7 @@ def fit(
     network, replica = prepare(model, criterion, run)
     if run.dry_run:
         dry_run(model, train_loader, criterion, optimizer, run)  # and exit
-    checkpointer = Checkpointer(model, optimizer, scheduler, val_loader.data, run, previous)
+    checkpointer = Checkpointer(model, optimizer, scheduler, val_loader.data, train_loader.data, run, previous)
     history, finished = checkpointer.restore()
     if finished:
         return history

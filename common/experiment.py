@@ -12,7 +12,12 @@ from common.system.errors import UserError
 from common.system.files import read_json
 
 # What fingerprints are of, if they differ.
-OTHERS = {"script": "other code in the script", "model": "other code in the model's file", "images": "other images"}
+OTHERS = {
+    "common": "other code in common/",
+    "script": "other code in the script",
+    "model": "other code in the model's file",
+    "images": "other images or masks",
+}
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 
 
@@ -80,8 +85,10 @@ def resumable_name(base: str, config: dict) -> tuple[str, str]:
         if all(map(may_differ, changes)):
             return name, edited and f"{edited} than it began with"
         refused = refused or f"{name} had {', '.join(changes.values())}; give the settings that it began with"
-    others = ", ".join(sorted(str(path) for path in Path().glob("last_*.pt"))) or "none"
+    newest = sorted(Path().glob("last_*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)[:3]
+    others = ", ".join(map(str, newest)) + ", ..." * (len(newest) == 3) if newest else "none"
     missing = f"last_{base}.pt is not in {Path.cwd()} (there: {others}); give the same flags as the run, or its --name"
+    missing += f", as in --name {newest[0].stem.removeprefix('last_')} --resume" * bool(newest)
     raise UserError(f"nothing to resume: {refused or missing}")
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.labels import VOID
+from common.system.errors import UserError
 
 
 class CrossEntropy(nn.CrossEntropyLoss):
@@ -90,6 +91,9 @@ class Sum(nn.Module):
 def weighted_loss(criterion: Callable, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the loss of a batch and the weight of its pixels; of an empty batch 0, through which gradients flow."""
     loss = criterion(logits, target) if len(target) else logits.sum()
+    if not isinstance(loss, torch.Tensor) or loss.ndim:
+        found = f"the shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise UserError(f"the criterion gives {found}, and should give a scalar tensor: the mean over all pixels")
     return loss, pixel_weight(criterion, target)
 
 

@@ -64,7 +64,9 @@ class Run:
         if set(run.base) & set(NOT_IN_NAMES) or run.base.startswith("."):
             raise UserError(f"--name {run.base} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")
         run.script_text = Path(inspect.getfile(main)).read_text(encoding="utf-8")
-        run.fingerprints = {"script": fingerprint(code_of(run.script_text))}
+        package = sorted(Path(__file__).parent.rglob("*.py"))
+        run.fingerprints = {"common": fingerprint("".join(path.read_text(encoding="utf-8") for path in package))}
+        run.fingerprints["script"] = fingerprint(code_of(run.script_text))
         run.name, beside = (run.base, "") if self.dry_run else numbered_name(run.base, run.config)
         # After a process has died, torchrun gives the same command again; each machine counts the deaths on it.
         if any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0")) and run.last_checkpoint.exists():

@@ -104,7 +104,7 @@ class Training:
         self.data = SegmentationSet(zeros, zeros[0], ["0"], CLASSES, PALETTE, "shapes", "val")
         self.optimizer = kind(self.model.parameters(), lr=0.1, **options)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=9)
-        self.checkpointer = Checkpointer(self.model, self.optimizer, self.scheduler, self.data, self.run)
+        self.checkpointer = Checkpointer(self.model, self.optimizer, self.scheduler, self.data, self.data, self.run)
 
     def step(self):
         self.model(self.data.images / 255).sum().backward()

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,9 +92,36 @@ def test_other_images_make_a_run_of_their_own(script, capsys, monkeypatch):
     before = left()
     make_few(monkeypatch, train=25)
     script()
-    assert f"this run is called {NAME}-2: {NAME} had other images" in capsys.readouterr().out
+    assert f"this run is called {NAME}-2: {NAME} had other images or masks" in capsys.readouterr().out
     after = left()
     assert {path: after[path] for path in before} == before and f"best_{NAME}-2.pt" in after
+
+
+def test_a_corrected_mask_makes_a_run_of_its_own(script, capsys, monkeypatch):
+    script()
+    before = left()
+    monkeypatch.setattr(
+        sys.modules["common.datasets.shapes"], "FREQUENCIES", (0, 0.2, 0.2, 0.2, 0.2, 0.2)
+    )  # the same names, other masks
+    shutil.rmtree(".cache")
+    script()
+    assert f"this run is called {NAME}-2: {NAME} had other images or masks" in capsys.readouterr().out
+    assert {path: left()[path] for path in before} == before
+
+
+MISTAKES = {
+    "model = BasicFCN(train_set.num_classes + 1)": r"output has the shape \(\d+, 7, 32, 32\), and should have",
+    "model = torchvision.models.segmentation.lraspp_mobilenet_v3_large(None, weights_backbone=None)": "TorchvisionNetw",
+    "criterion = torch.nn.CrossEntropyLoss()": r"met the mask value 255, .* with ignore_index=255",
+    "criterion = torch.nn.CrossEntropyLoss(ignore_index=255, reduction='none')": r"gives the shape .* a scalar tensor",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_ordinary_mistakes_end_in_a_sentence_before_the_first_step_and_leave_nothing(script, line):
+    with pytest.raises(UserError, match=MISTAKES[line]):
+        script("    optimizer = ", f"    import torchvision\n    {line}\n    optimizer = ")
+    assert not list(Path().glob("*.pt")) and not Path("runs").exists()
 
 
 def test_a_model_whose_settings_are_not_known_any_more_is_not_replaced():

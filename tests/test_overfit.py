@@ -29,7 +29,7 @@ def test_a_model_overfits_one_image(model, few_shapes):
 
 
 def test_a_network_that_does_not_learn_it_ends_in_an_explanation(few_shapes, without_pictures):
-    with pytest.raises(UserError, match=r"dilated_fcn reached mIoU 0\.\d+ on the image it was to overfit"):
+    with pytest.raises(UserError, match=r"DilatedFCN reached mIoU 0\.\d+ on the image it was to overfit"):
         overfit.main("shapes", image_size=32, model="dilated_fcn", steps=1, lr=0, run=Run(device="cpu"))
 
 

@@ -1,5 +1,7 @@
 """What to try when a training did not go as it should: said once, at its end."""
 
+import torch
+
 from common.metrics import ConfusionMatrix
 from common.system.errors import UserError
 
@@ -7,6 +9,22 @@ from common.system.errors import UserError
 def diverged(loss: float, where: str, lr: float) -> UserError:
     """Return the error that names a loss which is not finite, where it was, and at which learning rate."""
     return UserError(f"the loss is {loss} {where}, at learning rate {lr:.2g}; try a smaller one, or clip_norm=1 in fit")
+
+
+def check_logits(logits: object, masks: torch.Tensor, num_classes: int) -> None:
+    """Raise UserError unless a model's output is the logits (B, num_classes, H, W) of `masks` (B, H, W)."""
+    batch, height, width = masks.shape
+    expected, found = (batch, num_classes, height, width), getattr(logits, "shape", None)
+    if not isinstance(logits, torch.Tensor):
+        raise UserError(
+            f"the model returns {type(logits).__name__} instead of a tensor of logits; one of torchvision's goes into "
+            "TorchvisionNetwork(...)"
+        )
+    if tuple(found) != expected:
+        raise UserError(
+            f"the model's output has the shape {tuple(found)}, and should have {expected}: logits of {num_classes} "
+            "classes at the images' size"
+        )
 
 
 def hints(history: list[dict], test: ConfusionMatrix, classes: tuple[str, ...]) -> list[str]:

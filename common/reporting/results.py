@@ -50,7 +50,9 @@ def keep_run(folder: Path, command: str, result: Path) -> None:
         "machine": machine(),
     }
     before = read_json(result)
-    same = all(before.get(key) == about[key] for key in ("command", "fingerprints"))
+    same = before.get("command") == about["command"] and all(
+        before["fingerprints"].get(key) == about["fingerprints"][key] for key in ("script", "model")
+    )
     runs = [other for other in before.get("runs", []) if other["seed"] != run["seed"]] if same else []
     write_json(result, about | {"runs": sorted([*runs, run], key=lambda other: other["seed"])})
 

@@ -26,7 +26,7 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 @contextlib.contextmanager
 def torch_errors(batch_size: int) -> Iterator[None]:
-    """Turn what batches that are too large or too small make torch say into a sentence."""
+    """Turn what torch says of batches that are too large or too small, and of void in a loss, into a sentence."""
     try:
         yield
     except ValueError as error:
@@ -35,6 +35,13 @@ def torch_errors(batch_size: int) -> Iterator[None]:
         raise UserError(
             "batch normalisation cannot work on a single value: a batch has one image, which the network shrinks or "
             "pools to one pixel; use a larger --batch-size or --image-size"
+        ) from None
+    except IndexError as error:
+        if not (found := re.search(r"Target (\d+) is out of bounds", str(error))):
+            raise
+        raise UserError(
+            f"the loss met the mask value {found[1]}, which is none of the classes that the model tells apart; 255 is "
+            "void: torch's losses pass over it with ignore_index=255"
         ) from None
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
         if not is_out_of_memory(error):
