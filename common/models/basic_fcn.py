@@ -20,6 +20,7 @@ class BasicFCN(nn.Module):
     def __init__(self, num_classes: int):
         super().__init__()
         self.arguments = {"num_classes": num_classes}
+        channels = max(num_classes, 21)  # of few behind a ReLU, one may die, and a class with it
         self.normalize = Normalize()
         self.encoder = nn.Sequential(
             down(3, 32),  # 1/2
@@ -33,9 +34,9 @@ class BasicFCN(nn.Module):
             up(512, 256),  # 1/8
             up(256, 128),  # 1/4
             up(128, 64),  # 1/2
-            up(64, num_classes),  # full size
+            up(64, channels),  # full size
         )
-        self.classifier = nn.Conv2d(num_classes, num_classes, kernel_size=1)
+        self.classifier = nn.Conv2d(channels, num_classes, kernel_size=1)
         xavier_init(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
