@@ -86,9 +86,9 @@ def resumable_name(base: str, config: dict) -> tuple[str, str]:
             return name, edited and f"{edited} than it began with"
         refused = refused or f"{name} had {', '.join(changes.values())}; give the settings that it began with"
     newest = sorted(Path().glob("last_*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)[:3]
-    others = ", ".join(map(str, newest)) + ", ..." * (len(newest) == 3) if newest else "none"
-    missing = f"last_{base}.pt is not in {Path.cwd()} (there: {others}); give the same flags as the run, or its --name"
-    missing += f", as in --name {newest[0].stem.removeprefix('last_')} --resume" * bool(newest)
+    there = ", ".join(map(str, newest)) or "none"
+    missing = f"last_{base}.pt is not in {Path.cwd()} (the newest there: {there}); give the same flags as the run"
+    missing += ", or its --name, with which --epochs may be another"
     raise UserError(f"nothing to resume: {refused or missing}")
 
 
