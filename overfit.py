@@ -2,7 +2,7 @@
 
 Change    train_voc2012.py, with random weights, a single image repeated to a batch, and no augmentation. Where this
           fails, something is broken.
-Result    mIoU 0.002 untrained, 0.9998 after 300 steps, on the first image of VOC 2012; 0.206 on one that it has never
+Result    mIoU 0.002 untrained, 0.9998 after 300 steps, on the first image of VOC 2012; 0.301 on one that it has never
           seen; 1.5 min of one core of an AMD EPYC
           python overfit.py --image-size 96
 Run       python overfit.py                                           # one image of VOC 2012
@@ -59,11 +59,15 @@ def main(
     if run.dry_run:
         dry_run(network, train_loader, criterion, optimizer, run)  # and exit
 
-    history = []
+    history, best = [], (-1.0, {})
     for step in tqdm(range(1, steps + 1), "overfitting", unit=" steps", disable=True if run.rank else None):
         train_loader.set_epoch(step)
         loss, matrix = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run)
         history.append({"step": step, "loss": loss, "miou": matrix.mean_iou()})
+        if step % 25 == 0 or step == steps:  # BatchNorm's running averages lag behind the weights, now more, now less
+            miou = evaluate(network, Loader(seen, batch_size, run), criterion, run)[1].mean_iou()
+            best = max(best, (miou, copy.deepcopy(network.state_dict())), key=lambda pair: pair[0])
+    network.load_state_dict(best[1])
 
     scores = {}
     for title, net, data in (("untrained", untrained, seen), ("trained", network, seen), ("unseen", network, unseen)):

@@ -8,7 +8,7 @@ import overfit
 from common.run import Run
 from common.system.errors import UserError
 
-COARSE = {"fcn8s": 0.93, "pspnet": 0.88, "deeplabv3": 0.85}  # 8x8 or 4x4 places at 64 px cannot draw every corner
+COARSE = {"fcn8s": 0.93, "pspnet": 0.75, "deeplabv3": 0.7}  # 8x8 or 4x4 places at 64 px cannot draw every corner
 
 
 @pytest.mark.parametrize("model", COARSE)
