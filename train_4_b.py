@@ -1,7 +1,10 @@
 """Do mirrored, rotated and cropped copies make up for the images we do not have?
 
 Change    train_4_a.py, with three augmented copies of every image in each epoch.
-Result    on part of VOC 2007, 3 seeds: test mIoU 0.074 ± 0.001 (floor 0.046),
+Result    on the generated scenes, 1 seed: test mIoU 0.748 (floor 0.102),
+          pixel accuracy 0.927 (floor 0.614), loss 0.221
+          python train_4_b.py --dataset shapes --image-size 96 --epochs 5
+          on part of VOC 2007, 3 seeds: test mIoU 0.074 ± 0.001 (floor 0.046),
           pixel accuracy 0.642 ± 0.013 (floor 0.691), loss 1.853 ± 0.112
           python train_4_b.py --image-size 128 --epochs 30
 Run       python train_4_b.py --dataset shapes --image-size 96 --epochs 5    # needs no download
