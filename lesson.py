@@ -74,7 +74,8 @@ def train(command: list[str], own: list[str], seed: int, data_root: Path) -> str
     name = f"lesson-{dataset}-{script}-s{seed}"
     code = fingerprint(code_of((REPOSITORY / command[0]).read_text(encoding="utf-8")))
     while True:
-        folders = sorted(Path("runs").glob(f"{name}*/config.json"), key=lambda path: path.stat().st_mtime)
+        folders = [path for end in ("", "-[0-9]*") for path in Path("runs").glob(f"{name}{end}/config.json")]
+        folders.sort(key=lambda path: path.stat().st_mtime)
         found = [path.parent for path in folders if read_json(path)["fingerprints"].get("script") == code]
         if found and (found[-1] / "test.json").exists():
             break
