@@ -1,7 +1,7 @@
 """What does each step of the lesson do? Its scripts, three seeds each, and the tables of what came out.
 
     python lesson.py                                    # on the generated shapes: needs no download
-    python lesson.py --dataset voc2012 --seeds 1        # on VOC 2012, the first seed alone
+    python lesson.py --dataset voc2012 --seeds 0        # on VOC 2012, one seed alone
     python lesson.py --write                            # only the tables, from what is in results/
 
 Each run is a process of its own with one thread, as many at a time as there are cores; on a GPU one at a time. What is
@@ -39,7 +39,7 @@ KEEPING = threading.Lock()  # a file of results holds several runs
 
 def main(
     dataset: str = "shapes",  # shapes, voc2007 or voc2012
-    seeds: int = SEEDS,  # runs of each script, which differ in their seed
+    seeds: str = " ".join(map(str, range(SEEDS))),  # one run of each script with each of them
     scripts: str = " ".join(SCRIPTS),  # which of them
     encoder: str = "resnet18",  # of train_5_b.py
     encoder_weights: str = "",  # file or folder with its ImageNet weights, if they are not to be fetched
@@ -56,7 +56,7 @@ def main(
         commands[script] = [f"{script}.py", *flags]
     if not write:
         own = {"train_5_b": ["--encoder-weights", encoder_weights]} if encoder_weights else {}
-        jobs = [(script, seed) for seed in range(seeds) for script in commands]
+        jobs = [(script, int(seed)) for seed in seeds.split() for script in commands]
         at_once = 1 if torch.cuda.is_available() else os.cpu_count()
         print(f"{len(jobs)} runs on {dataset}, {at_once} at a time")
         with ThreadPoolExecutor(at_once) as pool:

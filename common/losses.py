@@ -16,7 +16,7 @@ from common.system.errors import UserError
 
 
 class CrossEntropy(nn.CrossEntropyLoss):
-    """Cross-entropy as torch's, twice as fast on a processor, over the pixels that are not void.
+    """Cross-entropy as torch's, faster on a processor, over the pixels that are not void.
 
     Of a batch that is void everywhere it is 0, where torch's is NaN.
 
@@ -29,10 +29,11 @@ class CrossEntropy(nn.CrossEntropyLoss):
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
-        # As rows, one a pixel, which is how they lie in channels-last: torch is twice as fast at that on a CPU.
-        rows = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
-        total = F.cross_entropy(rows, target.flatten(), self.weight, ignore_index=VOID, reduction="sum")
-        return total / pixel_weight(self, target).clamp(min=1e-12)
+        weight = pixel_weight(self, target)
+        if logits.shape[1] >= 16:  # a row for each pixel: on a CPU twice as fast with 150 classes, slower with few
+            logits, target = logits.permute(0, 2, 3, 1).flatten(0, 2), target.flatten()
+        total = F.cross_entropy(logits, target, self.weight, ignore_index=VOID, reduction="sum")
+        return total / weight.clamp(min=1e-12)
 
 
 class Dice(nn.Module):

@@ -27,13 +27,13 @@ def tiny(monkeypatch, tmp_path, voc_root):
 
 @pytest.mark.slow
 def test_every_run_is_kept_once_and_what_was_interrupted_goes_on(tiny, tmp_path, capsys):
-    tiny(seeds=1)
+    tiny(seeds="0")
     kept = json.loads((tmp_path / "results/voc2007/train.json").read_text())
     assert kept["command"] == "python train.py --dataset voc2007 --image-size 32 --epochs 2 --batch-size 4 --patience 0"
     assert [run["seed"] for run in kept["runs"]] == [0] and 0 <= kept["runs"][0]["miou"] <= 1
     before = Path("best_lesson-voc2007-train-s0.pt").read_bytes()
     Path("runs/lesson-voc2007-train_4_a-s0/test.json").unlink()  # as if it had been interrupted
-    tiny(seeds=2)
+    tiny(seeds="0 1")
     assert Path("best_lesson-voc2007-train-s0.pt").read_bytes() == before
     assert "resuming last_lesson-voc2007-train_4_a-s0.pt" in Path("runs/lesson-voc2007-train_4_a-s0.log").read_text()
     kept = json.loads((tmp_path / "results/voc2007/train_4_a.json").read_text())
@@ -44,7 +44,7 @@ def test_every_run_is_kept_once_and_what_was_interrupted_goes_on(tiny, tmp_path,
 def test_a_run_that_fails_says_why_and_the_others_go_on(tiny, capsys):
     Path("runs").mkdir()
     Path("plots").write_text("a file where a folder should be")
-    tiny(seeds=1)
+    tiny(seeds="0")
     assert capsys.readouterr().out.count("failed: train") == 2
 
 

@@ -130,16 +130,20 @@ def lesson_table(results: dict, dataset: str, scripts: list[str]) -> str:
     found = {script: results[dataset, script] for script in scripts if (dataset, script) in results}
     if not found:
         return "nothing is measured yet"
+    flags = {script: re.findall(r"--\S+ \S+", result["command"]) for script, result in found.items()}
+    shared = [flag for flag in next(iter(flags.values())) if all(flag in others for others in flags.values())]
     for script, result in found.items():
         seeds = len(result["runs"])
-        name = f"`{script}.py`" + f" ({seeds} seed{'s' * (seeds > 1)})" * (seeds != SEEDS)
+        name = f"`{' '.join([f'{script}.py', *(flag for flag in flags[script] if flag not in shared)])}`"
+        name += f" ({seeds} seed{'s' * (seeds > 1)})" * (seeds != SEEDS)
         parameters = f"{result['parameters'] / 1e6:.2f} M"
         scores = [say(mean(result, key), deviation(result, key)) for key in ("miou", "pixel_accuracy", "loss")]
         scores.insert(1, against(result, found.get(parent_of(script))))
         rows.append([name, question(script), parameters, *scores, f"{mean(result, 'minutes'):.1f}"])
     floor = next(iter(found.values()))["floor"]
     last = ["", f"*{floor['miou']:.3f}*", "", f"*{floor['pixel_accuracy']:.3f}*", "", ""]
-    return table([*rows, ["*floor*", "*the most frequent class everywhere*", *last]])
+    rows.append(["*floor*", "*the most frequent class everywhere*", *last])
+    return f"Each with `{' '.join(shared)}`:\n\n{table(rows)}"
 
 
 def written(results: dict, scripts: list[str]) -> dict[Path, str]:
