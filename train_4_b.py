@@ -6,7 +6,7 @@ Result    on the generated scenes, 1 seed: test mIoU 0.748 (floor 0.102),
           python train_4_b.py --dataset shapes --image-size 96 --epochs 5
           on part of VOC 2007, 3 seeds: test mIoU 0.074 ± 0.001 (floor 0.046),
           pixel accuracy 0.642 ± 0.013 (floor 0.691), loss 1.853 ± 0.112
-          python train_4_b.py --image-size 128 --epochs 30
+          python train_4_b.py --dataset voc2007 --image-size 128 --epochs 30
 Run       python train_4_b.py --dataset shapes --image-size 96 --epochs 5    # needs no download
           python train_4_b.py                                                # VOC 2007
 """

@@ -6,7 +6,7 @@ Result    on the generated scenes, 1 seed: test mIoU 0.762 (floor 0.102),
           python train_4_c.py --dataset shapes --image-size 96 --epochs 5
           on part of VOC 2007, 3 seeds: test mIoU 0.076 ± 0.002 (floor 0.046),
           pixel accuracy 0.538 ± 0.014 (floor 0.691), loss 2.803 ± 0.035
-          python train_4_c.py --image-size 128 --epochs 30
+          python train_4_c.py --dataset voc2007 --image-size 128 --epochs 30
 Run       python train_4_c.py --dataset shapes --image-size 96 --epochs 5    # needs no download
           python train_4_c.py                                                # VOC 2007
 """

@@ -8,7 +8,7 @@ Result    on the generated scenes, 1 seed: test mIoU 0.823 (floor 0.102),
           python train_5_a.py --dataset shapes --image-size 96 --epochs 5
           on part of VOC 2007, 3 seeds: test mIoU 0.079 ± 0.002 (floor 0.046),
           pixel accuracy 0.565 ± 0.017 (floor 0.691), loss 2.717 ± 0.173
-          python train_5_a.py --image-size 128 --epochs 30
+          python train_5_a.py --dataset voc2007 --image-size 128 --epochs 30
 Run       python train_5_a.py --dataset shapes --image-size 96 --epochs 5    # needs no download
           python train_5_a.py                                                # VOC 2007
 """

@@ -9,7 +9,7 @@ Result    on the generated scenes, 1 seed: test mIoU 0.617 (floor 0.102),
           python train_5_b.py --dataset shapes --image-size 96 --epochs 5 --encoder mobilenet_v1
           on part of VOC 2007, 3 seeds: test mIoU 0.177 ± 0.003 (floor 0.046),
           pixel accuracy 0.753 ± 0.005 (floor 0.691), loss 2.039 ± 0.094
-          python train_5_b.py --image-size 128 --epochs 30 --encoder mobilenet_v1 --encoder-weights FILE
+          python train_5_b.py --dataset voc2007 --image-size 128 --epochs 30 --encoder mobilenet_v1
 Run       python train_5_b.py                                                # VOC 2007; fetches ResNet-18's weights
           python train_5_b.py --encoder mobilenet_v2                         # the same question of another encoder
           python train_5_b.py --encoder-weights resnet18-f37072fd.pth        # weights fetched by hand
