@@ -1,10 +1,10 @@
 """Which decoder makes most of a light encoder, and what does fine-tuning add?
 
-Change    train_voc2012.py, with a choice of five decoders, on Oxford-IIIT Pet, in two stages: the decoder learns on a
+Change    train_voc2012.py, with a choice of six decoders, on Oxford-IIIT Pet, in two stages: the decoder learns on a
           frozen encoder, then both learn at lower rates. Rates fall, and a stage ends, where validation stays as it is.
 Result    mIoU on part of VOC 2012: pspnet 0.657 (floor 0.119); on the drinks: encoder_unet 0.878 (floor 0.213)
 Run       python train_pets.py --model pspnet --encoder mobilenet_v2
-          python train_pets.py --compare --encoder-weights FOLDER    # all five on both MobileNets: a table, a figure
+          python train_pets.py --compare --encoder-weights FOLDER    # all six on both MobileNets: a table, a figure
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ from common.models.encoders import freeze
 from common.reporting.comparison import compare_variants
 from common.run import Run
 
-DECODERS = ("encoder_unet", "fcn8s", "segnet", "pspnet", "deeplabv3")
+DECODERS = ("encoder_unet", "fcn8s", "segnet", "pspnet", "deeplabv3", "deeplabv3plus")
 PAIRS = {f"{m}-{e}": {"model": m, "encoder": e} for e in ("mobilenet_v1", "mobilenet_v2") for m in DECODERS}
 
 
@@ -46,7 +46,7 @@ def main(
     plateau: int = 2,  # epochs without a better validation mIoU after which the rates are divided by 3; 0 never does
     patience: int = 6,  # such epochs after which a stage ends
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
-    compare: bool = False,  # train all five on both MobileNets, or what of it is missing, and compare them
+    compare: bool = False,  # train all six on both MobileNets, or what of it is missing, and compare them
     run: Run = Run(),
 ):
     if compare:

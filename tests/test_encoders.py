@@ -25,9 +25,10 @@ def offline(tmp_path, monkeypatch):
 
 def official(name: str) -> dict[str, torch.Tensor]:
     """What an official weights file of the network holds, with random numbers in it."""
-    prefix = "features." if name in ("vgg16", "mobilenet_v2") else ""
-    contents = {prefix + key: value for key, value in ENCODERS[name]().network.state_dict().items()}
-    classifier = {"vgg16": "classifier.6.", "mobilenet_v2": "classifier.1."}.get(name, "fc.")
+    encoder = ENCODERS[name]()
+    prefix = "features." if "classifier." in encoder.unused else ""
+    contents = {prefix + key: value for key, value in encoder.network.state_dict().items()}
+    classifier = "classifier.1." if prefix else "fc."
     return contents | {classifier + "weight": torch.zeros(10, 3), classifier + "bias": torch.zeros(10)}
 
 

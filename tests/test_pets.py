@@ -164,7 +164,7 @@ def test_rates_are_divided_by_3_after_as_many_epochs_without_a_better_score_as_p
     assert rates[-1] == pytest.approx(3.0 ** -len(divided))
 
 
-@pytest.mark.parametrize("model", ["pspnet", "deeplabv3"])
+@pytest.mark.parametrize("model", ["pspnet", "deeplabv3", "deeplabv3plus"])
 def test_a_batch_of_one_image_is_refused_where_it_cannot_be_normalised(pets_root, model):
     with pytest.raises(UserError, match="a batch has one image"):
         train_pets.main(**SMALL, model=model, batch_size=1, run=Run(device="cpu", data_root=pets_root))

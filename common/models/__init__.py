@@ -8,6 +8,7 @@ from torch import nn
 from common.models.ade_unet import ADEUNet
 from common.models.basic_fcn import BasicFCN
 from common.models.deeplabv3 import DeepLabV3
+from common.models.deeplabv3plus import DeepLabV3Plus
 from common.models.dilated_fcn import DilatedFCN
 from common.models.encoder_fcn import EncoderFCN
 from common.models.encoder_unet import EncoderUNet
@@ -32,6 +33,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "segnet": SegNet,
     "pspnet": PSPNet,
     "deeplabv3": DeepLabV3,
+    "deeplabv3plus": DeepLabV3Plus,
     "resnet_v2_fcn": ResNetV2FCN,
     "unet": UNet,
 }

@@ -4,6 +4,8 @@ Chen, Papandreou, Schroff & Adam, Rethinking Atrous Convolution for Semantic Ima
 encoder; without the multi-grid, which is about the bottleneck units of its ResNets.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -31,12 +33,19 @@ class ASPP(nn.Module):
         in_channels: of the map.
         dilations: of the three.
         out_channels: of each branch, and of the result.
+        conv: builds the dilated ones, `conv_bn_relu` or `separable_conv`.
     """
 
-    def __init__(self, in_channels: int, dilations: tuple[int, int, int], out_channels: int = 256):
+    def __init__(
+        self,
+        in_channels: int,
+        dilations: tuple[int, int, int],
+        out_channels: int = 256,
+        conv: Callable[..., nn.Module] = conv_bn_relu,
+    ):
         super().__init__()
         self.branches = nn.ModuleList([conv_bn_relu(in_channels, out_channels, kernel_size=1)])
-        self.branches += [conv_bn_relu(in_channels, out_channels, dilation=d) for d in dilations]
+        self.branches += [conv(in_channels, out_channels, dilation=d) for d in dilations]
         self.image = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv_bn_relu(in_channels, out_channels, kernel_size=1))
         self.combine = conv_bn_relu(5 * out_channels, out_channels, kernel_size=1)
 

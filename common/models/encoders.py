@@ -1,5 +1,6 @@
 """Encoders: ImageNet networks without their classifier, as five maps of an image at strides 2, 4, 8, 16 and 32."""
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,6 @@ from common.system.errors import UserError
 
 # torchvision.models is imported where it is used: that takes as long as importing torch itself.
 
-Encoder = Literal["resnet18", "vgg16", "mobilenet_v2", "mobilenet_v1"]  # the type of a script's --encoder
 STRIDE = 32  # of the coarsest map
 
 
@@ -111,14 +111,24 @@ def dilate(encoder: ImageEncoder, output_stride: int) -> None:
             layer.padding = (before * (size // 2),) * 2
 
 
-def resnet18() -> ImageEncoder:
-    """Return ResNet-18: He et al., Deep Residual Learning for Image Recognition, CVPR 2016."""
-    from torchvision.models import resnet18
+def resnet(name: str, channels: list[int]) -> ImageEncoder:
+    """Return a ResNet: He et al., Deep Residual Learning for Image Recognition, CVPR 2016."""
+    from torchvision.models import get_model
 
-    network = resnet18()
+    network = get_model(name)
     del network.avgpool, network.fc
-    out_layers = ("relu", "layer1", "layer2", "layer3", "layer4")
-    return ImageEncoder(network, out_layers, channels=[64, 64, 128, 256, 512], unused=("fc.",), anchor=0)
+    return ImageEncoder(network, ("relu", "layer1", "layer2", "layer3", "layer4"), channels, unused=("fc.",), anchor=0)
+
+
+def mobile(name: str, out_layers: tuple[str, ...], channels: list[int]) -> ImageEncoder:
+    """Return a MobileNet or EfficientNet of torchvision, to its last bottleneck.
+
+    The 1x1 convolution after that is the classifier's.
+    """
+    from torchvision.models import get_model
+
+    network = get_model(name).features[: int(out_layers[-1]) + 1]
+    return ImageEncoder(network, out_layers, channels, (f"features.{len(network)}.", "classifier."), anchor=0)
 
 
 def vgg16() -> ImageEncoder:
@@ -137,17 +147,6 @@ def vgg16() -> ImageEncoder:
     return ImageEncoder(network, out_layers, channels=[64, 128, 256, 512, 512], unused=("classifier.",), anchor=0.5)
 
 
-def mobilenet_v2() -> ImageEncoder:
-    """Return MobileNetV2: Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018."""
-    from torchvision.models import mobilenet_v2
-
-    network = mobilenet_v2().features[:18]  # to the last bottleneck; the 1x1 convolution after it is the classifier's
-    out_layers = ("1", "3", "6", "13", "17")
-    return ImageEncoder(
-        network, out_layers, channels=[16, 24, 32, 96, 320], unused=("features.18.", "classifier."), anchor=0
-    )
-
-
 def mobilenet_v1() -> ImageEncoder:
     """Return MobileNetV1, see common/models/mobilenet_v1.py."""
     out_layers = ("pw1_bn", "pw3_bn", "pw5_bn", "pw11_bn", "pw12_bn")
@@ -157,7 +156,22 @@ def mobilenet_v1() -> ImageEncoder:
 
 
 # Each builds the network with random weights.
-ENCODERS = {"resnet18": resnet18, "vgg16": vgg16, "mobilenet_v2": mobilenet_v2, "mobilenet_v1": mobilenet_v1}
+ENCODERS = {
+    "resnet18": partial(resnet, "resnet18", channels=[64, 64, 128, 256, 512]),
+    "resnet34": partial(resnet, "resnet34", channels=[64, 64, 128, 256, 512]),
+    "resnet50": partial(resnet, "resnet50", channels=[64, 256, 512, 1024, 2048]),
+    "vgg16": vgg16,
+    "mobilenet_v1": mobilenet_v1,
+    # Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018
+    "mobilenet_v2": partial(mobile, "mobilenet_v2", ("1", "3", "6", "13", "17"), channels=[16, 24, 32, 96, 320]),
+    # Howard et al., Searching for MobileNetV3, ICCV 2019
+    "mobilenet_v3_large": partial(
+        mobile, "mobilenet_v3_large", ("1", "3", "6", "12", "15"), channels=[16, 24, 40, 112, 160]
+    ),
+    # Tan & Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019
+    "efficientnet_b0": partial(mobile, "efficientnet_b0", ("1", "2", "3", "5", "7"), channels=[16, 24, 40, 112, 320]),
+}
+Encoder = Literal[tuple(ENCODERS)]  # the type of a script's --encoder
 
 
 def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None = None) -> ImageEncoder:
@@ -185,7 +199,7 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
     encoder = ENCODERS[name]()
     if pretrained:
         path = path or download(name, searched)
-        # torchvision's VGG and MobileNetV2 keep what is used here under "features".
+        # torchvision's VGG, MobileNets and EfficientNets keep what is used here under "features".
         tensors = {key.removeprefix("features."): tensor for key, tensor in read_weights(path).items()
                    if not key.startswith(encoder.unused)}  # fmt: skip
         copy_weights(tensors, encoder.network, name, path)

@@ -106,20 +106,29 @@ def conv_transpose2x(in_channels: int, out_channels: int, anchor: float, bias: b
 
 
 def conv_bn(
-    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Sequential:
     """Convolution and batch normalisation; the map keeps its size, or shrinks by `stride`."""
     padding = dilation * (kernel_size // 2)
     # Without bias: batch normalisation would subtract it again.
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
 def conv_bn_relu(
-    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Sequential:
     """Convolution, batch normalisation, ReLU; the map keeps its size, or shrinks by `stride`."""
-    return conv_bn(in_channels, out_channels, kernel_size, stride, dilation).append(nn.ReLU(inplace=True))
+    return conv_bn(in_channels, out_channels, kernel_size, stride, dilation, groups).append(nn.ReLU(inplace=True))
+
+
+def separable_conv(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
+    """Depthwise 3x3 convolution, then a 1x1, each with batch normalisation and ReLU; the map keeps its size.
+
+    Chollet, Xception: Deep Learning with Depthwise Separable Convolutions, CVPR 2017.
+    """
+    depthwise = conv_bn_relu(in_channels, in_channels, dilation=dilation, groups=in_channels)
+    return nn.Sequential(depthwise, conv_bn_relu(in_channels, out_channels, kernel_size=1))
 
 
 def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
