@@ -145,6 +145,25 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
         raise UserError(f"{path} does not fit {contents['model']}: {' '.join(str(error).split()):.300}") from None
 
 
+def start_from(model: nn.Module, path: Path) -> str:
+    """Copy into `model` what fits it of the weights in the checkpoint at `path`, by name and shape.
+
+    Returns:
+        What was copied and what was not, in words.
+
+    Raises:
+        UserError: as `load`; nothing fits.
+    """
+    found, own = load(path)["weights"], model.state_dict()
+    fitting = {name: tensor for name, tensor in found.items() if name in own and tensor.shape == own[name].shape}
+    if not fitting:
+        raise UserError(f"--init {path}: none of its weights fits {name_of(model)}; give a checkpoint of that network")
+    model.load_state_dict(fitting, strict=False)
+    others = [name for name in own if name not in fitting]
+    more = f", but not {', '.join(others[:4])}{f' and {len(others) - 4} more' * (len(others) > 4)}" if others else ""
+    return f"starting from {path}: {len(fitting)} of {len(own)} tensors{more}"
+
+
 def _say(model: str, arguments: dict) -> str:
     return f"{model}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
 

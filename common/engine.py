@@ -3,12 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from common.checkpoint import Checkpointer
+from common.checkpoint import Checkpointer, start_from
 from common.history import epoch_row, last_epoch, learning_rates, out_of_patience
 from common.loader import Loader
 from common.losses import weighted_loss
@@ -124,12 +125,14 @@ def fit(
     history, finished = checkpointer.restore()
     if finished:
         return history
+    if run.init and not history:
+        run.print(start_from(model, Path(run.init)))
 
     stage, epochs = checkpointer.stage, epochs + last_epoch(previous)
     with Progress(history, epochs, train_loader, run) as progress, torch_errors(train_loader.batch_size):
-        if not history:  # epoch 0 is the untrained model
-            untrained = evaluate(network, val_loader, criterion, run)
-            history.append(epoch_row(0, stage, learning_rates(optimizer), None, untrained))
+        if not history:  # epoch 0 is the model before training
+            val = evaluate(network, val_loader, criterion, run)
+            history.append(epoch_row(0, stage, learning_rates(optimizer), None, val))
             progress.end_epoch(model, val_loader)
         while last_epoch(history) < epochs and not out_of_patience(history, stage, patience):
             start, rates, epoch = time.perf_counter(), learning_rates(optimizer), last_epoch(history) + 1

@@ -21,7 +21,7 @@ OTHERS = {
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 
 
-def default_name(main: Callable, parameters: dict, seed: int) -> str:
+def default_name(main: Callable, parameters: dict, seed: int, init: str = "") -> str:
     """Name a run after its script and what differs from the script's defaults: train-shapes-epochs20-s1."""
     differs = [Path(inspect.getfile(main)).stem]
     for key, value in parameters.items():
@@ -33,6 +33,8 @@ def default_name(main: Callable, parameters: dict, seed: int) -> str:
             differs.append(key + "x".join(map(str, value)))
         else:
             differs.append(short_name(value) if isinstance(value, str) else f"{key}{value}")
+    if init:
+        differs.append(f"init_{Path(init).stem.removeprefix('best_')}")
     if seed:
         differs.append(f"s{seed}")
     return re.sub(rf"[{re.escape(NOT_IN_NAMES)}\s]", "_", "-".join(differs))

@@ -5,11 +5,13 @@ import pytest
 import torch
 from conftest import started, write_checkpoint
 
+import train
 from common import checkpoint
 from common.checkpoint import Checkpointer
 from common.datasets.segmentation_set import SegmentationSet
 from common.datasets.shapes import CLASSES, PALETTE
 from common.models import BasicFCN, DilatedFCN
+from common.run import Run
 from common.system.errors import UserError
 
 
@@ -144,3 +146,23 @@ def test_an_optimizer_that_was_edited_in_the_script_is_not_given_the_state_of_th
     training.save()
     with pytest.raises(UserError, match="was trained with another optimizer, or other settings of it"):
         Training(kind, **options).resume()
+
+
+def test_a_training_starts_from_the_weights_that_fit_and_says_which_do_not(voc_root, capsys):
+    model = write_checkpoint(Path("best_scenes.pt"), BasicFCN(len(CLASSES)))
+    settings = {"dataset": "voc2007", "image_size": 32, "epochs": 1, "lr": 0.0}
+    run = Run(device="cpu", precision="fp32", data_root=voc_root, init="best_scenes.pt")
+    train.main(**settings, run=run)
+    said = "starting from best_scenes.pt: 70 of 72 tensors, but not classifier.weight, classifier.bias"
+    assert said in capsys.readouterr().out
+    (path,) = Path().glob("best_train-*init_scenes*.pt")
+    trained = checkpoint.load(path)
+    for name, weight in model.named_parameters():
+        assert torch.equal(trained["weights"][name], weight) == (not name.startswith("classifier")), name
+    assert trained["experiment"]["init"] == "best_scenes.pt"
+
+
+def test_weights_of_another_network_are_no_start(saved):
+    path, _ = saved
+    with pytest.raises(UserError, match=r"--init best_test.pt: none of its weights fits dilated_fcn"):
+        checkpoint.start_from(DilatedFCN(3), path)

@@ -85,7 +85,7 @@ def epoch_line(history: list[dict], epochs: int) -> str:
     """Return the last epoch in one line; a star marks the best so far."""
     row = history[-1]
     number = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
-    parts = [f"{number}  lr {row['lr']:.1e}" if row["epoch"] else f"{number}  untrained"]
+    parts = [f"{number}  lr {row['lr']:.1e}" if row["epoch"] else f"{number}  at the start"]
     for name in ("train", "val") if row["epoch"] else ("val",):
         loss, miou, accuracy = (row[f"{name}_{key}"] for key in ("loss", "miou", "pixel_accuracy"))
         parts.append(f"{name} loss {loss:.3f} mIoU {miou:.3f} acc {accuracy:.3f}")
