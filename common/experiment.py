@@ -7,9 +7,13 @@ import re
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.system.errors import UserError
 from common.system.files import read_json
+
+if TYPE_CHECKING:
+    from common.run import Run
 
 # What fingerprints are of, if they differ.
 OTHERS = {
@@ -21,7 +25,7 @@ OTHERS = {
 NOT_IN_NAMES = '/\\:*?"<>|$'  # not allowed in file names by some system, or read by a shell
 
 
-def default_name(main: Callable, parameters: dict, seed: int, init: str = "") -> str:
+def default_name(main: Callable, parameters: dict, run: "Run") -> str:
     """Name a run after its script and what differs from the script's defaults: train-shapes-epochs20-s1."""
     differs = [Path(inspect.getfile(main)).stem]
     for key, value in parameters.items():
@@ -33,10 +37,12 @@ def default_name(main: Callable, parameters: dict, seed: int, init: str = "") ->
             differs.append(key + "x".join(map(str, value)))
         else:
             differs.append(short_name(value) if isinstance(value, str) else f"{key}{value}")
-    if init:
-        differs.append(f"init_{Path(init).stem.removeprefix('best_')}")
-    if seed:
-        differs.append(f"s{seed}")
+    if run.init:
+        differs.append(f"init_{Path(run.init).stem.removeprefix('best_')}")
+    if run.fold:
+        differs.append(f"fold{run.fold.replace('/', 'of')}")
+    if run.seed:
+        differs.append(f"s{run.seed}")
     return re.sub(rf"[{re.escape(NOT_IN_NAMES)}\s]", "_", "-".join(differs))
 
 

@@ -32,6 +32,7 @@ class Run:
     cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
     resume: bool = False  # go on from last_<name>.pt
     init: str = ""  # best_*.pt of another run, whose weights this one starts from, as far as they fit
+    fold: str = ""  # 2/5 tests on the second fifth of a folder of your own, for cross-validation
     compile: bool = False  # compile the model with torch.compile
     dry_run: bool = False  # show the data, the model, what a step costs and a batch, then stop
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/
@@ -61,7 +62,7 @@ class Run:
         for key, value in {**run.parameters, "seed": self.seed}.items():
             if isinstance(value, int | float) and not value >= LEAST.get(key, 0):  # NaN is not either
                 raise UserError(f"--{key.replace('_', '-')} {value} must be at least {LEAST.get(key, 0)}")
-        run.base = self.name or default_name(main, run.parameters, self.seed, self.init)
+        run.base = self.name or default_name(main, run.parameters, self)
         if set(run.base) & set(NOT_IN_NAMES) or run.base.startswith("."):
             raise UserError(f"--name {run.base} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")
         run.script_text = Path(inspect.getfile(main)).read_text(encoding="utf-8")
@@ -103,7 +104,8 @@ class Run:
     def experiment(self) -> dict:
         """What makes two runs the same: all that can change a score. Resume, comparison and report go by it."""
         about = {"script": self.script, "seed": self.seed, "precision": self.precision}
-        return about | ({"init": self.init} if self.init else {}) | plain(self.parameters)
+        about |= {key: value for key in ("init", "fold") if (value := getattr(self, key))}
+        return about | plain(self.parameters)
 
     @property
     def config(self) -> dict:

@@ -209,18 +209,38 @@ def names_in(photos):
     return [part.names for part in load(str(photos), 16, started())]
 
 
-def test_an_image_stays_in_its_split_when_others_are_added(photos):
+def test_drawn_splits_are_exact_and_few_images_move_when_others_are_added(photos):
     splits = []
-    for numbers in (range(100), range(100, 130)):
+    for numbers in (range(92), range(92, 132)):
         for i in numbers:
             shutil.copy(photos / "images/0.jpg", photos / f"images/image {i}.jpg")
             shutil.copy(photos / "masks/0.png", photos / f"masks/image {i}.png")
-        splits.append(
-            {split: {sample[0] for sample in part} for split, part in folder(photos, Path("cache")).splits.items()}
-        )
+        parts = folder(photos, Path("cache")).splits
+        splits.append({split: {sample[0] for sample in part} for split, part in parts.items()})
     before, after = splits
-    assert 8 <= len(before["val"]) <= 24 and 8 <= len(before["test"]) <= 24
-    assert all(before[split] <= after[split] for split in before)
+    assert [len(before[split]) for split in ("train", "val", "test")] == [70, 15, 15]
+    assert [len(after[split]) for split in ("train", "val", "test")] == [98, 21, 21]
+    assert sum(len(before[split] - after[split]) for split in before) < 20
+
+
+def test_every_image_is_tested_once_in_a_cross_validation(photos, capsys):
+    tested = []
+    for fold in ("1/3", "2/3", "3/3"):
+        train_names, val_names, test_names = (s.names for s in load(str(photos), 16, started(fold=fold)))
+        assert len(train_names + val_names + test_names) == 8 == len({*train_names, *val_names, *test_names})
+        tested += test_names
+    assert len(tested) == 8 == len({*tested}) and "fold 3/3" in capsys.readouterr().out
+
+
+def test_a_fold_that_is_none_or_not_ours_to_draw_is_refused(photos):
+    for fold in ("0/3", "4/3", "2", "1/9", "1/1", "a/b"):
+        with pytest.raises(UserError, match=rf"--fold {fold} is not possible with the 8 images"):
+            folder(photos, Path("cache"), fold=fold)
+    (photos / "test.txt").write_text("0\n")
+    with pytest.raises(UserError, match=r"--fold 1/3 draws the splits, but .*test.txt says how they are"):
+        folder(photos, Path("cache"), fold="1/3")
+    with pytest.raises(UserError, match="--fold 1/3 is for your own folders; shapes has"):
+        load("shapes", 16, started(fold="1/3"))
 
 
 def test_lists_decide_and_what_they_leave_out_is_said(photos, capsys):

@@ -84,6 +84,8 @@ def spec_of(dataset: str, run: Run) -> DatasetSpec:
         UserError: an unknown name; files that are missing.
     """
     if dataset in DATASETS:
+        if run.fold:
+            raise UserError(f"--fold {run.fold} is for your own folders; {dataset} has splits of its own")
         return DATASETS[dataset](Path(run.data_root))
     path = Path(dataset).expanduser()
     if not dataset or not path.is_dir():
@@ -91,7 +93,7 @@ def spec_of(dataset: str, run: Run) -> DatasetSpec:
         raise UserError(
             f"--dataset {dataset} {reason}; choose one of {', '.join(DATASETS)}, or a folder with images/ and masks/"
         )
-    return folder(path, Path(run.cache_dir), progress=run.rank == 0)
+    return folder(path, Path(run.cache_dir), progress=run.rank == 0, fold=run.fold)
 
 
 def pair(size: Size, flag: str = "--image-size") -> tuple[int, int]:

@@ -16,13 +16,14 @@ Without classes.txt the masks hold the values 0, 1, 2, ... and perhaps 255, whic
 masks or the grey levels 0, 128 and 255, must be listed, each with its colour: `python check.py folder` proposes lines,
 and writes them with --write-classes. Masks of 0 and 255 alone tell background from foreground, listed or not.
 
-A list that is missing is drawn, by a hash of each name, so that an image stays where it is when others are added:
+A list that is missing is drawn, in the order of a hash of the names, so that few images move when others are added:
 15 % of the images to validate on, 15 % as test. With two lists, val.txt or test.txt is the test, and what to validate
 on is drawn from the rest. If there is a train.txt, images that no list names are left out.
 """
 
 import hashlib
 import itertools
+import re
 import unicodedata
 from pathlib import Path
 
@@ -34,24 +35,29 @@ from common.system.errors import UserError
 SHARE = 0.15  # of the images to validate on, and of those to test on
 
 
-def folder(path: Path, cache_dir: Path, progress: bool = True) -> DatasetSpec:
+def folder(path: Path, cache_dir: Path, progress: bool = True, fold: str = "") -> DatasetSpec:
     """Return the set in the folder `path`, as described above.
 
     The masks are looked through at the first call, and what is found is kept in `cache_dir`.
+
+    Args:
+        fold: "2/5" for the second of five parts as test, where there are no lists.
 
     Raises:
         UserError: a folder or a counterpart that is missing, two files of one name, a list or classes.txt that cannot
             be understood, masks that do not fit it.
     """
     problems = []
-    spec = inspect(path, cache_dir, problems, progress)
+    spec = inspect(path, cache_dir, problems, progress, fold)
     if problems:
         more = f" (and {len(problems) - 1} more problems; `python check.py {path}` tells all)"
         raise UserError(f"{problems[0]}{more * (len(problems) > 1)}")
     return spec
 
 
-def inspect(path: Path, cache_dir: Path, problems: list[UserError], progress: bool = True) -> DatasetSpec:
+def inspect(
+    path: Path, cache_dir: Path, problems: list[UserError], progress: bool = True, fold: str = ""
+) -> DatasetSpec:
     """Return what is sound in the folder `path`, as `folder` does, and add what is wrong to `problems`.
 
     What reading the files would refuse is not among them. If the masks do not tell classes, all their pixels are void.
@@ -60,7 +66,7 @@ def inspect(path: Path, cache_dir: Path, problems: list[UserError], progress: bo
         UserError: there is nothing to go on with.
     """
     images, masks = _find(path / "images", problems), _find(path / "masks", problems)
-    splits, notes = _splits(path, images, problems)
+    splits, notes = _splits(path, images, problems, fold)
     names = [name for split in splits.values() for name in split]
     for name in names:
         if name not in masks:
@@ -95,9 +101,15 @@ def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
     return found
 
 
-def _splits(path: Path, images: dict[str, Path], problems: list[UserError]) -> tuple[dict[str, list[str]], list[str]]:
+def _splits(
+    path: Path, images: dict[str, Path], problems: list[UserError], fold: str
+) -> tuple[dict[str, list[str]], list[str]]:
     """Return the names in each split, and what to say about it."""
     lists = {split: path / f"{split}.txt" for split in ("train", "val", "test")}
+    if fold:
+        if there := [file for file in lists.values() if file.is_file()]:
+            raise UserError(f"--fold {fold} draws the splits, but {there[0]} says how they are; move the lists away")
+        return _fold(list(images), fold, path), [f"fold {fold}, drawn by the images' names"]
     splits = {split: _read_list(file, images, problems) for split, file in lists.items() if file.is_file()}
     for a, b in itertools.combinations(splits, 2):
         for name in sorted({*splits[a]} & {*splits[b]}):
@@ -141,9 +153,23 @@ def _draw(names: list[str], parts: int, path: Path) -> list[list[str]]:
     """Divide `names` into `parts`, none empty: SHARE of them in each but the last, which has the rest."""
     if len(names) < parts:
         raise UserError(f"{path} has {len(names)} images to draw a split from, and needs {parts} at least")
-    place = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names}
-    order, cuts = sorted(names, key=place.__getitem__), [0]
-    for part in range(1, parts):
-        end = sum(place[name] < part * SHARE for name in names)
-        cuts.append(min(max(end, cuts[-1] + 1), len(names) - parts + part))
+    order, count = _shuffled(names), max(1, round(SHARE * len(names)))
+    cuts = [part * count for part in range(parts)]
     return [sorted(order[a:b]) for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
+
+
+def _fold(names: list[str], fold: str, path: Path) -> dict[str, list[str]]:
+    """Return the splits of a cross-validation: of "2/5" every fifth image, from the second, is the test."""
+    number, count = (int(n) for n in fold.split("/")) if re.fullmatch(r"\d+/\d+", fold) else (0, 0)
+    if not 1 <= number <= count or not 2 <= count <= len(names) - 2:
+        raise UserError(
+            f"--fold {fold} is not possible; of {path}'s {len(names)} images, 2/5 tests on the second fifth"
+        )
+    test = _shuffled(names)[number - 1 :: count]
+    val, train = _draw(sorted({*names} - {*test}), 2, path)
+    return {"train": train, "val": val, "test": sorted(test)}
+
+
+def _shuffled(names: list[str]) -> list[str]:
+    """Return `names` in the order of their hashes: another for other names, but the same on every machine."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())

@@ -46,7 +46,7 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
     results, frozen, histories, failures = {}, {}, {}, []
     for number, (variant, changes) in enumerate(variants.items(), start=1):
         settings = parameters | changes
-        base = f"{run.name}-{variant}" if run.name else default_name(main, settings, run.seed, run.init)
+        base = f"{run.name}-{variant}" if run.name else default_name(main, settings, run)
         config = parent.config | {"experiment": parent.experiment | plain(settings)}
         variant_run = replace(run, name=numbered_name(base, config)[0], resume=False)
         parent.print(f"\n{variant}, {number} of {len(variants)}")
