@@ -12,6 +12,7 @@ import torch
 from common.system.distributed import all_gather
 
 MIOU, PIXEL_ACCURACY = "mIoU", "pixel accuracy"
+FEW = 200  # images; a score on fewer depends on which they are, and is told with its interval
 
 
 class ConfusionMatrix:
@@ -85,6 +86,19 @@ class ConfusionMatrix:
         """Return mIoU, the headline; NaN if every pixel is void."""
         return self.iou()[self.present()].mean().item()
 
+    def interval(self, draws: int = 1000) -> tuple[float, float]:
+        """Return the ends of the 95 % interval of mIoU: how much other images of the same kind would change it.
+
+        Percentile bootstrap: N images are drawn with replacement, again and again, and scored. Efron & Tibshirani, An
+        Introduction to the Bootstrap, 1993, chapter 13.
+        """
+        count = len(self.images)
+        drawn = torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(0))
+        times = torch.stack([row.bincount(minlength=count) for row in drawn]).double()  # that each image is drawn
+        hit, target, predicted = torch.einsum("dn,nkc->kdc", times, self.images.cpu().double())
+        iou = torch.where(target > 0, hit / (target + predicted - hit), torch.nan).nanmean(1)
+        return tuple(iou.nanquantile(torch.tensor([0.025, 0.975]).double()).tolist())
+
     def pixel_accuracy(self) -> float:
         """Return the share of non-void pixels that are right; NaN if there is none."""
         return _accuracy(self.counts[:-1])
@@ -127,13 +141,16 @@ class ConfusionMatrix:
         iou = [None if math.isnan(value) else value for value in self.iou().tolist()]
         result = {"scores": self.scores(background), "floor": self.floor().scores(background)}
         result |= {"classes_in_target": int(self.present().sum()), "iou": dict(zip(classes, iou, strict=True))}
-        return result
+        return result | ({"interval": self.interval()} if len(self.images) < FEW else {})
 
     def table(self, title: str, classes: Sequence[str]) -> str:
         """Return `report` as lines for the screen."""
         report = self.report(classes)
         lines = [f"{title}{'score':>25}{f'all {classes[self.most_frequent()]}':>18}"]
         lines += [f"  {name:<45}{v:>14.4f}{report['floor'][name]:>18.4f}" for name, v in report["scores"].items()]
+        if "interval" in report:
+            low, high = report["interval"]
+            lines.append(f"  {'95 % interval of mIoU (bootstrap over images)':<45}{low:>14.4f} to {high:.4f}")
         iou = ", ".join(f"{name} {value:.2f}" for name, value in report["iou"].items() if value is not None)
         return "\n".join([*lines, f"  IoU: {iou}"])
 

@@ -115,3 +115,18 @@ def test_pixel_accuracy_has_the_digits_of_a_float64():
     matrix.counts[:2] = torch.tensor([[2**25, 1], [0, 0]])
     assert matrix.pixel_accuracy() == 2**25 / (2**25 + 1) != 1
     assert matrix.scores()["pixel accuracy, void as background"] == 2**25 / (2**25 + 1)
+
+
+def test_the_interval_is_that_of_scores_of_images_drawn_again_and_told_where_they_are_few():
+    matrix = matrix_of(*random_case(0, images=40), batch=40)
+    hit, target, predicted = matrix.images.numpy().swapaxes(0, 1)
+    rng, scores = np.random.default_rng(1), []
+    for _ in range(4000):
+        drawn = rng.integers(40, size=40)
+        h, t, p = (part[drawn].sum(0) for part in (hit, target, predicted))
+        scores.append((h / (t + p - h)).mean())
+    assert matrix.interval() == pytest.approx(np.quantile(scores, [0.025, 0.975]), abs=0.003)
+    low, high = matrix.report("abcde")["interval"]
+    assert low < matrix.mean_iou() < high and f"{low:.4f} to {high:.4f}" in matrix.table("", "abcde")
+    many = matrix_of(*random_case(0, images=200), batch=200)
+    assert "interval" not in many.report("abcde") and " to " not in many.table("", "abcde")

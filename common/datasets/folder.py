@@ -162,7 +162,8 @@ def _fold(names: list[str], fold: str, path: Path) -> dict[str, list[str]]:
     """Return the splits of a cross-validation: of "2/5" every fifth image, from the second, is the test."""
     number, count = (int(n) for n in fold.split("/")) if re.fullmatch(r"\d+/\d+", fold) else (0, 0)
     if not 1 <= number <= count or not 2 <= count <= len(names):
-        raise UserError(f"--fold {fold} is not possible with the {len(names)} images of {path}; 2/5 is the second fifth")
+        there = f"the {len(names)} images of {path}"
+        raise UserError(f"--fold {fold} is not possible with {there}; 2/5 is the second fifth")
     test = _shuffled(names)[number - 1 :: count]
     val, train = _draw(sorted({*names} - {*test}), 2, path)
     return {"train": train, "val": val, "test": sorted(test)}
