@@ -11,6 +11,7 @@ would refuse the data.
 
 import hashlib
 import os
+import shlex
 import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ from tqdm import tqdm
 from common.cli import cli
 from common.datasets import DATASETS, spec_of
 from common.datasets.folder import inspect
+from common.datasets.formats import recognise
+from common.datasets.formats.source import Source
 from common.datasets.reading import Problem, header
 from common.datasets.segmentation_set import DatasetSpec
 from common.labels import VOID
@@ -31,6 +34,15 @@ from common.system.errors import UserError
 from common.system.files import write_text
 
 HEAD = "# One class a line; `ignore` in place of a name is for pixels that are neither trained on nor scored."
+MODES = {  # Pillow's, of image files
+    "1": "black and white",
+    "CMYK": "CMYK, the four inks of print, converted to RGB",
+    "I;16": "grey of 16 bits, of which 8 are used",
+    "LA": "grey and transparency, which is left out",
+    "P": "a palette of colours, converted to RGB",
+    "RGB of 4 channels": "RGB and a fourth channel, which is left out",
+    "RGBA": "RGB and transparency, which is left out",
+}
 FEW = 5  # images; a score on fewer changes with each of them
 
 
@@ -79,6 +91,8 @@ def main(
             print("\n".join(f"  {sentence}" for sentence in sentences[:show]))
             if len(sentences) > show:
                 print(f"  and {len(sentences) - show} more (--show {len(sentences)} prints all)")
+    if own and problems and (hint := way_on(path)):
+        print(f"\n{hint}")
     counts = [sum(map(len, groups.values())) for groups in (problems, doubts)]
     print(f"\n{dataset}: {len(found)} samples, {counts[0]} problems, {counts[1]} to think about")
     if write_classes:
@@ -89,6 +103,16 @@ def main(
             write_text(file, "\n".join([HEAD, *lines, ""]))
         print(f"{file} is {'written; give the classes their names' if lines else 'not written: there are no classes'}")
     sys.exit(2 if problems else 1 if doubts else 0)
+
+
+def way_on(path: Path) -> str:
+    """Return which command imports the files in the folder `path`, if they are what a labelling program writes."""
+    layout, reason = recognise(Source(path))
+    if not layout:
+        return ""
+    place = path if path.name else path.resolve()
+    command = shlex.join(["python", "import_labels.py", str(path), str(place.with_name(f"{place.name}-imported"))])
+    return f"this looks like {layout.NAME}: {reason}; a folder that a training takes is made by\n  {command}"
 
 
 def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
@@ -130,8 +154,9 @@ def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
         elif spec.classes[:1] == ("background",) and not item.counts[1:VOID].any():
             groups["masks of nothing but background"].append(name)
     for mode in sorted(modes.keys() - {"RGB", "L"}):
-        kind = "images that Pillow takes for neither RGB nor grey, and that are converted"
-        groups[kind].append(f"mode {mode}: {len(modes[mode])}, such as {modes[mode][0]}")
+        kind = "images that are neither plain RGB nor grey, and what they are taken for"
+        taken = MODES.get(mode) or f"Pillow's mode {mode}, converted to RGB"
+        groups[kind].append(f"{taken}: {len(modes[mode])}, such as {modes[mode][0]}")
     for same in places.values():
         if len(same) > 1:
             kind = "images in two splits" if len({item.split for item in same}) > 1 else "images that come twice"

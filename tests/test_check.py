@@ -1,4 +1,5 @@
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -134,8 +135,25 @@ def test_few_images_and_what_pillow_takes_them_for_are_told(data, capsys):
     (data / "test.txt").write_text("20\n21\n22\n23\n")
     status, out = run(data, capsys)
     assert status == 1 and "24 samples, 0 problems, 2 to think about" in out
-    assert "neither RGB nor grey, and that are converted\n  mode CMYK: 1, such as train 00\n" in out
+    assert "plain RGB nor grey, and what they are taken for\n  CMYK, the four inks of print, converted to RGB: 1" in out
     assert "splits of few images\n  test has 4; a score on fewer than 5 images says little\n" in out
+
+
+def test_a_fourth_channel_of_a_tiff_is_not_lost_without_a_word(data, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    for i in range(10):
+        (data / f"images/{i:02}.png").unlink()
+        path = data / f"images/{i:02}.tif"
+        Image.fromarray(pixels + np.uint8(i), "CMYK" if i == 9 else "RGBA").save(path)
+        if i < 7:  # what Pillow calls alpha becomes a channel of no told meaning, as GDAL writes infrared beside RGB
+            alpha, other = (struct.pack("<HHIHH", 338, 3, 1, value, 0) for value in (2, 0))  # the tag ExtraSamples
+            assert path.read_bytes().count(alpha) == 1
+            path.write_bytes(path.read_bytes().replace(alpha, other))
+    status, out = run(data, capsys)
+    assert status == 1 and "30 samples, 0 problems, 3 to think about" in out
+    assert "  RGB and a fourth channel, which is left out: 7, such as train 00\n" in out
+    assert "  RGB and transparency, which is left out: 2, such as train 07\n" in out
+    assert "  CMYK, the four inks of print, converted to RGB: 1, such as train 09\n" in out
 
 
 def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys):

@@ -10,7 +10,8 @@ from matplotlib.path import Path as Outline
 import train_drinks
 from common import checkpoint
 from common.datasets import load
-from common.datasets.drinks import CLASSES, rasterize
+from common.datasets.drinks import CLASSES
+from common.datasets.formats.raster import rasterize
 from common.run import Run
 from common.system.errors import UserError
 
@@ -73,11 +74,11 @@ def project(entry: dict) -> dict:
 
 
 FEW = {"regions": [polygon([(0, 0), (5, 5)])]}
-CIRCLE = {"regions": [{"shape_attributes": {"name": "circle"}, "region_attributes": {"Name": "1"}}]}
+LINE = {"regions": [{"shape_attributes": {"name": "polyline"}, "region_attributes": {"Name": "1"}}]}
 PROBLEMS = {
     "two points": (project(FEW), "region 1 of 0000000.jpg is a polygon with 2 points; it needs at least"),
     "class 4": (project({"regions": [box(0, 0, 5, 5, "4")]}), "region 1 of 0000000.jpg has the class '4'; expected"),
-    "circle": (project(CIRCLE), "region 1 of 0000000.jpg is a 'circle'; only polygons are read"),
+    "a line": (project(LINE), "region 1 of 0000000.jpg is a polyline, which has no area"),
     "another project": ({"images": [], "annotations": []}, " is no VIA project"),
     "no image": ({"_via_img_metadata": {}}, " lists no image"),
     "a missing image": (project({"filename": "gone.jpg"}), "gone.jpg, which is not in"),

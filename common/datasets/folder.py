@@ -88,7 +88,8 @@ def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
     """Return the images in `folder` by their names: the path below it, without suffix."""
     if not folder.is_dir():
         there = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())) or "no folder"
-        raise UserError(f"{folder} is missing; your own data needs the folders images and masks (there: {there})")
+        sentence = f"{folder} is missing; your own data needs the folders images and masks (there: {there})"
+        raise UserError(f"{sentence}; import_labels.py makes them of what labelling programs export")
     found = {}
     for file in find_files(folder)[0]:
         name = name_below(folder, file)

@@ -6,7 +6,7 @@ folder.py tells the rules. A colour is one number here, 0xRRGGBB.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -34,8 +34,13 @@ class Classes(NamedTuple):
 
 def read_classes(file: Path) -> Classes:
     """Return what `file` says, nothing if it is not there; raise UserError where it cannot be understood."""
+    return parse_classes(read_text(file).splitlines(), file) if file.is_file() else Classes([], {}, {})
+
+
+def parse_classes(lines: Iterable[str], file: Path) -> Classes:
+    """Return what the lines of `file` say; raise UserError where they cannot be understood."""
     names, colors, ignored = listed = Classes([], {}, {})
-    for place, line in enumerate(read_text(file).splitlines() if file.is_file() else [], start=1):
+    for place, line in enumerate(lines, start=1):
         words = re.sub(r"^\s*#.*|\s#(\s.*|$)", "", line).replace(",", " ").split()  # without a comment
         if not words:
             continue
@@ -58,7 +63,7 @@ def read_classes(file: Path) -> Classes:
             ignored[numbers[0]] = VOID
         if name != "ignore":
             names.append(name)
-    if file.is_file() and not 2 <= len(names) <= VOID:
+    if not 2 <= len(names) <= VOID:
         raise UserError(f"{file} names {len(names)} classes; there can be 2 to {VOID}, one a line")
     if 0 < sum(index != VOID for index in colors.values()) < len(names):
         raise UserError(f"{file} gives some classes a colour and others none; give every class a colour, or none")
@@ -78,14 +83,19 @@ def scan(masks: list[tuple[str, Path]], cache_dir: Path, progress: bool) -> list
     """Return what the masks, given by name and path, hold; look through them once, and keep that in `cache_dir`."""
     record = cache_dir / f"masks-held-{fingerprint(masks)}.json"
     if not (known := read_json(record)):
-        found, bar = {}, {"total": len(masks), "leave": False, "disable": None if progress else True}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for path, counts in tqdm(pool.map(_look, [path for _, path in masks]), "looking at masks", **bar):
-                for key, pixels in counts.items():
-                    found.setdefault(key, [0, str(path)])[0] += pixels
-        known = {"held": [[*key, *rest] for key, rest in found.items()]}
+        known = {"held": look_through([path for _, path in masks], progress)}
         write_json(record, known)
     return [Held(*row) for row in known["held"]]
+
+
+def look_through(masks: list[Path], progress: bool) -> list[Held]:
+    """Return what the masks hold."""
+    found, bar = {}, {"total": len(masks), "leave": False, "disable": None if progress else True}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, counts in tqdm(pool.map(_look, masks), "looking at masks", **bar):
+            for key, pixels in counts.items():
+                found.setdefault(key, [0, str(path)])[0] += pixels
+    return [Held(*key, *rest) for key, rest in found.items()]
 
 
 def _look(path: Path) -> tuple[Path, dict[tuple[int, int | None], int]]:

@@ -1,11 +1,13 @@
 """Read one image or one mask from a file, and say clearly when it cannot be used."""
 
+import contextlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from common.labels import LabelMap, rgb
 from common.system.errors import UserError
@@ -62,27 +64,46 @@ def read_text(path: Path) -> str:
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
-def open_image(path: Path) -> Image.Image:
-    """Return the decoded image at `path`, turned as its EXIF orientation says.
+@contextlib.contextmanager
+def opened(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Image]:
+    """Yield the image at `path`, of which only the head has been read; `file` may hold it instead.
 
     Raises:
         Problem: the file is missing, cut short, claims to be huge, or is no image in one of `FORMATS`.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
+        with Image.open(file or path, formats=FORMATS) as image:
+            yield image
     except FileNotFoundError:
         raise Problem("files that are missing", f"{path} is missing") from None
     except Exception as error:  # which one depends on where the damage is
         reason = " ".join(str(error).replace(repr(str(path)), "").split()) or type(error).__name__
-        raise Problem("files that cannot be read", f"{path} cannot be read ({reason}); replace the file") from None
+        remedy = "save it in RGB, 8 bits each" if path.suffix.lower() in (".tif", ".tiff") else "replace the file"
+        raise Problem("files that cannot be read", f"{path} cannot be read ({reason}); {remedy}") from None
+
+
+def open_image(path: Path) -> Image.Image:
+    """Return the decoded image at `path`, turned as its EXIF orientation says; raise Problem as `opened` does."""
+    with opened(path) as image:
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def upright_size(path: Path, file: BinaryIO | None = None) -> tuple[int, int]:
+    """Return width and height of the image at `path`, or in `file`, when it is turned as its EXIF orientation says."""
+    with opened(path, file) as image:
+        return image.size[:: -1 if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 else 1]
 
 
 def header(path: Path) -> tuple[str, int]:
-    """Return Pillow's mode of the image at `path`, and its EXIF orientation: 1 is upright, 5 to 8 swap its sides."""
+    """Return Pillow's mode of the image at `path`, and its EXIF orientation: 1 is upright, 5 to 8 swap its sides.
+
+    Behind the mode of a TIFF with more channels, such as infrared, stands their number; Pillow reads the first ones.
+    """
     with Image.open(path, formats=FORMATS) as stored:
-        return stored.mode, stored.getexif().get(ExifTags.Base.Orientation, 1)
+        channels = getattr(stored, "tag_v2", {}).get(TiffImagePlugin.SAMPLESPERPIXEL, 0)
+        more = f" of {channels} channels" * (channels > len(stored.getbands()))
+        return stored.mode + more, stored.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def read_image(path: Path) -> Image.Image:

@@ -1,0 +1,71 @@
+"""LabelMe: a JSON file of shapes for each image.
+
+As in the examples of its repository (wkentaro/labelme, examples/semantic_segmentation): `shapes`, each with `label`,
+`shape_type` and `points`, and `imagePath`, from the JSON file. `imageData` may hold the image itself. A later shape
+covers an earlier one, and the labels `_background_` and `__ignore__` are no classes, as in labelme2voc.py there.
+"""
+
+import base64
+import io
+from functools import partial
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+from PIL import Image
+
+from common.datasets.formats.labels import EMPTY, Item, Labels
+from common.datasets.formats.raster import ellipse, fill, rectangle
+from common.datasets.formats.source import Source, load_json
+from common.datasets.reading import Problem
+
+NAME = "LabelMe"
+KEYS = ("shapes", "imagePath")
+
+
+def recognise(source: Source) -> str:
+    """Return why the export is one of LabelMe, or nothing."""
+    return source.has(KEYS)
+
+
+def read(source: Source) -> Labels:
+    """Return what the JSON files say; labels are numbered as they come."""
+    labels = Labels(source.images, notes=["where shapes overlap, the later one in the file is on top, as in LabelMe"])
+    for file, content in source.objects(KEYS, labels.left_out):
+        name, data = content["imagePath"], None
+        try:
+            image = source.images.find(name, file)
+        except Problem as problem:
+            if not content.get("imageData"):
+                labels.left_out.append(problem)
+                continue
+            image, data = file.with_suffix(PureWindowsPath(name).suffix), partial(embedded, file)
+        places = [f"{file}: shape {number}" for number in range(1, len(content["shapes"]) + 1)]
+        shapes = [(labels.number(s["label"], at), s, at) for s, at in zip(content["shapes"], places, strict=True)]
+        size = (content.get("imageWidth"), content.get("imageHeight"))
+        split = source.split(file.parent)
+        labels.items.append(Item(image, partial(draw, shapes), split, size if all(size) else None, data))
+    return labels
+
+
+def embedded(file: Path) -> bytes:
+    """Return the image that a JSON file holds."""
+    return base64.b64decode(load_json(file)["imageData"])
+
+
+def draw(shapes: list[tuple[int, dict, str]], mask: np.ndarray) -> list[Problem]:
+    """Draw shapes, each with its class and its place, onto `mask`; return what has been left out."""
+    problems = []
+    for number, shape, place in shapes:
+        kind, points = shape.get("shape_type") or "polygon", np.array(shape["points"], dtype=float)
+        if kind == "mask":
+            (x, y), pixels = points[0].astype(int), np.array(Image.open(io.BytesIO(base64.b64decode(shape["mask"]))))
+            crop = mask[y : y + len(pixels), x : x + pixels.shape[1]]
+            crop[pixels[: len(crop), : crop.shape[1]] > 0] = number
+            continue
+        if kind == "rectangle" and len(points) == 2:
+            points = rectangle(*points[0], *points[1])
+        if kind == "circle":
+            points = ellipse(*points[0], *[np.hypot(*(points[1] - points[0]))] * 2)
+        if kind not in ("polygon", "rectangle", "circle") or not fill(mask, [points], number):
+            problems.append(Problem(EMPTY, f"{place} is a {kind} of {len(shape['points'])} points"))
+    return problems

@@ -1,0 +1,76 @@
+"""VIA, the VGG Image Annotator. via_project.py tells what its files hold; one of the attributes is the class.
+
+Corners are pixels, and belong to their region; a later region covers an earlier one.
+"""
+
+import contextlib
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from common.datasets.formats.labels import EMPTY, Labels
+from common.datasets.formats.raster import rasterize
+from common.datasets.formats.source import Source, load_json
+from common.datasets.formats.via_project import OTHER, images_of, outline
+from common.datasets.reading import Problem
+
+NAME = "VIA"
+USUAL = ("class", "label", "name", "category", "type", "object")  # of several attributes, one of these is the class
+
+
+def recognise(source: Source) -> str:
+    """Return why the export is one of VIA, or nothing."""
+    return next((f"{source.name(file)} has regions for each filename" for file in projects(source)), "")
+
+
+def projects(source: Source) -> dict[Path, list[tuple[str, list[dict]]]]:
+    """Return the JSON files of VIA, or else its CSV files, and what they list."""
+    found = {".json": {}, ".csv": {}}
+    for file in source.others:
+        with contextlib.suppress(Problem, *OTHER):
+            if file.suffix.lower() in found and (images := images_of(file)):
+                found[file.suffix.lower()][file] = images
+    return found[".json"] or found[".csv"]
+
+
+def read(source: Source) -> Labels:
+    """Return what the projects say."""
+    labels = Labels(source.images, notes=["where regions overlap, the later one in the file is on top"])
+    files = projects(source)
+    every = [region["region_attributes"] for images in files.values() for _, regions in images for region in regions]
+    counts = Counter(name for attributes in every for name, value in attributes.items() if value)
+    key = max(counts, key=lambda name: (name.casefold() in USUAL, counts[name]), default="")
+    if len(counts) > 1:
+        labels.notes.append(f"the class is the attribute {key!r}, of {', '.join(map(repr, sorted(counts)))}")
+    for file, images in files.items():
+        settings = load_json(file).get("_via_attributes", {}) if file.suffix.lower() == ".json" else {}
+        options = settings.get("region", {}).get(key, {}).get("options") or {}  # what a menu calls its values
+        for value, name in options.items():  # in the order of the menu
+            labels.number(name or value, f"{file}: {key}")
+        for name, regions in images:
+            shapes = []
+            for i, region in enumerate(regions, start=1):
+                place, value = f"{file}: region {i} of {name}", region["region_attributes"].get(key)
+                if isinstance(value, dict):  # of boxes that can be ticked
+                    value = next(iter(value)) if len(value) == 1 else None
+                shapes.append((labels.number(options.get(value) or value, place), region, place))
+            labels.add(name, file, partial(draw, shapes), source.split(file))
+    return labels
+
+
+def draw(shapes: list[tuple[int, dict, str]], mask: np.ndarray) -> list[Problem]:
+    """Draw regions, each with its class and its place, onto `mask`; return what has been left out."""
+    problems, drawn, size = [], [], mask.shape[::-1]
+    for number, region, place in shapes:
+        try:
+            corners = outline(region, place)
+        except Problem as problem:
+            problems.append(problem)
+            continue
+        if any(max(c) < 0 or min(c) >= side for c, side in zip(zip(*corners, strict=True), size, strict=True)):
+            problems.append(Problem(EMPTY, f"{place} is outside of the image"))
+        drawn.append((number, corners))
+    mask[:] = rasterize(drawn, size)
+    return problems

@@ -1,0 +1,186 @@
+"""Turn what a labelling program has exported into a folder that any experiment trains on.
+
+    python import_labels.py path/to/export path/to/folder
+    python import_labels.py instances.json path/to/folder --images path/to/photographs
+
+Reads LabelMe, COCO JSON, VIA, VOC's layout (CVAT's "Segmentation mask"), Label Studio's PNGs, and masks that are
+pictures: of the images' names, perhaps with _mask behind them (Roboflow), in the same folder or in another, in one
+folder for each class, or JPEGs. docs/your-own.md tells how each is recognised.
+
+Writes images/, masks/, classes.txt, lists of the splits where the export has them, and import.json, which tells all
+that has been left out. Nothing of the export is changed. A second call writes the same again.
+"""
+
+import io
+import os
+import shutil
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from common.cli import cli
+from common.datasets.formats import FORMATS, recognise
+from common.datasets.formats.labels import Item, Labels
+from common.datasets.formats.source import Source
+from common.datasets.reading import Problem, name_below, read_text, upright_size
+from common.labels import VOID, VOID_COLOR, voc_palette
+from common.system.errors import UserError, more
+from common.system.files import atomic, read_json, write_json, write_text
+
+RECORD = "import.json"
+ELSE = (LookupError, TypeError, ValueError, AttributeError)  # what files of another structure lead to
+
+
+def main(
+    path: Path,  # what the program has exported, unpacked: a folder, or its file of labels
+    out: Path,  # folder that is written to; not in that of the export
+    images: str = "",  # folder of the images, if they are not in the export
+    link: bool = False,  # make hard links to the images, not copies; this needs both on one disk
+    show: int = 3,  # sentences of each kind that are printed
+):
+    """Read, write, and print what has been left out."""
+    labels, layout = read(path, images, out)
+    items = named(labels)
+    palette = [labels.colors.get(i, color) for i, color in enumerate(voc_palette(len(labels.names)))]
+    lines = zip([*labels.names, "ignore"], [*palette, VOID_COLOR], strict=True)
+    classes = "".join(f"{name} {' '.join(map(str, color))}\n" for name, color in lines)
+    record = {"from": str(path.resolve()), "layout": layout}
+    prepare(out, items, record, classes)
+
+    written = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda name: write(out, name, items[name], palette, link), items)
+        bar = tqdm(results, "importing", len(items), unit=" images", disable=None, leave=False)
+        for name, (usable, problems) in zip(items, bar, strict=True):
+            labels.left_out += problems
+            written += [name] * usable
+    groups = defaultdict(list)
+    for problem in labels.left_out:
+        groups[problem.kind].append(str(problem))
+    if not written:
+        (out / RECORD).unlink()
+        raise UserError(f"{path} has no image that can be used: {labels.left_out[0]}")
+    splits = {split: [name for name in written if items[name].split == split] for split in ("train", "val", "test", "")}
+    lists = [split for split, names in splits.items() if split and names]
+    for split in lists if splits["train"] and len(lists) > 1 else []:
+        write_text(out / f"{split}.txt", "\n".join(splits[split]) + "\n")
+    write_text(out / "classes.txt", classes)
+    write_json(out / RECORD, record | {"left out": groups})
+
+    for note in labels.notes:
+        print(note)
+    for kind, sentences in groups.items():
+        print(f"\nleft out ({len(sentences)}): {kind}")
+        print("\n".join(f"  {sentence}" for sentence in sentences[:show]))
+        if len(sentences) > show:
+            print(f"  and {len(sentences) - show} more, in {out / RECORD}")
+    counts = ", ".join(f"{len(splits[split])} {split}" for split in lists)
+    counts = f"{len(written)} images" + f" ({counts})" * bool(counts)
+    some = ", ".join(labels.names[:20]) + ", ..." * (len(labels.names) > 20)
+    print(f"\n{out}: {counts}, {len(labels.names)} classes: {some}")
+    print(f"`python check.py {out}` looks at them")
+
+
+def read(path: Path, images: str, out: Path) -> tuple[Labels, str]:
+    """Return the labels in `path`, and the name of their layout.
+
+    Raises:
+        UserError: there is none that is known; too many classes; `out` is among the files.
+    """
+    for place in filter(None, (path, images)):
+        if not Path(place).exists():
+            raise UserError(f"{place} is missing")
+    if path.suffix.lower() in (".zip", ".tar", ".gz", ".7z", ".rar"):
+        raise UserError(f"{path} is an archive; unpack it, for example with `python -m zipfile -e {path} folder`")
+    source = Source(path, Path(images) if images else None)
+    for root in source.roots:
+        if out.resolve().is_relative_to(root.resolve()) or root.resolve().is_relative_to(out.resolve()):
+            raise UserError(f"{out} and {root}, which is read, lie in one another; write to another folder")
+    layout, reason = recognise(source)
+    if not layout:
+        ours = all((path / kind).is_dir() for kind in ("images", "masks"))
+        known = ", ".join(layout.NAME for layout in FORMATS)
+        raise UserError(
+            f"{path} has images/ and masks/, as a training takes them; see `python check.py {path}`"
+            if ours
+            else f"{path} is of no layout that is known, which are {known}; most programs can export COCO JSON"
+        )
+    print(f"{path} is taken for {layout.NAME}: {reason}")
+    try:
+        labels = layout.read(source)
+    except ELSE as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is not as {layout.NAME} should be ({reason}); export it again") from None
+    if not 2 <= len(labels.names) <= VOID:
+        raise UserError(f"{path} has {len(labels.names)} classes with the background; there can be 2 to {VOID}")
+    return labels, layout.NAME
+
+
+def named(labels: Labels) -> dict[str, Item]:
+    """Return each image by its path below the folder that all are in, without suffix; leave out what comes twice."""
+    items = {}
+    folder = Path(os.path.commonpath([item.image.parent for item in labels.items])) if labels.items else Path()
+    for item in labels.items:
+        if (first := items.setdefault(name_below(folder, item.image), item)) is not item:
+            sentence = f"{item.image} has the name of {first.image}, which is taken"
+            labels.left_out.append(Problem("images that come twice, or differ in the suffix alone", sentence))
+    taken = {item.image for item in labels.items}
+    for image in labels.images.files:
+        if image not in taken:
+            labels.left_out.append(Problem("images without labels", str(image)))
+    return items
+
+
+def prepare(out: Path, items: dict[str, Item], record: dict, classes: str) -> None:
+    """Begin the record of this import in `out`; raise UserError if that holds anything else than an earlier one."""
+    there = [file for file in out.rglob("*") if file.is_file() and file.name[0] != "."] if out.is_dir() else []
+    earlier = read_json(out / RECORD)
+    files = {out / "masks" / f"{name}.png" for name in items} | {out / RECORD, out / "classes.txt"}
+    files |= {out / "images" / f"{name}{item.image.suffix}" for name, item in items.items()}
+    files |= {out / f"{split}.txt" for split in ("train", "val", "test")}
+    if there and any(earlier.get(key) != value for key, value in record.items()):
+        raise UserError(f"{out} holds {there[0].name}, which is of no import of {record['from']}; name a new folder")
+    if others := [file for file in there if file not in files]:
+        raise UserError(f"{out} holds {others[0]}{more(others)}, which this import does not write; name a new folder")
+    if (file := out / "classes.txt").is_file() and read_text(file) != classes:
+        raise UserError(f"{file} has been edited, or the labels have changed; name a new folder, or remove it")
+    write_json(out / RECORD, record)
+
+
+def write(out: Path, name: str, item: Item, palette: list, link: bool) -> tuple[bool, list[Problem]]:
+    """Write image and mask of `item`; return whether it could be used, and what has been left out."""
+    data = item.data() if item.data else None
+    try:
+        size = upright_size(item.image, io.BytesIO(data) if data else None)
+        if item.size and item.size != size:
+            sentence = "{} has {}x{} pixels upright, and is labelled for {}x{}".format(item.image, *size, *item.size)
+            raise Problem("labels for another size than the image has", sentence)
+        mask = np.zeros(size[::-1], dtype=np.uint8)
+        problems = item.draw(mask)
+    except Problem as problem:
+        return False, [problem]
+    except ELSE as error:
+        sentence = f"{item.image} ({type(error).__name__}: {error})"
+        return False, [Problem("images whose labels cannot be understood", sentence)]
+    picture, colors = Image.fromarray(mask), np.zeros((256, 3), dtype=np.uint8)
+    colors[: len(palette)], colors[VOID] = palette, VOID_COLOR
+    picture.putpalette(colors.tobytes())
+    with atomic(out / "masks" / f"{name}.png") as temporary:
+        picture.save(temporary, format="PNG", compress_level=3)
+    with atomic(out / "images" / f"{name}{item.image.suffix}") as temporary:
+        temporary.unlink(missing_ok=True)
+        if data:
+            temporary.write_bytes(data)
+        elif link:
+            temporary.hardlink_to(item.image)
+        else:
+            shutil.copyfile(item.image, temporary)
+    return True, problems
+
+
+if __name__ == "__main__":
+    cli(main)
