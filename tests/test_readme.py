@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from conftest import REPOSITORY, tar_of, write_folder, write_voc
+from exports import labelme
 
 from common.datasets.shapes import draw_scene
 
@@ -83,6 +84,17 @@ def test_a_folder_of_ones_own_is_checked_learnt_scored_and_new_photographs_are_l
     assert "share of the pixels" in out and "test: mIoU" in out and (clone / "report.html").is_file()
     assert any("Straße am See" in path.name for path in (clone / "predictions").rglob("*"))
     assert (clone / "best_train_voc2012-folder.onnx").is_file()
+
+
+@commands("python import_labels.py path/to/export")
+def test_an_export_of_a_labelling_program_becomes_a_folder_of_ones_own(clone, written):
+    new = clone / "path/to/new/photographs"
+    shutil.copytree(labelme(clone / "path/to/export"), new, ignore=shutil.ignore_patterns("*.json"))
+    lines = [line.split("#")[0] for line in block("bash", "python check.py path/to/folder").splitlines()]
+    train = "python train.py --dataset path/to/folder --image-size 32 --epochs 1 --name tried"
+    out = bash("\n".join([written, f"{lines[0]} || (( $? == 1 ))", train, lines[2]]), clone)
+    assert "path/to/folder: 9 images, 3 classes: background, cat, dog" in out and "9 samples, 0 problems" in out
+    assert len([*(clone / "predictions").rglob("overlays/**/*.png")]) == 9
 
 
 @commands("python download.py")
