@@ -58,7 +58,7 @@ def main(
     max_pixels: int = 1 << 20,  # that the network sees at a time; over larger images slides a window
     overwrite: bool = False,  # replace what an earlier prediction has left
     device: str = "auto",  # auto, cpu, cuda, cuda:1, mps
-    precision: Literal["auto", "bf16", "fp32"] = "auto",  # auto takes bf16 where the processor is fast at it
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",  # auto: bf16 where it is fast, fp16 on older GPUs
 ):
     """Predict, write and score; return the folder that was written to."""
     if own_size and image_size:

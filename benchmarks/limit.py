@@ -33,7 +33,7 @@ from common.loader import Loader
 from common.models import MODELS, build, count_parameters
 from common.run import Run
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -49,8 +49,8 @@ def main(
     steps = 10 if run.device.type == "cuda" else 1  # several, so that starting the first one counts little
     side = 8192 if run.device.type == "cuda" else 2048
     products = {}
-    for name, dtype in DTYPES.items():
-        a, b = torch.rand(2, side, side, device=run.device).to(dtype)
+    for name in ("fp32", "fp16" if run.precision == "fp16" else "bf16"):
+        a, b = torch.rand(2, side, side, device=run.device).to(DTYPES[name])
         products[f"{name} matrix product"] = partial(torch.matmul, a, b)
     times = in_turn(products, repeats, run, CLOCKS[clock])
     ceilings = {name: 2 * side**3 / median for name, (_, median) in times.items()}

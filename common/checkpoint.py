@@ -256,6 +256,7 @@ class Checkpointer:
         self.optimizer.load_state_dict(contents["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(contents["scheduler"])
+        run.scaler.load_state_dict(contents.get("scaler", {}))  # checkpoints from before fp16 have none
         history = contents["history"]
         self._write_best_and_history(history)
         barrier()
@@ -274,6 +275,7 @@ class Checkpointer:
         if self.run.rank == 0:
             state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
             state["scheduler"] = self.scheduler and self.scheduler.state_dict()
+            state["scaler"] = self.run.scaler.state_dict()
             save(self.run.last_checkpoint, describe(self.model, self.data, self.run, history) | state)
         self._write_best_and_history(history)  # after a kill in between, restore does it
 

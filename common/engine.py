@@ -37,7 +37,7 @@ def train_one_epoch(
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
     Both are of the network in training mode on augmented images, as it was at each batch. Nothing in the loop waits
-    for a GPU.
+    for a GPU, but for fp16 with an optimizer that is not fused.
 
     Raises:
         UserError: a loss that is not finite.
@@ -51,10 +51,12 @@ def train_one_epoch(
             logits = model(images)
         loss, weight = weighted_loss(criterion, logits.float(), masks)
         optimizer.zero_grad()
-        (loss * ddp_scale(weight)).backward()
+        run.scaler.scale(loss * ddp_scale(weight)).backward()
         if clip_norm:
+            run.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        optimizer.step()
+        run.scaler.step(optimizer)  # unless a gradient is beyond fp16's range
+        run.scaler.update()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
 
@@ -63,7 +65,7 @@ def train_one_epoch(
         if progress:
             progress.update(loss, len(images))
             if not math.isfinite(progress.loss):
-                raise diverged(progress.loss, loader.describe(number), optimizer.param_groups[-1]["lr"])
+                raise diverged(progress.loss, loader.describe(number), optimizer.param_groups[-1]["lr"], run)
     return mean_loss.compute(), matrix.gathered()
 
 
@@ -145,7 +147,7 @@ def fit(
             row["train_images_per_second"] = train_loader.num_images / (trained - start)
             row["seconds"] = time.perf_counter() - start
             if not math.isfinite(row["val_loss"]):
-                raise diverged(row["val_loss"], f"in validation in epoch {epoch}", rates["lr"])
+                raise diverged(row["val_loss"], f"in validation in epoch {epoch}", rates["lr"], run)
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(row["val_miou"])
             history.append(row)

@@ -27,7 +27,7 @@ class Run:
     name: str = ""  # name of all that the run leaves; by default the script's, and what differs from its defaults
     seed: int = 0  # seeds the initial weights, the order of the images, and their augmentation
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps; auto takes a GPU where there is one
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto takes bf16 where the processor is fast at it
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # auto: bf16 where it is fast, fp16 on older GPUs
     data_root: Path = Path("data")  # folder that download.py filled
     cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
     resume: bool = False  # go on from last_<name>.pt
@@ -42,6 +42,7 @@ class Run:
     script: str = field(default="", init=False)  # stem of the file that main is in
     script_text: str = field(default="", init=False, repr=False)  # of that file
     parameters: dict = field(default_factory=dict, init=False)  # main's arguments
+    scaler: torch.amp.GradScaler | None = field(default=None, init=False)  # of the loss; it does nothing but in fp16
     rank: int = field(default=0, init=False)  # which of `world_size` processes this is; torchrun decides
     world_size: int = field(default=1, init=False)
 
@@ -98,6 +99,7 @@ class Run:
         if run.device.type == "cuda":
             torch.cuda.set_device(run.device)
         run.precision = choose_precision(self.precision, run.device)
+        run.scaler = torch.amp.GradScaler(run.device.type, enabled=run.precision == "fp16")
         return run
 
     @property
@@ -139,8 +141,9 @@ class Run:
         return f"{name}{threads}{processes}, {self.precision}, seed {self.seed}"
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which the network computes: bf16 matrix products, or plain fp32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        """Return the context in which the network computes: bf16 or fp16 matrix products, or plain fp32."""
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
 
     def print(self, text: str) -> None:
         """Print in the first process only."""

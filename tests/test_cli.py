@@ -68,7 +68,7 @@ def test_help_shows_the_docstring_the_comments_and_the_defaults(experiment, caps
     assert "--pretrained, --no-pretrained start from ImageNet [yes]" in text
     assert "--model unet|fcn which network [unet]" in text
     assert "--size PIXELS|HEIGHTxWIDTH which side [224]" in text
-    assert "--precision auto|bf16|fp32" in text
+    assert "--precision auto|bf16|fp16|fp32" in text
     assert "[48x64]" in text
 
 

@@ -206,11 +206,52 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_images_and_learning_
     )
 
 
-def test_clipped_gradients_are_no_longer_than_asked_for(data, monkeypatch):
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_clipped_gradients_are_no_longer_than_asked_for(voc_root, monkeypatch, without_pictures, precision):
     monkeypatch.setitem(MODELS, "fading", Fading)
+    run = started(precision=precision, data_root=voc_root)
     for clip_norm, level in ((0.0, 0.35), (1e-3, 0.45 - 1e-4)):  # the gradient is 1
-        fitted(data, model := Fading(), Push(), batch_size=12, clip_norm=clip_norm)
+        fitted((run, *load("voc2007", 32, run)), model := Fading(), Push(), batch_size=12, clip_norm=clip_norm)
         assert model.level.item() == pytest.approx(level)
+
+
+def in_fp16(voc_root, epochs=1, scale=1.0, precision="fp16", **settings) -> tuple[list[dict], nn.Module]:
+    """Train a network that is small, for processors are slow in fp16, with a loss times `scale`."""
+    run = started(precision=precision, data_root=voc_root, **settings)
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 21, 1)
+    model, loss = nn.Sequential(*layers), CrossEntropy()
+    sets = load("voc2007", 32, run)
+    return fitted((run, *sets), model, lambda *batch: scale * loss(*batch), epochs), model
+
+
+def test_fp16_learns_what_fp32_does_and_tells_the_loss_as_it_is(voc_root, without_pictures):
+    fp16, fp32 = (in_fp16(voc_root, epochs=2, precision=precision)[0] for precision in ("fp16", "fp32"))
+    for ours, theirs in zip(fp16[1:], fp32[1:], strict=True):
+        assert ours["train_loss"] != theirs["train_loss"] == pytest.approx(ours["train_loss"], rel=1e-3)
+    assert fp16[2]["train_loss"] < 0.99 * fp16[1]["train_loss"]
+
+
+def test_a_step_whose_scaled_gradients_are_beyond_fp16_is_left_out_and_the_scale_halved(voc_root, without_pictures):
+    _, model = in_fp16(voc_root, scale=1e6)  # three batches
+    untrained = in_fp16(voc_root, epochs=0)[1]
+    assert same([*model.parameters()], [*untrained.parameters()])
+    assert checkpoint.load(Path("last_test.pt"))["scaler"]["scale"] == 2**16 / 2**3
+
+
+def test_an_fp16_run_that_is_resumed_goes_on_with_its_scale_bit_for_bit(voc_root, without_pictures):
+    in_fp16(voc_root, epochs=3, scale=100)
+    expected = comparable("last_test.pt")
+    in_fp16(voc_root, epochs=1, scale=100)
+    assert checkpoint.load(Path("last_test.pt"))["scaler"]["scale"] < 2**16
+    in_fp16(voc_root, epochs=3, scale=100, resume=True)
+    assert same(comparable("last_test.pt"), expected)
+
+
+def test_a_network_whose_values_are_beyond_fp16_is_stopped_and_told_of_fp32(voc_root):
+    run = started(precision="fp16", data_root=voc_root)
+    nn.init.constant_((layer := nn.Conv2d(3, 21, 1)).weight, 1e6)
+    with pytest.raises(UserError, match=r"loss is nan in batch 1 .* in fit, or --precision fp32: fp16 ends at 65504"):
+        fitted((run, *load("voc2007", 32, run)), layer, CrossEntropy())
 
 
 def test_any_loss_that_is_a_scalar_fits_in(data):

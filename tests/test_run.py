@@ -37,10 +37,14 @@ def test_auto_never_chooses_what_is_not_there():
     assert choose_precision("auto", torch.device("cpu")) in ("bf16", "fp32")
     assert choose_precision("auto", torch.device("mps")) == "fp32"
     assert choose_precision("fp32", device) == "fp32"
+    if not torch.cuda.is_available():  # nor is bf16 then, as on older GPUs
+        assert choose_precision("auto", torch.device("cuda")) == "fp16"
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_autocast_follows_the_precision(precision):
-    with started(precision=precision).autocast():
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_autocast_follows_the_precision_and_fp16_alone_scales_the_loss(precision):
+    run = started(precision=precision)
+    with run.autocast():
         product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    assert product.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    assert run.scaler.is_enabled() == (precision == "fp16")

@@ -3,12 +3,16 @@
 import torch
 
 from common.metrics import ConfusionMatrix
+from common.run import Run
 from common.system.errors import UserError
 
 
-def diverged(loss: float, where: str, lr: float) -> UserError:
+def diverged(loss: float, where: str, lr: float, run: Run) -> UserError:
     """Return the error that names a loss which is not finite, where it was, and at which learning rate."""
-    return UserError(f"the loss is {loss} {where}, at learning rate {lr:.2g}; try a smaller one, or clip_norm=1 in fit")
+    others = ", or --precision fp32: fp16 ends at 65504" * (run.precision == "fp16")
+    return UserError(
+        f"the loss is {loss} {where}, at learning rate {lr:.2g}; try a smaller one, or clip_norm=1 in fit{others}"
+    )
 
 
 def check_logits(logits: object, masks: torch.Tensor, num_classes: int) -> None:

@@ -24,14 +24,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Return "bf16" or "fp32"; for "auto" bf16 where the hardware multiplies bf16 matrices natively."""
+    """Return "bf16", "fp16" or "fp32".
+
+    For "auto", that is bf16 where the hardware multiplies bf16 matrices natively, fp16 on other NVIDIA GPUs (T4, P100,
+    RTX 20xx), and fp32 elsewhere.
+    """
     if name != "auto":
         return name
     if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        has = torch.cpu.get_capabilities()
-        native = device.type == "cpu" and (has.get("avx512_bf16", False) or has.get("amx_bf16", False))
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    has = torch.cpu.get_capabilities()
+    native = device.type == "cpu" and (has.get("avx512_bf16", False) or has.get("amx_bf16", False))
     return "bf16" if native else "fp32"
 
 
