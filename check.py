@@ -53,7 +53,7 @@ class Found:
     split: str
     name: str
     problem: UserError | None = None  # why it cannot be used
-    counts: np.ndarray | None = None  # pixels (256,) of each mask value
+    counts: np.ndarray | None = None  # pixels (256,) of each mask value; None if it has no mask
     digest: str = ""  # of the decoded image
     mode: str = "RGB"  # Pillow's, of the image file
     turned: bool = False  # by its EXIF orientation, and its mask is not
@@ -74,6 +74,8 @@ def main(
         raise UserError(f"--write-classes: {file if own else 'classes.txt'} {reason}")
     try:
         spec = inspect(path, cache_dir, errors) if own else spec_of(dataset, Run(data_root=data_root))
+        for note in spec.notes:
+            print(f"note: {note}")
         found = read_all(spec, dataset)
         doubts = doubts_of(found, spec)
         if spec.classes:  # it is known what the masks mean
@@ -128,7 +130,8 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         modes, turns = zip(*headers, strict=True)
         turned = turns[0] in (2, 3, 4) and turns[1:] == (1,)
-        return Found(split, sample[0], None, np.bincount(mask.ravel(), minlength=256), digest, modes[0], turned)
+        counts = None if sample[-1] is None else np.bincount(mask.ravel(), minlength=256)
+        return Found(split, sample[0], None, counts, digest, modes[0], turned)
 
     items = [(split, sample) for split, samples in spec.splits.items() for sample in samples]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -141,11 +144,13 @@ def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
     groups, places, modes = defaultdict(list), defaultdict(list), defaultdict(list)
     present = {split: np.zeros(256, dtype=np.int64) for split in spec.splits}
     for item in found:
-        if item.counts is None:
+        if item.problem:
             continue
         name = f"{item.split} {item.name}"
         places[item.digest].append(item)
         modes[item.mode].append(name)
+        if item.counts is None:
+            continue
         present[item.split] += item.counts
         if item.turned:
             groups["images that EXIF turns, and their masks not"].append(name)
@@ -162,6 +167,8 @@ def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
             kind = "images in two splits" if len({item.split for item in same}) > 1 else "images that come twice"
             groups[kind].append(" = ".join(f"{item.split} {item.name}" for item in same))
     for split, counts in present.items():
+        if not counts.any():  # no masks, or none that could be read
+            continue
         for name, count in zip(spec.classes, counts[: len(spec.classes)], strict=True):
             if not count:
                 groups["classes that a split lacks"].append(f"{split} has no pixel of {name}")

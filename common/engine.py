@@ -17,7 +17,7 @@ from common.metrics import ConfusionMatrix, WeightedMean
 from common.reporting.diagnosis import check_logits, diverged
 from common.reporting.dry_run import dry_run
 from common.reporting.progress import Progress, summarize
-from common.reporting.scores import report_test
+from common.reporting.scores import report_test, report_unlabelled
 from common.run import Run
 from common.system.distributed import broadcast_buffers, data_parallel, ddp_scale
 from common.system.errors import torch_errors
@@ -165,8 +165,10 @@ def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run, 
     print a line and write test_<stage>.json.
 
     Returns:
-        What was written, see `common.reporting.scores`.
+        What was written, see `common.reporting.scores`; nothing if the test set has no masks.
     """
+    if test_loader.data.unlabelled:
+        return report_unlabelled(test_loader.data, run, stage)
     if stage and run.resume and (scored := read_json(run.folder / f"test_{stage}.json")):
         return scored  # its model may be gone
     with torch_errors(test_loader.batch_size):

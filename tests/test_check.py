@@ -169,6 +169,16 @@ def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys
     assert "(1): classes that a split lacks\n  test has no pixel of tree" in out
 
 
+def test_a_test_without_masks_is_a_note_and_its_images_are_looked_at_all_the_same(data, capsys):
+    for i in range(20, 30):
+        (data / f"masks/{i}.png").unlink()
+    status, out = run(data, capsys)
+    assert status == 0 and "note: the 10 images of test.txt have no masks" in out
+    shutil.copy(data / "images/00.png", data / "images/20.png")
+    status, out = run(data, capsys)
+    assert status == 1 and "(1): images in two splits\n  train 00 = test 20" in out
+
+
 def test_images_that_exif_turns_upside_down_and_their_masks_not_are_named(data, capsys):
     for name, value in (("images/01", 3), ("images/02", 3), ("masks/02", 3)):
         picture = Image.open(data / f"{name}.png")

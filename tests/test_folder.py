@@ -15,6 +15,7 @@ from common.datasets import VOID, load
 from common.datasets.folder import folder, inspect
 from common.datasets.reading import open_image
 from common.labels import voc_palette
+from common.reporting.comparison import compare_variants
 from common.run import Run
 from common.system.errors import UserError
 
@@ -263,6 +264,46 @@ def test_of_two_lists_one_is_the_test(photos, split, capsys):
     train_names, val_names, test_names = names_in(photos)
     assert test_names == ["0", "1"] and len(train_names) + len(val_names) == 6 and val_names
     assert f"{split}.txt is the test" in capsys.readouterr().out
+
+
+def keep_back(photos, *names):
+    """Make `names` the test, and take their masks away."""
+    (photos / "test.txt").write_text("\n".join(names))
+    for name in names:
+        (photos / f"masks/{name}.png").unlink()
+
+
+def test_a_test_without_masks_is_not_scored_and_the_command_that_is_told_predicts_it(photos, capsys, without_pictures):
+    keep_back(photos, "2", "5")
+    assert train.main(str(photos), 32, 1, run=Run(device="cpu", name="hidden")) == {}
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{photos}: the 2 images of test.txt have no masks: they can be predicted, not scored" in lines
+    assert lines[-1].startswith("test: 2 images without masks, not scored; `python predict.py ")
+    assert not Path("runs/hidden/test.json").exists()
+    result = python(*lines[-1].split("`")[1].split()[1:])
+    assert result.returncode == 0, result.stderr
+    masks = {path.stem: open_image(path) for path in Path("predictions/hidden/images/masks").iterdir()}
+    assert masks.keys() == {"2", "5"} and all(mask.mode == "P" and mask.size == (48, 48) for mask in masks.values())
+
+
+def test_variants_are_not_compared_by_a_test_without_masks(photos, capsys, without_pictures):
+    keep_back(photos, "2", "5")
+    parameters, run = {"dataset": str(photos), "image_size": 32, "epochs": 1}, Run(device="cpu", name="all")
+    with pytest.raises(UserError, match="1 of 1 variants failed"):
+        compare_variants(train.main, {"one": {"lr": 1e-3}}, parameters, run)
+    assert "one failed: the test images have no masks to compare it by" in capsys.readouterr().out
+
+
+def test_a_test_without_some_of_its_masks_is_refused_and_so_are_training_images_without(photos):
+    keep_back(photos, "2", "5")
+    assert names_in(photos)[2] == ["2", "5"]
+    (photos / "test.txt").write_text("2\n5\n7\n")
+    with pytest.raises(UserError, match=r"images/2\.jpg has no mask.*\(and 1 more problems"):
+        names_in(photos)
+    keep_back(photos, "3", "4")
+    (photos / "train.txt").write_text("0\n1\n2\n")
+    with pytest.raises(UserError, match=r"images/2\.jpg has no mask"):
+        names_in(photos)
 
 
 def test_three_images_make_three_splits(tmp_path):

@@ -19,6 +19,8 @@ and writes them with --write-classes. Masks of 0 and 255 alone tell background f
 A list that is missing is drawn, in the order of a hash of the names, so that few images move when others are added:
 15 % of the images to validate on, 15 % as test. With two lists, val.txt or test.txt is the test, and what to validate
 on is drawn from the rest. If there is a train.txt, images that no list names are left out.
+
+Where no image of test.txt has a mask, as in a course that keeps the answers back, these are predicted, not scored.
 """
 
 import hashlib
@@ -67,6 +69,9 @@ def inspect(
     """
     images, masks = _find(path / "images", problems), _find(path / "masks", problems)
     splits, notes = _splits(path, images, problems, fold)
+    if splits["test"] and (path / "test.txt").is_file() and masks.keys().isdisjoint(splits["test"]):
+        notes.append(f"the {len(splits['test'])} images of test.txt have no masks: they can be predicted, not scored")
+        masks |= dict.fromkeys(splits["test"])
     names = [name for split in splits.values() for name in split]
     for name in names:
         if name not in masks:
@@ -76,7 +81,7 @@ def inspect(
         for name in masks.keys() - images.keys():
             sentence = f"{masks[name]} has no image; expected {path}/images/{name}.jpg, or another suffix"
             problems.append(Problem("masks without an image", sentence))
-    held = scan([(name, masks[name]) for name in names if name in masks], cache_dir, progress)
+    held = scan([(name, masks[name]) for name in names if masks.get(name)], cache_dir, progress)
     classes, palette, label_map, said = interpret(held, read_classes(path / "classes.txt"), path, problems)
     samples = {
         split: [(name, images[name], masks[name]) for name in names if name in masks] for split, names in splits.items()

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.datasets.reading import read_pair
-from common.labels import LabelMap
+from common.datasets.reading import read_image, read_pair
+from common.labels import VOID, LabelMap
 
 
 @dataclass
@@ -44,6 +44,11 @@ class SegmentationSet:
         return name if name.startswith(self.split) else f"{self.split} {name}", image, self.masks[index].numpy()
 
     @property
+    def unlabelled(self) -> bool:
+        """Whether all masks are void: those of a test whose answers are kept back, which can be predicted alone."""
+        return int(self.masks.min()) == VOID
+
+    @property
     def num_classes(self) -> int:
         """Number of classes, background included, void not."""
         return len(self.classes)
@@ -58,8 +63,8 @@ class SegmentationSet:
 class DatasetSpec:
     """What a data set consists of and how to read it.
 
-    A sample is a tuple: its name, and the paths of its image and mask, or what else `read_sample` takes (paths,
-    numbers). The cache is renewed when a sample or a file that it names changes.
+    A sample is a tuple: its name, and the paths of its image and mask (None: it has none, all is void), or what else
+    `read_sample` takes (paths, numbers). The cache is renewed when a sample or a file that it names changes.
     """
 
     classes: tuple[str, ...]
@@ -74,6 +79,9 @@ class DatasetSpec:
         if self.read_sample:
             return self.read_sample(sample)
         _, image_path, mask_path = sample
+        if mask_path is None:
+            image = read_image(image_path)
+            return image, np.full(image.size[::-1], VOID, dtype=np.uint8)
         return read_pair(image_path, mask_path, self.label_map)
 
 

@@ -57,7 +57,9 @@ def compare_variants(main: Callable, variants: dict[str, dict], parameters: dict
                 results[variant] = read_json(test)
             else:
                 variant_run.resume = begun and variant_run.last_checkpoint.exists()
-                results[variant] = main(**settings, run=variant_run)
+                if not (result := main(**settings, run=variant_run)):
+                    raise UserError("the test images have no masks to compare it by")
+                results[variant] = result
             folder = Path("runs", results[variant]["run"])
             histories[variant] = read_history(folder)
             frozen[variant] = read_json(folder / "test_frozen.json")

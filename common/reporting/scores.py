@@ -4,6 +4,7 @@ import math
 
 from torch import nn
 
+from common.datasets.segmentation_set import SegmentationSet
 from common.history import read_history
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
@@ -51,3 +52,11 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
     run.print(f"see {run.plot()} and {run.plot('predictions')}")
     run.print(f"the model is {run.best_checkpoint}, {result['parameters'] / 1e6:.2f} M parameters{took}")
     return result
+
+
+def report_unlabelled(data: SegmentationSet, run: Run, stage: str) -> dict:
+    """Say, after the last stage, that the test set has no masks, and what predicts them; return no scores."""
+    if not stage:
+        predict = f"python predict.py {data.dataset}/images --checkpoint {run.best_checkpoint} --split test"
+        run.print(f"test: {len(data)} images without masks, not scored; `{predict}` predicts them")
+    return {}
