@@ -31,7 +31,7 @@ from tqdm import tqdm
 from common.checkpoint import find_checkpoint, load_model
 from common.cli import cli
 from common.datasets import Size, pair
-from common.datasets.reading import find_files, name_below, read_image, read_pair
+from common.datasets.reading import files_by_name, find_files, name_below, read_image, read_pair
 from common.experiment import short_name
 from common.inference import predict
 from common.labels import LabelMap
@@ -108,7 +108,11 @@ def main(
                     problems.append(str(error))
                     continue
                 prediction = predict(model, image, size or image.size[::-1], run, tta, max_pixels)
-                scores = score_image(prediction, mask, matrix) if score else []
+                scores = []
+                if score:
+                    one = ConfusionMatrix.of_image(prediction, mask, len(classes))
+                    matrix.add(one)
+                    scores = [f"{one.mean_iou():.4f}", f"{one.pixel_accuracy():.4f}"]
                 writing.append(pool.submit(write, name, image, prediction))
                 shares = np.bincount(prediction.ravel(), minlength=len(classes)) / prediction.size
                 rows.append([name + paths[name].suffix, *image.size, *shares.round(6).tolist(), *scores])
@@ -185,7 +189,7 @@ def find_masks(masks: Path, paths: dict[str, Path]) -> dict[str, Path]:
     """Return the true mask of each image by the image's name."""
     if len(paths) == 1 and masks.is_file():
         return dict.fromkeys(paths, masks)
-    found = {name_below(masks, path): path for path in find_files(masks)[0]}
+    found = files_by_name(masks)
     if missing := [path for name, path in paths.items() if name not in found]:
         raise UserError(f"{missing[0]}{more(missing)} has no mask in {masks}")
     return found
@@ -199,14 +203,6 @@ def prefetch(pool: ThreadPoolExecutor, function: Callable, items: Iterable) -> I
         if len(ahead) > THREADS:
             yield ahead.popleft()
     yield from ahead
-
-
-def score_image(prediction: np.ndarray, mask: np.ndarray, total: ConfusionMatrix) -> list[str]:
-    """Add an image to the confusion matrix `total`; return its own mIoU and pixel accuracy."""
-    matrix = ConfusionMatrix(total.counts.shape[1])
-    matrix.update(torch.from_numpy(prediction).long()[None], torch.from_numpy(mask).long()[None])
-    total.add(matrix)
-    return [f"{matrix.mean_iou():.4f}", f"{matrix.pixel_accuracy():.4f}"]
 
 
 def share_table(shares: np.ndarray, classes: list[str]) -> str:

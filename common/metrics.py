@@ -7,6 +7,7 @@ occur in the split's target. Void pixels are not counted. The other rows exist b
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from common.system.distributed import all_gather
@@ -46,6 +47,13 @@ class ConfusionMatrix:
         valid = counts[:, :-1]
         self.counts += counts.sum(0)
         self._images.append(torch.stack([valid.diagonal(dim1=1, dim2=2), valid.sum(2), valid.sum(1)], dim=1))
+
+    @classmethod
+    def of_image(cls, prediction: np.ndarray, target: np.ndarray, num_classes: int) -> "ConfusionMatrix":
+        """Return the matrix of one image, given as (H, W) uint8."""
+        matrix = cls(num_classes)
+        matrix.update(torch.from_numpy(prediction)[None], torch.from_numpy(target)[None].long())
+        return matrix
 
     def gathered(self) -> "ConfusionMatrix":
         """Return the matrix of all processes together, on the CPU."""

@@ -192,7 +192,7 @@ BAD_INPUT = [
     ({"images": "../photos/twins"}, r"0\.jpg and .*0\.png would both be written to 0\.png"),
     ({"images": "../photos/notes.txt"}, r"none of the images could be used: .*notes\.txt cannot be read"),
     ({"images": "../photos/empty"}, r"empty is missing, or holds no image"),
-    ({"score": "../photos/nowhere"}, r"0\.jpg \(and 4 more\) has no mask in .*nowhere"),
+    ({"score": "../photos/nowhere"}, r"nowhere is missing, or holds no image"),
     ({"split": "test"}, r"--split test needs runs/tiny/splits\.json"),
     ({"checkpoint": "best_no.pt"}, r"best_no\.pt is missing"),
     ({"own_size": True, "image_size": 9}, "exclude each other"),

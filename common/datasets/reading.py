@@ -48,6 +48,21 @@ def name_below(folder: Path, file: Path) -> str:
     return unicodedata.normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
 
 
+def files_by_name(folder: Path) -> dict[str, Path]:
+    """Return the images in `folder` and the folders in it by `name_below`.
+
+    Raises:
+        UserError: there is none; two have one name.
+    """
+    found = {}
+    for file in find_files(folder)[0]:
+        if (first := found.setdefault(name_below(folder, file), file)) != file:
+            raise UserError(f"{first} and {file} have the same name but for the suffix; rename or remove one")
+    if not found:
+        raise UserError(f"{folder} is missing, or holds no image")
+    return found
+
+
 def read_text(path: Path) -> str:
     """Return the text in the file at `path`.
 

@@ -1,0 +1,100 @@
+"""How good are masks that some program has predicted?
+
+    python score.py their/masks true/masks                                   # values 0, 1, 2, ... and 255 for void
+    python score.py their/masks true/masks --classes classes.txt --json scores.json
+    python score.py predictions/train-photos/images/masks hidden --classes photos/classes.txt --numbers
+
+Prints what the test of a training prints, at the masks' own size: every score (docs/scores.md) beside the floor, that
+of the most frequent class everywhere, and the IoU of each class. Every mask in the second folder needs a prediction of
+its name below the folder, whatever the suffix. classes.txt says what values and colours of the true masks mean; without
+one, common/datasets/folder.py tells. Predictions are read as the true masks are, or by class numbers with --numbers.
+
+Ends with status 0 if all was scored, and with 1 where a prediction is missing, has another size or holds what is no
+class.
+"""
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from common.cli import cli
+from common.datasets.mask_classes import interpret, read_classes, scan
+from common.datasets.reading import NO_CLASS, Problem, files_by_name, read_mask
+from common.labels import VOID, LabelMap
+from common.metrics import ConfusionMatrix
+from common.system.device import keep_freed_memory
+from common.system.errors import UserError
+from common.system.files import write_json
+
+
+def main(
+    predicted: Path,  # folder of masks to be scored
+    truth: Path,  # folder of the true masks, each of which needs a prediction
+    classes: str = "",  # classes.txt of the true masks; by default the one beside their folder, if it is there
+    numbers: bool = False,  # predictions hold 0, 1, 2, ... in the order of classes, whatever the true masks hold
+    json: str = "",  # file to write the scores to, also those of each mask
+    cache_dir: Path = Path(".cache"),  # folder for what was found out about the true masks
+):
+    """Match, read, score and print; return what --json writes."""
+    file = Path(classes or truth.parent / "classes.txt")
+    if classes and not file.is_file():
+        raise UserError(f"--classes {file} is missing")
+    masks, predictions = files_by_name(truth), files_by_name(predicted)
+    if missing := [path for name, path in masks.items() if name not in predictions]:
+        raise UserError(f"{len(missing)} of {len(masks)} masks have no prediction in {predicted}; first {missing[0]}")
+    if extra := [path for name, path in predictions.items() if name not in masks]:
+        print(f"{len(extra)} predictions have no mask in {truth} and are left out; first {extra[0]}")
+    names, palette, true_map, notes = interpret(
+        scan([*masks.items()], cache_dir, progress=True), read_classes(file), file.parent, problems := []
+    )
+    if problems:
+        raise problems[0]
+    for note in notes:
+        print(note)
+    predicted_map = LabelMap.plain(palette) if numbers else true_map
+
+    def compare(name: str) -> ConfusionMatrix:
+        target = read_mask(masks[name], true_map)
+        prediction = read_prediction(predictions[name], predicted_map, numbers)
+        if prediction.shape != target.shape:
+            (height, width), (true_height, true_width) = prediction.shape, target.shape
+            sizes = f"is {width}x{height} pixels but {masks[name]} is {true_width}x{true_height}"
+            raise UserError(f"{predictions[name]} {sizes}; predict at the image's own size")
+        return ConfusionMatrix.of_image(prediction, target, len(names))
+
+    torch.set_num_threads(1)  # of each of the threads below
+    keep_freed_memory()
+    total = ConfusionMatrix(len(names))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for matrix in tqdm(pool.map(compare, masks), "scoring", len(masks), unit="mask", disable=None, leave=False):
+            total.add(matrix)
+    by_name = zip(masks, total.image_scores().tolist(), strict=True)
+    result = {"masks": len(masks), **total.report(names)}
+    result["image_miou"] = {name: None if math.isnan(miou) else miou for name, miou in by_name}
+    print(total.table(f"{len(masks)} masks at their own size", names))
+    if json:
+        write_json(Path(json), result)
+    return result
+
+
+def read_prediction(path: Path, label_map: LabelMap, numbers: bool) -> np.ndarray:
+    """Return the mask at `path` as class numbers (H, W) uint8; raise UserError for what is no class."""
+    try:
+        prediction = read_mask(path, label_map)
+    except Problem as problem:
+        if problem.kind != NO_CLASS:
+            raise
+        others = "" if numbers else ", and --numbers reads predictions as class numbers"
+        raise UserError(f"{problem}; --classes names all classes{others}") from None
+    if (prediction == VOID).any():
+        raise UserError(f"{path} has void pixels; a prediction names a class for every pixel")
+    return prediction
+
+
+if __name__ == "__main__":
+    cli(main)
