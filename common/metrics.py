@@ -149,7 +149,7 @@ class ConfusionMatrix:
         iou = [None if math.isnan(value) else value for value in self.iou().tolist()]
         result = {"scores": self.scores(background), "floor": self.floor().scores(background)}
         result |= {"classes_in_target": int(self.present().sum()), "iou": dict(zip(classes, iou, strict=True))}
-        return result | ({"interval": self.interval()} if len(self.images) < FEW else {})
+        return result | ({"interval": [*self.interval()]} if len(self.images) < FEW else {})
 
     def table(self, title: str, classes: Sequence[str]) -> str:
         """Return `report` as lines for the screen."""
