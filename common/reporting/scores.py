@@ -30,8 +30,9 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
     by_image = sorted(zip(loader.order(), matrix.image_scores().tolist(), strict=True))
     result["image_miou"] = {data.names[i]: None if math.isnan(miou) else miou for i, miou in by_image}
     scores, floor = result["scores"], result["floor"]
+    between = "95 % interval {:.4f} to {:.4f}, ".format(*result["interval"]) if "interval" in result else ""
     summary = (
-        f"test: mIoU {scores[MIOU]:.4f} (floor {floor[MIOU]:.4f}) over {result['classes_in_target']} of "
+        f"test: mIoU {scores[MIOU]:.4f} ({between}floor {floor[MIOU]:.4f}) over {result['classes_in_target']} of "
         f"{data.num_classes} classes, pixel accuracy {scores[PIXEL_ACCURACY]:.4f} (floor {floor[PIXEL_ACCURACY]:.4f}), "
         f"loss {loss:.3f}"
     )
