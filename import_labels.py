@@ -58,17 +58,17 @@ def main(
         for name, (usable, problems) in zip(items, bar, strict=True):
             labels.left_out += problems
             written += [name] * usable
-    groups = defaultdict(list)
-    for problem in labels.left_out:
-        groups[problem.kind].append(str(problem))
     if not written:
         (out / RECORD).unlink()
-        raise UserError(f"{path} has no image that can be used: {labels.left_out[0]}")
+        raise UserError(f"{path} has no image that can be used: {next(iter(labels.left_out), 'it lists none')}")
     splits = {split: [name for name in written if items[name].split == split] for split in ("train", "val", "test", "")}
     lists = [split for split, names in splits.items() if split and names]
     for split in lists if splits["train"] and len(lists) > 1 else []:
         write_text(out / f"{split}.txt", "\n".join(splits[split]) + "\n")
     write_text(out / "classes.txt", classes)
+    groups = defaultdict(list)
+    for problem in labels.left_out:
+        groups[problem.kind].append(str(problem))
     write_json(out / RECORD, record | {"left out": groups})
 
     for note in labels.notes:

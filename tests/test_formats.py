@@ -15,6 +15,7 @@ from common.datasets.formats import recognise, voc_masks
 from common.datasets.formats.raster import ellipse, fill
 from common.datasets.formats.rle import draw_runs, read_runs
 from common.datasets.formats.source import Source
+from common.datasets.reading import Problem
 from common.labels import VOID
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools 2.0 under NumPy 2
@@ -355,6 +356,15 @@ def test_a_jpeg_mask_without_a_list_is_black_and_white(tmp_path):
     picture(tmp_path / "masks/a.jpg", mask)
     names, drawn, left_out = masks(tmp_path)
     assert names == ["background", "foreground"] and np.array_equal(drawn["a.jpg"], mask // 255) and not left_out
+
+
+@pytest.mark.parametrize(("listed", "words"), [("0 99 0", f"{20 * SIDE} of {SIDE**2} pixels"), ("20 9 9", "23 apart")])
+def test_a_jpeg_mask_whose_colours_are_not_listed_or_too_much_alike_is_refused(tmp_path, listed, words):
+    image(tmp_path / "images/a.jpg")
+    picture(tmp_path / "masks/a.jpg", np.uint8([[0, 250]]).repeat(SIDE // 2, axis=1).repeat(SIDE, axis=0))
+    (tmp_path / "classes.txt").write_text(f"sky 0 0 1\ntree {listed}\n")
+    with pytest.raises(Problem, match=words):
+        masks(tmp_path)
 
 
 def test_the_last_annotation_of_a_task_counts_in_label_studio(tmp_path):

@@ -31,7 +31,7 @@ def read(source: Source) -> Labels:
     """Return what the JSON files say; labels are numbered as they come."""
     labels = Labels(source.images, notes=["where shapes overlap, the later one in the file is on top, as in LabelMe"])
     for file, content in source.objects(KEYS, labels.left_out):
-        name, data = content["imagePath"], None
+        name, data = str(content["imagePath"]), None
         try:
             image = source.images.find(name, file)
         except Problem as problem:
@@ -40,7 +40,7 @@ def read(source: Source) -> Labels:
                 continue
             image, data = file.with_suffix(PureWindowsPath(name).suffix), partial(embedded, file)
         places = [f"{file}: shape {number}" for number in range(1, len(content["shapes"]) + 1)]
-        shapes = [(labels.number(s["label"], at), s, at) for s, at in zip(content["shapes"], places, strict=True)]
+        shapes = [(labels.number(s.get("label"), at), s, at) for s, at in zip(content["shapes"], places, strict=True)]
         size = (content.get("imageWidth"), content.get("imageHeight"))
         split = source.split(file.parent)
         labels.items.append(Item(image, partial(draw, shapes), split, size if all(size) else None, data))

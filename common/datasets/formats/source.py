@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from common.datasets.reading import Problem, find_files
 from common.system.errors import more
 
@@ -70,7 +72,8 @@ class Source:
 
     def jsons(self, problems: list[Problem], limit: int | None = None) -> Iterator[tuple[Path, object]]:
         """Yield path and contents of the first JSON files; those that cannot be read are added to `problems`."""
-        for file in [file for file in self.others if file.suffix.lower() == ".json"][:limit]:
+        files = [file for file in self.others if file.suffix.lower() == ".json"][:limit]
+        for file in tqdm(files, "reading labels", unit=" files", leave=False, disable=True if limit else None):
             try:
                 yield file, load_json(file)
             except Problem as problem:
