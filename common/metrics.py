@@ -86,6 +86,24 @@ class ConfusionMatrix:
         """Return the IoU of each class, (num_classes,) float64; NaN for a class neither in target nor prediction."""
         return _iou(self.counts[:-1])
 
+    def class_scores(self) -> dict[str, torch.Tensor]:
+        """Return the scores of the classes by name, each (num_classes,); NaN where the denominator is 0.
+
+        With a class's pixels that are true positive, false positive and false negative: IoU TP / (TP + FP + FN),
+        precision TP / (TP + FP), recall TP / (TP + FN), Dice (F1) 2 TP / (2 TP + FP + FN). Beside them the
+        class's share of the target's pixels, and the number of images that have it.
+        """
+        counts = self.counts[:-1].double()
+        hit, target, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+        return {
+            "IoU": self.iou(),
+            "precision": hit / predicted,
+            "recall": hit / target,
+            "Dice": 2 * hit / (target + predicted),
+            "share of pixels": target / target.sum(),
+            "images": (self.images[:, 1] > 0).sum(0),
+        }
+
     def present(self) -> torch.Tensor:
         """Return which classes occur in the target, (num_classes,) bool: the ones that mIoU averages."""
         return self.counts[:-1].sum(1) > 0
@@ -144,11 +162,16 @@ class ConfusionMatrix:
         return scores
 
     def report(self, classes: Sequence[str]) -> dict:
-        """Return all scores, the same for the floor, and the IoU per class (None in neither target nor prediction)."""
+        """Return all scores, the same for the floor, the IoU per class, and the confusion matrix without void.
+
+        IoU is None for a class in neither target nor prediction; row t, column p of the matrix counts the pixels of
+        target class t predicted as p.
+        """
         background = list(classes).index("background") if "background" in classes else None
         iou = [None if math.isnan(value) else value for value in self.iou().tolist()]
         result = {"scores": self.scores(background), "floor": self.floor().scores(background)}
         result |= {"classes_in_target": int(self.present().sum()), "iou": dict(zip(classes, iou, strict=True))}
+        result["confusion"] = self.counts[:-1].tolist()
         return result | ({"interval": [*self.interval()]} if len(self.images) < FEW else {})
 
     def table(self, title: str, classes: Sequence[str]) -> str:
@@ -181,6 +204,12 @@ class WeightedMean:
         local = torch.stack(self._pairs).cpu().double().sum(0)  # in float64, which not every device has
         total, weight = sum(all_gather(local)).tolist()
         return total / weight if weight else 0.0
+
+
+def confusions(counts: torch.Tensor) -> list[tuple[int, int, int]]:
+    """Return (target, predicted, pixels) of the classes that a (C, C) matrix shows confused, the most pixels first."""
+    pairs = [(t, p, n) for t, row in enumerate(counts.tolist()) for p, n in enumerate(row) if n and t != p]
+    return sorted(pairs, key=lambda pair: -pair[2])
 
 
 def _iou(counts: torch.Tensor) -> torch.Tensor:

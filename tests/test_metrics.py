@@ -1,10 +1,16 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    jaccard_score,
+    precision_recall_fscore_support,
+    recall_score,
+)
 
 from common.datasets import VOID
-from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
+from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix, confusions
 
 
 def random_case(seed: int, classes: int = 5, images: int = 6, present: tuple = (), side: int = 13):
@@ -62,6 +68,25 @@ def test_per_image_scores_agree_with_scikit_learn(seed):
     assert scores["per-image class accuracy over classes present"] == pytest.approx(np.mean(recalls))
     assert scores["per-image pixel accuracy"] == pytest.approx(np.mean(right))
     assert scores["per-image pixel accuracy"] != pytest.approx(scores[PIXEL_ACCURACY], abs=1e-9)  # void differs
+
+
+@pytest.mark.parametrize("present", [(), (0, 2)], ids=["all classes", "two classes"])
+def test_the_scores_of_each_class_agree_with_scikit_learn(present):
+    prediction, target = random_case(0, present=present)
+    prediction[prediction == 4] = 1  # a class that is never predicted
+    scores = matrix_of(prediction, target).class_scores()
+    valid = (target != VOID).numpy()
+    p, t = prediction.numpy()[valid], target.numpy()[valid]
+    expected = precision_recall_fscore_support(t, p, labels=range(5), zero_division=np.nan)
+    for name, values in zip(("precision", "recall", "Dice"), expected[:3], strict=True):
+        assert np.allclose(scores[name].numpy(), values, equal_nan=True), name
+    assert np.allclose(scores["share of pixels"].numpy(), expected[3] / len(t))
+    assert scores["images"].tolist() == [sum(bool((image == c).any()) for image in target) for c in range(5)]
+
+
+def test_what_is_confused_is_listed_by_its_pixels_and_what_is_right_is_not():
+    counts = torch.tensor([[9, 1, 0], [4, 0, 0], [0, 2, 9]])
+    assert confusions(counts) == [(1, 0, 4), (2, 1, 2), (0, 1, 1)]
 
 
 def test_any_batching_and_order_gives_exactly_the_same_scores():

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` to `path` atomically, as indented JSON; paths and devices become strings."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+    text = json.dumps(value, indent=2, default=str)
+    text = re.sub(r"\[\n[^][{}\"]+\]", lambda numbers: f"[{' '.join(numbers[0][1:-1].split())}]", text)  # in one line
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> dict:
