@@ -23,7 +23,7 @@ from common.datasets.shapes import PALETTE as SHAPES_PALETTE
 from common.datasets.voc import PALETTE
 from common.labels import VOID
 from common.models import DilatedFCN
-from common.reporting import plotting
+from common.reporting import confusion, plotting
 from common.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -144,6 +144,7 @@ def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(plotting, "save", lambda figure, path: figure and save(figure, path))
     for name in ("plot_curves", "plot_augmentation", "predictions"):
         patch.setattr(plotting, name, lambda *args, **options: None)
+    patch.setattr(confusion, "plot_confusion", lambda *args: None)
 
 
 @pytest.fixture

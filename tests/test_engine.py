@@ -68,15 +68,26 @@ def same(a, b) -> bool:
 
 def test_a_run_leaves_what_it_promises_and_resumed_when_finished_it_is_only_scored_again(voc_root, capsys):
     result = run_train(voc_root, 2, tensorboard=True)
+    said = capsys.readouterr().out
     with Path("runs/test/history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]  # 0 is untrained
     assert rows[0].keys() >= {"lr", "train_loss", "val_loss", "train_miou", "val_miou", "seconds"}
     assert rows[0]["train_loss"] == "nan" and 2 < float(rows[0]["val_loss"]) < 5
     assert json.loads(Path("runs/test/config.json").read_text())["experiment"]["batch_size"] == 4
-    assert json.loads(Path("runs/test/test.json").read_text())["scores"] == result["scores"]
+    test = json.loads(Path("runs/test/test.json").read_text())
+    assert test["scores"] == result["scores"]
+    right, pixels = (sum(row[i] for i, row in enumerate(test["confusion"])), sum(map(sum, test["confusion"])))
+    assert right / pixels == test["scores"]["pixel accuracy"]
+    with Path("runs/test/classes.csv").open() as file:
+        classes = {row["class"]: row for row in csv.DictReader(file)}
+    assert {name: row["IoU"] and float(row["IoU"]) for name, row in classes.items()} == {
+        name: "" if iou is None else round(iou, 6) for name, iou in test["iou"].items()
+    }
+    assert classes["background"]["images"] == "7" and "see plots/test_confusion.png" in said
     for path in (
         "plots/test.png",
+        "plots/test_confusion.png",
         "plots/test_predictions.png",
         "plots/test_train_val.png",
         "best_test.pt",

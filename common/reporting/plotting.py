@@ -1,6 +1,7 @@
 """Pictures: the curves of a run, and predictions beside the truth."""
 
 import random
+import re
 import statistics
 import textwrap
 from collections.abc import Sequence
@@ -146,22 +147,34 @@ def plot_comparison(
     if any(frozen.values()):
         panels[3].set_ylabel("mIoU (test; hollow: before fine-tuning)")
         lines.append(Line2D([], [], color="black", marker="D", ls="none", label="fine-tuning begins"))
-    figure.legend(handles=lines, loc="outside lower center", ncols=5, fontsize=8, handlelength=3.5, frameon=False)
+    legend_by_row(figure, lines, 5, handlelength=3.5)
     save(figure, path)
 
 
-def limit_loss(axes: Axes, histories: dict[str, list[dict]]) -> None:
+def limit_loss(axes: Axes, histories: dict[str, list[dict]], splits: Sequence[str] = ("train", "val")) -> None:
     """End the axis where a wild curve would flatten the others, at twice the median of all peaks; name that curve."""
     peaks = {
         f"{name} ({split})": max(row[f"{split}_loss"] for row in history if row["epoch"])
         for name, history in histories.items()
-        for split in ("train", "val")
+        for split in splits
     }
     top = 2 * statistics.median_low(peaks.values())
     wild = [f"{name} up to {peak:,.1f}" for name, peak in peaks.items() if peak > top]
     if wild:
         axes.set_ylim(0, top)
         axes.set_title(textwrap.fill(f"above the axis: {'; '.join(wild)}", 80), fontsize=8)
+
+
+def legend_by_row(figure: Figure, handles: list, columns: int, **style) -> None:
+    """Add a legend below a figure that is read line by line; matplotlib fills it column by column."""
+    handles = [handle for column in range(columns) for handle in handles[column::columns]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False, **style)
+
+
+def wrapped(name: str, width: int) -> str:
+    """Return a text in lines of `width` characters, broken at spaces, hyphens and underscores."""
+    lines = textwrap.wrap(re.sub(r"([-_])(?=\w)", "\\1\0 ", name), width)
+    return "\n".join(line.replace("\0 ", "").replace("\0", "") for line in lines)
 
 
 def draw(data: SegmentationSet, seed: int, count: int = 5) -> list[int]:
@@ -253,11 +266,18 @@ def picture_grid(
         names: of the rows.
         captions: below pictures, by row and column.
     """
+    masks = [mask for row in rows for mask in row if mask is not None and mask.ndim == 2]
+    values = sorted({value for mask in masks for value in np.unique(mask).tolist()})
+    columns = min(6, 5, 4, key=lambda count: -len(values) % count)  # of the legend: the last line is as full as can be
+    title, titles = wrapped(title, 30 * len(titles)), [wrapped(text, 34) for text in titles]
+    # In inches: a name stands beside each row, lines of text above and below.
     aspect = max(row[0].shape[0] / row[0].shape[1] for row in rows)
-    row_height = 2.5 * max(aspect, 0.3) + 0.1  # in inches; a name stands beside each row
-    figure = Figure(figsize=(2.5 * len(titles), row_height * len(rows) + 0.6), layout="constrained")
+    row_height = 2.5 * max(aspect, 0.3) + 0.1
+    lines = [title, max(titles, key=lambda text: text.count("\n")), "\n" * (-(-len(values) // columns))]
+    height = row_height * len(rows) + 0.2 * sum(text.count("\n") + 1 for text in lines)
+    figure = Figure(figsize=(2.5 * len(titles), height), layout="constrained")
     figure.suptitle(title, fontsize=10)
-    panels, values = figure.subplots(len(rows), len(titles), squeeze=False), set()
+    panels = figure.subplots(len(rows), len(titles), squeeze=False)
     for (row, column), axes in np.ndenumerate(panels):
         picture = rows[row][column]
         axes.set(xticks=[], yticks=[])
@@ -268,17 +288,14 @@ def picture_grid(
             axes.imshow(picture)
         else:
             axes.imshow(colorize(picture, palette))
-            values |= set(np.unique(picture).tolist())
     for axes, text in zip(panels[0], titles, strict=True):
-        # A run's name may be long; it is broken at its hyphens.
-        axes.set_title(textwrap.fill(text, 34), fontsize=10 if len(text) <= 28 else 8)
+        axes.set_title(text, fontsize=10 if len(text) <= 28 else 8)
     for axes, name in zip(panels[:, 0], names, strict=False):
         axes.set_ylabel(name, fontsize=8)
     names, colors = {**dict(enumerate(classes)), VOID: "void"}, {**dict(enumerate(palette)), VOID: VOID_COLOR}
     patches = [
         Patch(facecolor=np.array(colors[value]) / 255, edgecolor="#888888", linewidth=0.5, label=names[value])
-        for value in sorted(values)
+        for value in values
     ]
-    columns = -(-len(patches) // -(-len(patches) // 6))  # lines of six at most, and of like length
-    figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    legend_by_row(figure, patches, columns)
     return figure

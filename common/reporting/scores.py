@@ -1,6 +1,10 @@
-"""What the test says of a trained model: a table on the screen, test.json, and pictures of some predictions."""
+"""What the test says of a trained model: a table on the screen, test.json, classes.csv, and pictures."""
 
+import csv
+import io
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
@@ -9,14 +13,14 @@ from common.history import read_history
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models import count_parameters
-from common.reporting import plotting
+from common.reporting import confusion, plotting
 from common.reporting.diagnosis import hints
 from common.run import Run
-from common.system.files import write_json
+from common.system.files import write_json, write_text
 
 
 def report_test(model: nn.Module, loader: Loader, loss: float, matrix: ConfusionMatrix, run: Run, stage: str) -> dict:
-    """Print the scores in `matrix`, write them to runs/<run>/test.json, draw some predictions.
+    """Print the scores in `matrix`, write test.json and classes.csv to runs/<run>/, draw it and some predictions.
 
     After a `stage` that is not the last (its name, or ""), only print a line and write test_<stage>.json.
 
@@ -42,15 +46,18 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
         run.print(f"{stage}, {summary}")
         return result
     if run.rank == 0:
+        write_classes(run.folder / "classes.csv", matrix, data.classes)
         plotting.save(plotting.predictions(model, [data], run), run.plot("predictions"))
+        confusion.plot_confusion(matrix, data.classes, run.plot("confusion"), f"{run.name}: {data.dataset} test")
     height, width = data.image_size
     run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes))
     run.print(summary)
     history = read_history(run.folder) if (run.folder / "history.csv").exists() else []
     for hint in hints(history, matrix, data.classes) if history else ():
         run.print(f"hint: {hint}")
-    took = f", trained in {sum(row['seconds'] for row in history) / 60:.1f} minutes" if history else ""
+    took = f", trained in {duration(sum(row['seconds'] for row in history))}" if history else ""
     run.print(f"see {run.plot()} and {run.plot('predictions')}")
+    run.print(f"see {run.plot('confusion')} and {run.folder / 'classes.csv'}")
     run.print(f"the model is {run.best_checkpoint}, {result['parameters'] / 1e6:.2f} M parameters{took}")
     return result
 
@@ -61,3 +68,20 @@ def report_unlabelled(data: SegmentationSet, run: Run, stage: str) -> dict:
         predict = f"python predict.py {data.dataset}/images --checkpoint {run.best_checkpoint} --split test"
         run.print(f"test: {len(data)} images without masks, not scored; `{predict}` predicts them")
     return {}
+
+
+def write_classes(path: Path, matrix: ConfusionMatrix, classes: Sequence[str]) -> None:
+    """Write `ConfusionMatrix.class_scores` to `path` as CSV, a row for each class; what is NaN stays empty."""
+    scores, text = matrix.class_scores(), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", *scores])
+    for name, *values in zip(classes, *(score.tolist() for score in scores.values()), strict=True):
+        writer.writerow([name, *("" if math.isnan(value) else round(value, 6) for value in values)])
+    write_text(path, text.getvalue())
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it: 42 s, 1.5 minutes, 3.2 hours."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,6 +1,5 @@
 """What SegmentationVisualization.ipynb shows: the same images through every trained model."""
 
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,9 +62,6 @@ def on_photographs(models: Models, paths: list[str], run: Run) -> Iterator[Figur
 def figures(models: Models, samples: list, run: Run, title: str) -> Iterator[Figure]:
     """Yield figures of at most `MOST` models of the same classes each."""
     for start in range(0, len(models), MOST):
-        columns = {
-            textwrap.fill(metadata["run"].replace("_", " ").replace("-", " "), 28): (model, metadata["image_size"])
-            for model, metadata in models[start : start + MOST]
-        }
+        columns = {md["run"]: (model, md["image_size"]) for model, md in models[start : start + MOST]}
         metadata = models[0][1]
         yield side_by_side(columns, samples, metadata["classes"], metadata["palette"], run, title)

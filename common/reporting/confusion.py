@@ -1,0 +1,62 @@
+"""Which classes are confused: the confusion matrix as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from common.metrics import ConfusionMatrix, confusions
+from common.reporting.plotting import TRAIN, save, wrapped
+
+MOST = 30  # classes whose matrix has its numbers in the cells
+LISTED = 40  # confusions beside a larger matrix
+
+
+def plot_confusion(matrix: ConfusionMatrix, classes: Sequence[str], path: Path, title: str) -> None:
+    """Draw a confusion matrix: in each cell the share of the row, that is of the true class, and the pixels.
+
+    A matrix of more than `MOST` classes has colours alone, and beside it a list of what is confused most.
+    """
+    counts = matrix.counts[:-1].cpu()
+    shares = (counts / counts.sum(1, keepdim=True)).numpy()  # NaN, not drawn, where the class has no pixel
+    large = len(classes) > MOST
+    side = 6 if large else 0.62 * max(len(classes), 5)  # inches
+    figure = Figure(figsize=(14, 7.5) if large else (side + 2, side + 2), layout="constrained")
+    figure.suptitle(wrapped(title, 150 if large else round(9 * side + 15)), fontsize=10)
+    axes, *right = figure.subplots(1, 1 + large, squeeze=False)[0]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    if large:
+        list_confusions(right[0], counts.numpy(), shares, classes)
+    else:
+        axes.set_xticks(range(len(classes)), classes, rotation=90 if len(classes) > 5 else 0, fontsize=8)
+        there = counts.sum(1).tolist()
+        rows = [name if pixels else f"{name} (no pixel)" for name, pixels in zip(classes, there, strict=True)]
+        axes.set_yticks(range(len(classes)), rows, fontsize=8)
+        style = {"ha": "center", "va": "center", "fontsize": 8 if len(classes) <= 10 else 6, "in_layout": False}
+        for target, predicted in np.argwhere(counts.numpy()):
+            share, pixels = shares[target, predicted], counts[target, predicted]
+            color = "white" if share > 0.5 else "black"
+            axes.text(predicted, target, f"{percent(share)}\n{pixels:,}", color=color, **style)
+    save(figure, path)
+
+
+def list_confusions(axes: Axes, counts: np.ndarray, shares: np.ndarray, classes: Sequence[str]) -> None:
+    """Draw a bar for the share of each of the largest confusions, with its number of pixels."""
+    found = confusions(counts)[:LISTED]
+    widths = [shares[target, predicted] for target, predicted, _ in found]
+    axes.barh(range(len(found)), widths, color=TRAIN)
+    names = [f"{classes[target]} taken for {classes[predicted]}" for target, predicted, _ in found]
+    axes.set_yticks(range(len(found)), names, fontsize=8)
+    for place, ((*_, pixels), share) in enumerate(zip(found, widths, strict=True)):
+        axes.text(share, place, f" {percent(share)}, {pixels:,}", va="center", fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.25, y=0.01)
+    axes.set_xlabel("share of the true class's pixels, and their number, by which this list is sorted")
+
+
+def percent(share: float) -> str:
+    """Return a share that is not 0 as whole percent."""
+    return f"{share:.0%}" if share >= 0.005 else "<1%"
