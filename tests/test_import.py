@@ -26,8 +26,11 @@ from PIL import Image
 
 import check
 import import_labels
+import predict
+import train
 from common.cli import cli
 from common.labels import VOID
+from common.run import Run
 
 VECTOR = ("LabelMe", "COCO", "COCO by Roboflow", "VIA")
 
@@ -245,3 +248,12 @@ def test_a_folder_that_is_one_already_an_archive_and_labels_of_no_structure_are_
     assert "is an archive; unpack it" in refused(tmp_path / "zipped.zip", tmp_path / "out")
     dump(path / "labels.json", {"images": 3, "annotations": [], "categories": []})
     assert "is not as COCO JSON should be (TypeError" in refused(path, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPORTS)
+def test_the_export_of_each_program_trains_a_model_whose_overlays_can_be_looked_at(name, tmp_path):
+    run(EXPORTS[name](tmp_path / "export"), tmp_path / "photos")
+    train.main(str(tmp_path / "photos"), image_size=32, epochs=1, run=Run(device="cpu", name="tried"))
+    out = predict.main([tmp_path / "photos/images"], checkpoint="best_tried.pt", device="cpu")
+    assert len([*(out / "overlays").rglob("*.png")]) == COUNT
