@@ -151,6 +151,10 @@ def test_the_interval_is_that_of_scores_of_images_drawn_again_and_told_where_the
         h, t, p = (part[drawn].sum(0) for part in (hit, target, predicted))
         scores.append((h / (t + p - h)).mean())
     assert matrix.interval() == pytest.approx(np.quantile(scores, [0.025, 0.975]), abs=0.003)
+    rare = matrix_of(*random_case(0, images=40, present=(0, 1)), batch=40)
+    wrong = torch.full((1, 13, 13), 4)
+    rare.update(torch.zeros_like(wrong), wrong)  # a class of one image, never found: a third of all draws lack it
+    assert rare.interval()[0] < rare.mean_iou() < rare.interval()[1] < rare.iou()[:2].mean()
     low, high = matrix.report("abcde")["interval"]
     assert low < matrix.mean_iou() < high and f"{low:.4f} to {high:.4f}" in matrix.table("", "abcde")
     many = matrix_of(*random_case(0, images=200), batch=200)
