@@ -26,8 +26,8 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> str:
     """Return "bf16", "fp16" or "fp32".
 
-    For "auto", that is bf16 where the hardware multiplies bf16 matrices natively, fp16 on other NVIDIA GPUs (T4, P100,
-    RTX 20xx), and fp32 elsewhere.
+    For "auto", that is bf16 where the hardware multiplies bf16 matrices natively, fp16 on other NVIDIA GPUs (T4, RTX
+    20xx), and fp32 elsewhere.
     """
     if name != "auto":
         return name
