@@ -40,7 +40,8 @@ def decode_once(
         try:
             _decode(spec, samples, size, folder, f"decoding {dataset} {split}" if progress else None)
         except OSError as error:
-            raise UserError(f"cannot write the cache {folder}: {error.strerror or error}") from error
+            reason = f"{error.strerror or error}; name another --cache-dir"
+            raise UserError(f"cannot write the cache {folder}: {reason}") from error
     # Copy-on-write maps: torch warns about read-only ones, and nothing here writes to them.
     try:
         images, masks = (np.load(folder / f"{kind}.npy", mmap_mode="c") for kind in ("images", "masks"))
