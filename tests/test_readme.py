@@ -160,6 +160,7 @@ def test_every_flag_that_the_readme_names_exists():
     known |= set(re.findall(r'"--([a-z-]+)"', sources)) | {"help"}
     unknown = {flag for flag in flags if flag.removeprefix("no-") not in known}
     others = {
+        *("job-name", "gres", "cpus-per-task", "time", "requeue"),  # Slurm's
         "logdir",
         "standalone",
         "nproc-per-node",
