@@ -94,7 +94,8 @@ def test_what_differs_among_few_runs_is_no_column_and_what_a_script_has_alone_is
     settings += [pets | {"model": "unet"}, pets | {"model": "pspnet"}]
     shared, columns, others = compared([one | {"epochs": "9"} for one in settings], named=True)
     assert (shared, columns, others) == ({"epochs": "9"}, ["lr"], ["", "", "", "model unet", "model pspnet"])
-    assert compared([settings[0]] * 2, named=True)[1] == ["version of code or images"]
+    edited = [settings[0] | {"seed": seeds} for seeds in ("0", "0, 1")]
+    assert compared(edited, named=True)[1] == ["seed", "version of code or images"]
 
 
 def parts_of(mark: str) -> list[str]:

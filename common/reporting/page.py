@@ -252,7 +252,8 @@ def compared(settings: list[dict[str, str]], named: bool) -> tuple[dict[str, str
         Those that all share; the names of those that differ and that most experiments have; and of each experiment, as
         text, what else differs. What some scripts have alone, and always the same, is in none of them.
     """
-    again = [settings[: number + 1].count(one) for number, one in enumerate(settings)]
+    fixed = [{name: value for name, value in one.items() if name not in VARIED} for one in settings]
+    again = [fixed[: number + 1].count(one) for number, one in enumerate(fixed)]
     if max(again) > 1:  # the same settings, and yet another experiment
         settings = [one | {"version of code or images": str(n)} for one, n in zip(settings, again, strict=True)]
     values = {}
