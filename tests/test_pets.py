@@ -257,4 +257,4 @@ def test_a_comparison_scores_before_and_after_fine_tuning_and_draws_the_speeds_t
 def test_every_pair_trains(pets_root):
     settings = {"pretrained": False, "image_size": 32, "stored_scale": 1, "epochs": 1, "fine_tune_epochs": 1}
     results = train_pets.main(**settings, compare=True, run=Run(device="cpu", data_root=pets_root))
-    assert results.keys() == train_pets.PAIRS.keys() and len(results) == 10
+    assert results.keys() == train_pets.PAIRS.keys() and len(results) == 12
