@@ -25,14 +25,13 @@ from tqdm import tqdm
 from common.cli import cli
 from common.datasets.formats import FORMATS, recognise
 from common.datasets.formats.labels import Item, Labels
-from common.datasets.formats.source import Source
+from common.datasets.formats.source import OTHER, Source
 from common.datasets.reading import Problem, name_below, read_text, upright_size
 from common.labels import VOID, VOID_COLOR, voc_palette
 from common.system.errors import UserError, more
 from common.system.files import atomic, read_json, write_json, write_text
 
 RECORD = "import.json"
-ELSE = (LookupError, TypeError, ValueError, AttributeError)  # what files of another structure lead to
 
 
 def main(
@@ -112,7 +111,7 @@ def read(path: Path, images: str, out: Path) -> tuple[Labels, str]:
     print(f"{path} is taken for {layout.NAME}: {reason}")
     try:
         labels = layout.read(source)
-    except ELSE as error:
+    except OTHER as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{path} is not as {layout.NAME} should be ({reason}); export it again") from None
     if not 2 <= len(labels.names) <= VOID:
@@ -163,7 +162,7 @@ def write(out: Path, name: str, item: Item, palette: list, link: bool) -> tuple[
         problems = item.draw(mask)
     except Problem as problem:
         return False, [problem]
-    except ELSE as error:
+    except OTHER as error:
         sentence = f"{item.image} ({type(error).__name__}: {error})"
         return False, [Problem("images whose labels cannot be understood", sentence)]
     picture, colors = Image.fromarray(mask), np.zeros((256, 3), dtype=np.uint8)

@@ -42,6 +42,8 @@ def main(
     trained: str = "",  # best_*.pt of a training on the same data, to be shown beside
     run: Run = Run(),
 ):
+    if run.init:
+        raise UserError("overfit.py always begins with random weights; leave out --init")
     run = run.start(main, locals())
     train_set, val_set, _ = load(dataset, image_size, run)
     if image >= len(train_set):

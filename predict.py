@@ -136,8 +136,9 @@ def main(
     print(share_table(np.array([row[3 : 3 + len(classes)] for row in rows]), classes))
     (folder / "score.json").unlink(missing_ok=True)  # an earlier one is of other predictions
     if score and not stopped:
-        print("\n" + matrix.table(f"{len(rows)} images at their own size", classes))
-        write_json(folder / "score.json", {"images": len(rows), **matrix.report(classes)})
+        report = matrix.report(classes)
+        print("\n" + matrix.table(f"{len(rows)} images at their own size", classes, report))
+        write_json(folder / "score.json", {"images": len(rows), **report})
     if skipped := problems + others:
         print(f"skipped {len(skipped)} files: {'; '.join(skipped[:5])}{'; ...' * (len(skipped) > 5)}")
     print(f"{'interrupted: ' if stopped else ''}{len(rows)} of {len(paths)} images; see {folder}")

@@ -76,7 +76,7 @@ def main(
     by_name = zip(masks, total.image_scores().tolist(), strict=True)
     result = {"masks": len(masks), **total.report(names)}
     result["image_miou"] = {name: None if math.isnan(miou) else miou for name, miou in by_name}
-    print(total.table(f"{len(masks)} masks at their own size", names))
+    print(total.table(f"{len(masks)} masks at their own size", names, result))
     if json:
         write_json(Path(json), result)
     return result

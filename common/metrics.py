@@ -175,9 +175,8 @@ class ConfusionMatrix:
         result["confusion"] = self.counts[:-1].tolist()
         return result | ({"interval": [*self.interval()]} if len(self.images) < FEW else {})
 
-    def table(self, title: str, classes: Sequence[str]) -> str:
-        """Return `report` as lines for the screen."""
-        report = self.report(classes)
+    def table(self, title: str, classes: Sequence[str], report: dict) -> str:
+        """Return what `report` has given as lines for the screen."""
         lines = [f"{title}{'score':>25}{f'all {classes[self.most_frequent()]}':>18}"]
         lines += [f"  {name:<45}{v:>14.4f}{report['floor'][name]:>18.4f}" for name, v in report["scores"].items()]
         if "interval" in report:

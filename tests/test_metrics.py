@@ -155,7 +155,8 @@ def test_the_interval_is_that_of_scores_of_images_drawn_again_and_told_where_the
     wrong = torch.full((1, 13, 13), 4)
     rare.update(torch.zeros_like(wrong), wrong)  # a class of one image, never found: a third of all draws lack it
     assert rare.interval()[0] < rare.mean_iou() < rare.interval()[1] < rare.iou()[:2].mean()
-    low, high = matrix.report("abcde")["interval"]
-    assert low < matrix.mean_iou() < high and f"{low:.4f} to {high:.4f}" in matrix.table("", "abcde")
+    report = matrix.report("abcde")
+    low, high = report["interval"]
+    assert low < matrix.mean_iou() < high and f"{low:.4f} to {high:.4f}" in matrix.table("", "abcde", report)
     many = matrix_of(*random_case(0, images=200), batch=200)
-    assert "interval" not in many.report("abcde") and " to " not in many.table("", "abcde")
+    assert "interval" not in many.report("abcde") and " to " not in many.table("", "abcde", many.report("abcde"))

@@ -54,3 +54,8 @@ def test_an_image_that_is_not_there_is_named(few_shapes):
 def test_a_real_image_is_learnt_within_300_steps():
     result = python("overfit.py", "--data-root", SHARED / "data", "--image-size", "96", timeout=900)
     assert result.returncode == 0, one_sentence(result)
+
+
+def test_weights_to_start_from_are_refused(few_shapes):
+    with pytest.raises(UserError, match="always begins with random weights"):
+        overfit.main("shapes", run=Run(device="cpu", init="best_x.pt"))

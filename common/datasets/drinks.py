@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from common.datasets.formats.raster import Region, rasterize
-from common.datasets.formats.via_project import OTHER, images_of, outline
+from common.datasets.formats.source import OTHER
+from common.datasets.formats.via_project import images_of, outline
 from common.datasets.reading import missing, read_image
 from common.datasets.segmentation_set import DatasetSpec, split_off
 from common.system.errors import UserError

@@ -30,7 +30,7 @@ import unicodedata
 from pathlib import Path
 
 from common.datasets.mask_classes import interpret, read_classes, scan
-from common.datasets.reading import Problem, find_files, name_below, read_text
+from common.datasets.reading import Problem, files_by_name, read_text
 from common.datasets.segmentation_set import DatasetSpec
 from common.system.errors import UserError
 
@@ -95,16 +95,7 @@ def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
         there = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())) or "no folder"
         sentence = f"{folder} is missing; your own data needs the folders images and masks (there: {there})"
         raise UserError(f"{sentence}; import_labels.py makes them of what labelling programs export")
-    found = {}
-    for file in find_files(folder)[0]:
-        name = name_below(folder, file)
-        if name in found:
-            sentence = f"{found[name]} and {file} have the same name but for the suffix; rename or remove one"
-            problems.append(Problem("files of the same name", sentence))
-        found.setdefault(name, file)
-    if not found:
-        raise UserError(f"{folder} holds no image")
-    return found
+    return files_by_name(folder, problems)
 
 
 def _splits(

@@ -48,16 +48,22 @@ def name_below(folder: Path, file: Path) -> str:
     return unicodedata.normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
 
 
-def files_by_name(folder: Path) -> dict[str, Path]:
+def files_by_name(folder: Path, problems: list[UserError] | None = None) -> dict[str, Path]:
     """Return the images in `folder` and the folders in it by `name_below`.
 
+    Args:
+        problems: to which files are added whose name another one has; without it, that is an error.
+
     Raises:
-        UserError: there is none; two have one name.
+        UserError: there is no image.
     """
     found = {}
     for file in find_files(folder)[0]:
         if (first := found.setdefault(name_below(folder, file), file)) != file:
-            raise UserError(f"{first} and {file} have the same name but for the suffix; rename or remove one")
+            sentence = f"{first} and {file} have the same name but for the suffix; rename or remove one"
+            if problems is None:
+                raise UserError(sentence)
+            problems.append(Problem("files of the same name", sentence))
     if not found:
         raise UserError(f"{folder} is missing, or holds no image")
     return found

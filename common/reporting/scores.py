@@ -50,7 +50,7 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
         plotting.save(plotting.predictions(model, [data], run), run.plot("predictions"))
         confusion.plot_confusion(matrix, data.classes, run.plot("confusion"), f"{run.name}: {data.dataset} test")
     height, width = data.image_size
-    run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes))
+    run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes, result))
     run.print(summary)
     history = read_history(run.folder) if (run.folder / "history.csv").exists() else []
     for hint in hints(history, matrix, data.classes) if history else ():

@@ -15,6 +15,7 @@ from common.system.errors import more
 
 FEW = 5  # JSON files that are looked into to recognise a format
 SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])", re.IGNORECASE)
+OTHER = (LookupError, TypeError, ValueError, AttributeError)  # what files of another structure lead to
 HASH = re.compile(r"^[0-9a-f]{8}-")  # Label Studio's, before the name of a file that was uploaded
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from common.datasets.formats.labels import EMPTY, Labels
 from common.datasets.formats.raster import rasterize
-from common.datasets.formats.source import Source, load_json
-from common.datasets.formats.via_project import OTHER, images_of, outline
+from common.datasets.formats.source import OTHER, Source, load_json
+from common.datasets.formats.via_project import images_of, outline
 from common.datasets.reading import Problem
 
 NAME = "VIA"

@@ -13,15 +13,13 @@ from common.datasets.formats.raster import Corners, ellipse, rectangle
 from common.datasets.formats.source import load_json
 from common.datasets.reading import Problem
 
-OTHER = (ValueError, LookupError, TypeError, AttributeError)  # what a file that is none of VIA's leads to
-
 
 def images_of(file: Path) -> list[tuple[str, list[dict]]]:
     """Return the name of each image that a file of VIA lists, and its regions.
 
     Raises:
         Problem: a JSON file that is damaged.
-        OTHER: a file that is none of VIA's.
+        source.OTHER: a file that is none of VIA's.
     """
     if file.suffix.lower() == ".csv":
         images, shape, attributes = {}, "region_shape_attributes", "region_attributes"
