@@ -97,6 +97,34 @@ def random_resized_crop(
     return _resample(images, masks, theta, size)
 
 
+def random_scale_crop(
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    generator: torch.Generator,
+    size: int | tuple[int, int] = 224,
+    scale: tuple[float, float] = (0.5, 2.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Pair:
+    """Enlarge or shrink each sample, and cut a window of `size` from it at a random place, in one sampling.
+
+    What a window shows beside a sample that is smaller is grey and void. Images are not smoothed where they shrink, so
+    they should not be much larger than `size`.
+
+    Args:
+        size: height and width of the result, or one number for both.
+        scale: smallest and largest factor; at 1 the window shows the whole image, at 2 a quarter of its area. Its
+            logarithm is drawn uniformly.
+        ratio: smallest and largest width / height of the window, both as a part of the image's; likewise.
+    """
+    side = 1 / uniform(math.log(scale[0]), math.log(scale[1]), (len(images),), generator).exp()
+    stretch = uniform(math.log(ratio[0]) / 2, math.log(ratio[1]) / 2, (len(images),), generator).exp()
+    wide, tall = side * stretch, side / stretch
+    x, y = uniform(-1, 1, (2, len(images)), generator)
+    zero = torch.zeros_like(x)
+    theta = torch.stack([wide, zero, (1 - wide) * x, zero, tall, (1 - tall) * y], dim=1)
+    return _resample(images, masks, theta, size)
+
+
 def random_color(
     images: torch.Tensor,
     masks: torch.Tensor,

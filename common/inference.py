@@ -37,12 +37,12 @@ def predict(
         max_pixels: of what the network sees at a time, STRIDE**2 or more; beyond, a window slides over the image.
     """
     model.to(run.device).eval()
+    model = FlipsAndScales(model) if tta else model
     pixels = resize(image, image_size)
     if math.prod(image_size) > max_pixels:
-        classes = sliding_window(model, pixels, run, max_pixels, tta)
+        classes = sliding_window(model, pixels, run, max_pixels)
         return np.asarray(Image.fromarray(classes).resize(image.size, Image.Resampling.NEAREST))
-    logits = predict_flips_and_scales(model, pixels, run) if tta else predict_logits(model, pixels, run)
-    return upsample_argmax(logits, image.size[::-1])
+    return upsample_argmax(predict_logits(model, pixels, run), image.size[::-1])
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
@@ -59,19 +59,28 @@ def predict_logits(model: nn.Module, images: torch.Tensor, run: Run) -> torch.Te
         return model(images / 255 if images.dtype == torch.uint8 else images).float()
 
 
-@torch.no_grad()
-def predict_flips_and_scales(model: nn.Module, images: torch.Tensor, run: Run) -> torch.Tensor:
-    """Return the mean probabilities (B, C, H, W) over images (B, 3, H, W) uint8 and mirror images, at all SCALES."""
-    images = images.to(run.device) / 255
-    height, width = images.shape[-2:]
-    total = 0
-    for scale in SCALES:
-        size = max(1, round(scale * height)), max(1, round(scale * width))
-        scaled = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
-        straight = predict_logits(model, scaled, run).softmax(1)
-        flipped = predict_logits(model, scaled.flip(3), run).softmax(1).flip(3)
-        total += F.interpolate(straight + flipped, (height, width), mode="bilinear", align_corners=False)
-    return total / (2 * len(SCALES))
+class FlipsAndScales(nn.Module):
+    """Average a model over the image and its mirror image, at all SCALES: test-time augmentation.
+
+    Args:
+        model: from images (B, 3, H, W) in [0, 1] to logits (B, C, H, W).
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images (B, 3, H, W) in [0, 1] to the logarithms (B, C, H, W) float of the mean probabilities."""
+        height, width = images.shape[-2:]
+        total = 0
+        for scale in SCALES:
+            size = max(1, round(scale * height)), max(1, round(scale * width))
+            scaled = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+            straight = self.model(scaled).float().softmax(1)
+            flipped = self.model(scaled.flip(3)).float().softmax(1).flip(3)
+            total += F.interpolate(straight + flipped, (height, width), mode="bilinear", align_corners=False)
+        return (total / (2 * len(SCALES))).clamp(min=1e-12).log()
 
 
 def upsample_argmax(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -90,7 +99,7 @@ def upsample_argmax(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     return torch.cat(classes).numpy()
 
 
-def sliding_window(model: nn.Module, image: torch.Tensor, run: Run, max_pixels: int, tta: bool = False) -> np.ndarray:
+def sliding_window(model: nn.Module, image: torch.Tensor, run: Run, max_pixels: int) -> np.ndarray:
     """Return the classes (H, W) uint8 of an image (1, 3, H, W) uint8, predicted in overlapping windows.
 
     Each pixel is taken from a window in which it is not near an edge, but for the image's own edges.
@@ -99,10 +108,9 @@ def sliding_window(model: nn.Module, image: torch.Tensor, run: Run, max_pixels: 
     window_height = min(height, int(max_pixels**0.5) // STRIDE * STRIDE)  # networks pad what is no multiple of it
     window_width = min(width, max_pixels // window_height // STRIDE * STRIDE)
     classes = np.empty((height, width), dtype=np.uint8)
-    predict_window = predict_flips_and_scales if tta else predict_logits
     for top, bottom, first_row, last_row in window_spans(height, window_height):
         for left, right, first, last in window_spans(width, window_width):
-            window = predict_window(model, image[..., top:bottom, left:right], run)[0].argmax(0).to("cpu", torch.uint8)
+            window = predict_logits(model, image[..., top:bottom, left:right], run)[0].argmax(0).to("cpu", torch.uint8)
             kept = window[first_row - top : last_row - top, first - left : last - left]
             classes[first_row:last_row, first:last] = kept.numpy()
     return classes

@@ -4,11 +4,20 @@ from functools import partial
 import pytest
 import torch
 
-from common.augment import GREY, per_sample, random_color, random_hflip, random_resized_crop, random_rotated_crop
+from common.augment import (
+    GREY,
+    per_sample,
+    random_color,
+    random_hflip,
+    random_resized_crop,
+    random_rotated_crop,
+    random_scale_crop,
+)
 from common.labels import VOID
 
 HEIGHT, WIDTH, BATCH = 40, 64, 16
 ALL = [random_hflip, partial(random_rotated_crop, size=(48, 64)), partial(random_resized_crop, size=(24, 30))]
+ALL.append(partial(random_scale_crop, size=(32, 44), scale=(0.9, 2)))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -183,3 +192,19 @@ def test_a_transform_of_torchvision_takes_each_sample_with_its_mask_and_goes_by_
     assert type(new_images) is type(new_column) is torch.Tensor
     colors, same = per_sample(v2.ColorJitter(0.5))(images, column, seeded(1))
     assert torch.equal(same, column) and not torch.equal(colors, images)
+
+
+def test_a_sample_is_enlarged_or_shrunk_within_bounds_and_grey_and_void_are_beside_it():
+    images, masks = torch.ones(500, 3, HEIGHT, WIDTH), torch.zeros(500, HEIGHT, WIDTH, dtype=torch.int64)
+    images, masks = random_scale_crop(images, masks, seeded(), size=(HEIGHT, WIDTH), scale=(0.5, 1), ratio=(1, 1))
+    known = (masks == 0).float().mean((1, 2))
+    assert 0.22 < known.min() < 0.26 and 0.85 < known.max() <= 1  # without the outermost half pixel
+    assert ((known > 0.48).float().mean() - 0.5).abs() < 0.07  # half of them are larger than 0.5**0.5
+    assert images[:, 0][masks == VOID].median() == pytest.approx(GREY) and images[:, 0][masks == 0].mean() > 0.98
+
+    images, _, _ = coordinates(500)
+    side = steps(random_scale_crop(images, images[:, 0].long(), seeded(), (HEIGHT, WIDTH), scale=(1, 2))[0])
+    side = side[:, [0, 1], [0, 1]]  # of the window, as a part of the image's
+    shape = side[:, 0] / side[:, 1]
+    assert 0.74 < shape.min() < 0.78 and 1.29 < shape.max() < 1.34
+    assert 0.49 < side.prod(1).sqrt().min() < 0.53 and 0.97 < side.prod(1).sqrt().max() < 1.01

@@ -122,12 +122,31 @@ def conv_bn_relu(
     return conv_bn(in_channels, out_channels, kernel_size, stride, dilation, groups).append(nn.ReLU(inplace=True))
 
 
+class DilatedDepthwiseConv2d(nn.Conv2d):
+    """Depthwise 3x3 convolution with holes, as torch's; the map keeps its size.
+
+    oneDNN, with which torch convolves on a CPU, has no fast kernels for it in channels-last: its step takes two to four
+    times as long as in torch's usual layout.
+    """
+
+    def __init__(self, channels: int, dilation: int):
+        super().__init__(channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, channels, H, W) to the same shape."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
 def separable_conv(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Sequential:
     """Depthwise 3x3 convolution, then a 1x1, each with batch normalisation and ReLU; the map keeps its size.
 
     Chollet, Xception: Deep Learning with Depthwise Separable Convolutions, CVPR 2017.
     """
-    depthwise = conv_bn_relu(in_channels, in_channels, dilation=dilation, groups=in_channels)
+    depthwise = conv_bn_relu(in_channels, in_channels, groups=in_channels)
+    if dilation > 1:
+        depthwise[0] = DilatedDepthwiseConv2d(in_channels, dilation)
     return nn.Sequential(depthwise, conv_bn_relu(in_channels, out_channels, kernel_size=1))
 
 
