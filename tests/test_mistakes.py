@@ -34,6 +34,7 @@ RATES = {
     "train_5_a": ("cosine", {ALL: "lr"}),
     "train_5_b": ("cosine", {"decoder.": "lr"}),
     "train_5_c": ("cosine", {ALL: "lr"}),
+    "train_best": ("cosine", {"encoder.": "encoder_lr", "decoder.": "lr"}),
     "train_ade20k": ("constant", {ALL: 3e-4}),
     "train_drinks": ("cosine", {ALL: "lr"}),
     "train_voc2012": ("cosine", {"encoder.": "encoder_lr", "decoder.": "lr"}),

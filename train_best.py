@@ -1,0 +1,67 @@
+"""What is the best that all of this gives on photographs, one's own for example?
+
+Change    train_voc2012.py, with what helped elsewhere put together, and nothing that did not: docs/experiments.md tells
+          what each line marked `+` brings.
+Result    mIoU
+Run       python train_best.py --dataset path/to/folder                      # fetches ResNet-18's ImageNet weights
+          python train_best.py --dataset path/to/folder --encoder mobilenet_v3_large --image-size 240x320
+          python train_best.py                                               # VOC 2012
+          python train_best.py --dataset shapes --image-size 96 --epochs 4 --no-pretrained    # needs no download
+"""
+
+from functools import partial
+
+import torch
+
+from common.augment import random_hflip, random_scale_crop
+from common.cli import cli
+from common.datasets import Size, load
+from common.engine import fit, score
+from common.inference import FlipsAndScales
+from common.loader import Loader
+from common.losses import CrossEntropy
+from common.models import DeepLabV3Plus, Encoder
+from common.models.deeplabv3 import dilations_for
+from common.run import Run
+
+
+def main(
+    dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
+    image_size: Size = 224,  # side of the square that the network sees, pixels; 240x320 is height x width
+    stored_scale: float = 1.25,  # size of the training images that windows are cut from, in terms of image_size
+    epochs: int = 40,  # passes over the training images
+    batch_size: int = 8,  # images per step
+    lr: float = 1e-3,  # learning rate of the decoder at the start; 0 at the end
+    encoder_lr: float = 2e-4,  # learning rate of the encoder, which knows a lot already
+    encoder: Encoder = "resnet18",  # network whose ImageNet features are used
+    pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
+    encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
+    smallest: float = 0.5,  # factor by which an image is shrunk at most
+    largest: float = 2.0,  # and enlarged
+    weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
+    run: Run = Run(),
+):
+    run = run.start(main, locals())
+    train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
+    augment = [partial(random_scale_crop, size=image_size, scale=(smallest, largest)), random_hflip]
+    train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment)
+    val_loader, test_loader = Loader(val_set, batch_size, run), Loader(test_set, batch_size, run)
+
+    options = {"pretrained": pretrained, "encoder_weights": encoder_weights, "dilations": dilations_for(image_size)}
+    model = DeepLabV3Plus(encoder, train_set.num_classes, **options)
+    criterion = CrossEntropy()
+    groups = [
+        {"name": "encoder", "params": model.encoder.parameters(), "lr": encoder_lr},
+        {"name": "decoder", "params": model.decoder.parameters(), "lr": lr},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
+
+    fit(model, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)
+    result = score(model, test_loader, criterion, run)
+    score(FlipsAndScales(model), test_loader, criterion, run, stage="flips_and_scales")
+    return result
+
+
+if __name__ == "__main__":
+    cli(main)
