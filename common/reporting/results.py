@@ -49,6 +49,10 @@ def keep_run(folder: Path, command: str, result: Path) -> None:
         "commit": commit(),
         "machine": machine(),
     }
+    for path in folder.glob("test_*.json"):  # of stages, or of flips and scales
+        other = read_json(path)
+        scores = {"miou": other["scores"][MIOU], "pixel_accuracy": other["scores"][PIXEL_ACCURACY]}
+        run[path.stem.removeprefix("test_")] = scores | {"loss": other["loss"], "iou": other["iou"]}
     before = read_json(result)
     same = before.get("command") == about["command"] and all(
         before["fingerprints"].get(key) == about["fingerprints"][key] for key in ("script", "model")
