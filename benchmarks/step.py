@@ -31,6 +31,13 @@ class SameBatch(Loader):
         return iter([self.batch] * self.num_batches)
 
 
+class HostLoader(Loader):
+    """A loader whose data stay in host memory, however small they are."""
+
+    def _fits(self, device: torch.device) -> bool:
+        return False
+
+
 def training_steps(model: nn.Module, loader: Loader, run: Run, steps: int = 1) -> Callable[[], object]:
     """Return a function that takes `steps` training steps of `model` on the first batch of `loader`, as `fit` does.
 
