@@ -25,10 +25,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import in_turn
-from benchmarks.step import training_steps
+from benchmarks.step import noise_set, training_steps
 from common.cli import cli
-from common.datasets import SegmentationSet
-from common.datasets.voc import CLASSES, PALETTE
+from common.datasets.voc import CLASSES
 from common.loader import Loader
 from common.models import MODELS, build, count_parameters
 from common.run import Run
@@ -59,9 +58,7 @@ def main(
     columns = ("parameters", "GFLOP/image", "images/s", "convolution", "step", "part")
     print(f"{'model':<14}" + "".join(f"{column:>13}" for column in columns))
 
-    images = torch.randint(0, 256, (batch_size, image_size, image_size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-    masks = torch.randint(0, len(CLASSES), (batch_size, image_size, image_size), dtype=torch.uint8)
-    data = SegmentationSet(images, masks, [""] * batch_size, CLASSES, PALETTE, "noise", "train")
+    data = noise_set(batch_size, image_size)
     convolve, rows = convolution(batch_size, steps, run), {}
     for name in MODELS if model == "all" else [model]:
         network = build(name, len(CLASSES), encoder="resnet18", pretrained=False)

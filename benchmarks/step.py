@@ -5,10 +5,19 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from common.datasets import SegmentationSet
+from common.datasets.voc import CLASSES, PALETTE
 from common.engine import train_one_epoch
 from common.loader import Batch, Loader
 from common.losses import CrossEntropy
 from common.run import Run
+
+
+def noise_set(count: int, image_size: int) -> SegmentationSet:
+    """Return `count` square images of noise, with VOC's classes drawn at random for each pixel."""
+    images = torch.randint(0, 256, (count, image_size, image_size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    masks = torch.randint(0, len(CLASSES), (count, image_size, image_size), dtype=torch.uint8)
+    return SegmentationSet(images, masks, [""] * count, CLASSES, PALETTE, "noise", "train")
 
 
 class SameBatch(Loader):
@@ -20,6 +29,13 @@ class SameBatch(Loader):
 
     def __iter__(self) -> Iterator[Batch]:
         return iter([self.batch] * self.num_batches)
+
+
+class HostLoader(Loader):
+    """A loader whose data stay in host memory, however small they are."""
+
+    def _fits(self, device: torch.device) -> bool:
+        return False
 
 
 def training_steps(model: nn.Module, loader: Loader, run: Run, steps: int = 1) -> Callable[[], object]:

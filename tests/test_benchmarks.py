@@ -1,14 +1,17 @@
 """The benchmarks, tiny: what they print is what they promise, and the numbers are possible ones."""
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import started
+from conftest import python, started
 
-from benchmarks import epoch, limit, loader, metrics
+from benchmarks import epoch, gpu, limit, loader, metrics
 from benchmarks.reference import count_classes, count_pixels, mean_iou, reference_loader
+from common.cli import cli
 from common.datasets import VOID
 from common.models import BasicFCN
 from common.run import Run
@@ -59,6 +62,33 @@ def test_limit_finds_a_possible_part_of_the_ceiling():
     assert list(ceilings) == ["fp32 matrix product", "bf16 matrix product"] and min(ceilings.values()) > 1e8
     row = rows["basic_fcn"]
     assert row["parameters"] == 5_493_645 and 0 < row["step"] < row["convolution"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu_nothing_is_measured_and_a_sentence_says_so():
+    with pytest.raises(SystemExit, match=r"^benchmarks/gpu\.py: this installation of torch finds no GPU; [^\n]*$"):
+        cli(gpu.main, [])
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.slow
+def test_every_part_of_gpu_but_sync_is_tried_on_a_processor(voc_root):
+    flags = "--device cpu --precision fp32 --out gpu.json --datasets voc2007 --training-epochs 3 --models basic_fcn"
+    flags = [*flags.split(), "--image-size", 32, "--batch-size", 2, "--repeats", 1, "--precisions", "fp16 fp32"]
+    done = python("benchmarks/gpu.py", *flags, "--data-root", voc_root, timeout=900)
+    assert done.returncode == 0, done.stderr
+    result, lines = json.loads(Path("gpu.json").read_text()), done.stdout.splitlines()
+    assert "passed" in result["tests"]["pytest -m gpu"] and "resuming last_gpu.pt after epoch 1" in lines
+    assert result["sync"] == {"training": "not measured, for there is no GPU"}
+    assert len(result["loading"]) == 4 and all(row["images/s"] > 0 for row in result["loading"].values())
+    unbroken, resumed = result["training"]["voc2007"], result["resume"]["voc2007, killed in epoch 2"]
+    assert unbroken["mIoU"] == resumed["mIoU"] and unbroken["epochs"] == resumed["epochs"] == 3
+    loops = ["fp16", "fp32", gpu.BEST, gpu.TUTORIAL]
+    speeds = {loop: row["images/s"] for loop, row in result["speed"]["basic_fcn"].items()}
+    assert list(speeds) == loops and min(speeds.values()) > 0
+    ratios = [f"{speeds['fp16'] / speeds[loop]:.2f}" for loop in loops[2:]]
+    cells = lines[-1].strip("| ").split(" | ")
+    assert cells == ["basic_fcn", *(f"{rate:.4g} (0.0)" for rate in speeds.values()), *ratios]
 
 
 def test_the_reference_reads_the_same_images_as_we_do(voc_root):

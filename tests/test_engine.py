@@ -14,6 +14,7 @@ from torch import nn
 
 import train
 import train_4_c
+from benchmarks.sync import Strict
 from common import checkpoint
 from common.datasets import VOID, load
 from common.engine import evaluate, fit
@@ -298,23 +299,12 @@ def test_a_batch_of_one_image_that_shrinks_to_a_pixel_is_explained(voc_root):
         train.main("voc2007", 32, 1, batch_size=1, run=Run(device="cpu", data_root=voc_root))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_batch_loop_never_waits_for_the_gpu(voc_root, monkeypatch):
+def test_the_batch_loop_never_waits_for_the_gpu(voc_root):
     run = Run(name="test", device="cuda", data_root=voc_root).start(lambda: None, {})
     train_set, val_set, _ = load("voc2007", 32, run)
     model = train.BasicFCN(21)
     optimizer = torch.optim.AdamW(model.parameters())
-    loaders = Loader(train_set, 4, run, shuffle=True), Loader(val_set, 4, run)
-
-    class Strict(Loader):
-        """Turns every synchronisation between its first batch and its last into an error."""
-
-        def __iter__(self):
-            for batch in super().__iter__():
-                torch.cuda.set_sync_debug_mode("error")
-                yield batch
-            torch.cuda.set_sync_debug_mode("default")
-
-    for loader in loaders:
-        loader.__class__ = Strict
+    loaders = Strict(Loader(train_set, 4, run, shuffle=True)), Strict(Loader(val_set, 4, run))
     fit(model, *loaders, CrossEntropy(), optimizer, epochs=2, run=run)

@@ -109,6 +109,7 @@ def test_a_batch_has_an_image_for_each_process():
         Loader(numbered_set(3), 0, started())
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("fits", [True, False], ids=["data on the GPU", "data on the CPU"])
 def test_on_a_gpu_batches_equal_those_on_the_cpu(fits, monkeypatch):

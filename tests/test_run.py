@@ -31,6 +31,7 @@ def test_what_makes_two_runs_the_same_is_as_json_gives_it_back():
     assert run.experiment == expected | {"pretrained": True} == json.loads(json.dumps(run.experiment))
 
 
+@pytest.mark.gpu
 def test_auto_never_chooses_what_is_not_there():
     device = choose_device("auto")
     assert torch.zeros(1, device=device).device.type == device.type
