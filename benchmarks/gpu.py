@@ -74,10 +74,10 @@ def main(
     if run.device == "auto" and not torch.cuda.is_available():
         raise UserError("this installation of torch finds no GPU; --device cpu tries the parts on a processor")
     run, end = run.start(main, locals()), time.monotonic() + 60 * minutes
-    for given, known in ((parts, PARTS), (models, MODELS), (precisions, PRECISIONS), (datasets, SETTINGS)):
-        known = known.split() if isinstance(known, str) else known
-        if unknown := set(given.split()) - set(known):
-            raise UserError(f"{unknown.pop()} is none of {', '.join(known)}")
+    known = {"parts": PARTS.split(), "models": MODELS, "precisions": PRECISIONS.split(), "datasets": SETTINGS}
+    for flag, names in known.items():
+        if unknown := set(run.parameters[flag].split()) - set(names):
+            raise UserError(f"--{flag} {unknown.pop()} is none of {', '.join(names)}")
     gpu = run.device.type == "cuda"
     rows = {
         "tests": tests(),
