@@ -143,9 +143,9 @@ def random_color(
         return uniform(1 - most, 1 + most, (len(images), 1, 1, 1), generator)
 
     def grey(images: torch.Tensor) -> torch.Tensor:
-        return (images * luma).sum(1, keepdim=True)
+        red, green, blue = images.split(1, dim=1)
+        return 0.299 * red + 0.587 * green + 0.114 * blue  # a tensor of weights would have to be copied to a GPU
 
-    luma = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     images = (images * factor(brightness)).clamp_(0, 1)
     images = torch.lerp(grey(images).mean((2, 3), keepdim=True), images, factor(contrast)).clamp_(0, 1)
     return torch.lerp(grey(images), images, factor(saturation)).clamp_(0, 1), masks
