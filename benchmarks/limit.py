@@ -1,8 +1,7 @@
 """How much of what this machine can compute and move does training use?
 
 Run       python benchmarks/limit.py                      # every model, some minutes
-          python benchmarks/limit.py --model unet         # one
-          python benchmarks/limit.py --precision fp32
+          python benchmarks/limit.py --model unet --precision fp32
           python benchmarks/limit.py --write              # into results/limit.json, too
 
 Measures what the machine can do: the product of two large matrices and the U-Net's largest convolution, forward and
@@ -89,11 +88,12 @@ def main(
         possible = sum(max(f / peak, b / copy) for f, b in counts["step"])
         rates = [product / 1e9, conv / 1e9, copy / 1e9, flops["step"] / count / 1e9, nbytes["step"] / count / 1e9]
         rates += [count / times["step"], reached / conv, count / possible, possible / times["step"]]
-        rows[name] = {"parameters": count_parameters(network), **dict(zip(columns, rates, strict=True))}
+        rows[name] = {"parameters": count_parameters(network)}
+        rows[name] |= {key: float(f"{rate:.4g}") for key, rate in zip(columns, rates, strict=True)}
         print(f"{name:<14}" + "".join(f"{rate:>12.3g}" for rate in rates), flush=True)
     if write:
-        about = {"command": " ".join(sys.argv), "precision": run.precision, "threads": torch.get_num_threads()}
-        about |= {"machine": machine(), "torch": torch.__version__}
+        about = {"command": " ".join(["python benchmarks/limit.py", *sys.argv[1:]]), "precision": run.precision}
+        about |= {"threads": torch.get_num_threads(), "machine": machine(), "torch": torch.__version__}
         write_json(RESULTS / "limit.json", about | {"rows": rows})
     return rows
 

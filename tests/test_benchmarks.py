@@ -59,7 +59,7 @@ def test_limit_finds_a_possible_part_of_what_the_machine_can_do():
     row = rows["basic_fcn"]
     assert row["parameters"] == 5_493_645 and min(row.values()) > 0
     assert row["part"] < 1 and row["share"] < 1
-    assert row["share"] == pytest.approx(row["images/s"] / row["possible"])
+    assert row["share"] == pytest.approx(row["images/s"] / row["possible"], rel=1e-3)
 
 
 def test_the_operations_and_bytes_of_a_step_are_counted():
