@@ -1,14 +1,22 @@
-"""How much of what this machine can compute does training use?
+"""How much of what this machine can compute and move does training use?
 
 Run       python benchmarks/limit.py                      # every model, some minutes
-          python benchmarks/limit.py --model unet         # one
-          python benchmarks/limit.py --precision fp32
+          python benchmarks/limit.py --model unet --precision fp32
+          python benchmarks/limit.py --write              # into results/limit.json, too
 
-Measures the machine's ceiling in floating-point operations per second: the product of two large matrices in fp32 and
-bf16, and the U-Net's largest convolution, forward and backward, in the run's precision. Then, for each model and in
-turn with that convolution, the training step of common/engine.py; prints the part of the convolution's rate that the
-step reaches, by medians over --repeats. The step's operations are those of its convolutions and matrix products
-(torch.utils.flop_counter): all else it does counts as lost.
+Measures what the machine can do: the product of two large matrices and the U-Net's largest convolution, forward and
+backward, in operations per second, and a copy of 256 MiB in bytes per second. In turn with them, for each model, the
+training step of common/engine.py. Prints, by medians over --repeats,
+
+part       the part of the convolution's rate that the step reaches,
+possible   images per second if each operation of torch took no longer than the machine needs (its roofline): its
+           floating-point operations at the larger of the two rates, or its bytes at the copy's, whichever is longer,
+share      the step's images per second as a share of that.
+
+Counted are the floating-point operations of convolutions and matrix products (torch.utils.flop_counter), and for every
+operation that is no view the bytes of its inputs, read once, and of its outputs, written once. That is less than what
+is moved: a batch normalisation reads its input twice. A map that is still in a cache can be read faster, though.
+Williams, Waterman & Patterson, Roofline: An Insightful Visual Performance Model for Multicore Architectures, CACM 2009.
 """
 
 import sys
@@ -22,7 +30,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks.measure import in_turn
 from benchmarks.step import noise_set, training_steps
@@ -30,7 +40,9 @@ from common.cli import cli
 from common.datasets.voc import CLASSES
 from common.loader import Loader
 from common.models import MODELS, build, count_parameters
+from common.reporting.results import RESULTS, machine
 from common.run import Run
+from common.system.files import write_json
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -42,40 +54,45 @@ def main(
     batch_size: int = 8,  # images per step
     repeats: int = 5,  # times that each is measured
     clock: Literal["wall", "cpu"] = "wall",  # time, or processor time of all threads, for a machine that is shared
+    write: bool = False,  # write the table to results/limit.json
     run: Run = Run(),
 ):
     run = run.start(main, locals())
-    steps = 10 if run.device.type == "cuda" else 1  # several, so that starting the first one counts little
-    side = 8192 if run.device.type == "cuda" else 2048
-    products = {}
-    for name in ("fp32", "fp16" if run.precision == "fp16" else "bf16"):
-        a, b = torch.rand(2, side, side, device=run.device).to(DTYPES[name])
-        products[f"{name} matrix product"] = partial(torch.matmul, a, b)
-    times = in_turn(products, repeats, run, CLOCKS[clock])
-    ceilings = {name: 2 * side**3 / median for name, (_, median) in times.items()}
-    print(f"\n{image_size}x{image_size}, batch {batch_size}, {run.precision}, TFLOP/s of {clock} time, torch", end=" ")
-    print(torch.__version__ + "; " + ", ".join(f"{name} {rate / 1e12:.3g}" for name, rate in ceilings.items()))
-    columns = ("parameters", "GFLOP/image", "images/s", "convolution", "step", "part")
-    print(f"{'model':<14}" + "".join(f"{column:>13}" for column in columns))
-
+    cuda = run.device.type == "cuda"
+    steps, side = (10, 8192) if cuda else (1, 2048)  # several steps, so that starting the first one counts little
+    a, b = torch.rand(2, side, side, device=run.device).to(DTYPES[run.precision])
+    source, target = torch.ones(2, 2**26, device=run.device)
     data = noise_set(batch_size, image_size)
-    convolve, rows = convolution(batch_size, steps, run), {}
+    machine_limits = {
+        "product": partial(torch.matmul, a, b),
+        "convolution": convolution(batch_size, steps, run),
+        "copy": partial(target.copy_, source),
+    }
+    known = {key: operations(function) for key, function in machine_limits.items()}
+    print(f"\n{image_size}x{image_size}, batch {batch_size}, {run.precision}, {clock} time, torch {torch.__version__}")
+    print("GFLOP/s of the matrix product and the convolution, GB/s of the copy, and per image GFLOP and GB")
+    columns = ("product", "convolution", "copy", "GFLOP", "GB", "images/s", "part", "possible", "share")
+    print(f"{'':<14}" + "".join(f"{column:>12}" for column in columns))
+    rows = {}
     for name in MODELS if model == "all" else [model]:
         network = build(name, len(CLASSES), encoder="resnet18", pretrained=False)
         step = training_steps(network, Loader(data, batch_size, run), run, steps)
-        work = {"convolution": convolve, "step": step}
-        flops = {key: flops_of(function) for key, function in work.items()}
-        times = in_turn(work, repeats, run, CLOCKS[clock])
-        rates = {key: flops[key] / times[key][1] for key in work}
-        parameters, per_second = count_parameters(network), steps * batch_size / times["step"][1]
-        rows[name] = {"parameters": parameters, **rates}
-        print(
-            f"{name:<14}{parameters:>13,}{flops['step'] / steps / batch_size / 1e9:>13.1f}{per_second:>13.4g}"
-            f"{rates['convolution'] / 1e12:>13.3g}{rates['step'] / 1e12:>13.3g}"
-            f"{rates['step'] / rates['convolution']:>13.1%}",
-            flush=True,
-        )
-    return ceilings, rows
+        work, counts = machine_limits | {"step": step}, known | {"step": operations(step)}
+        times = {key: median for key, (_, median) in in_turn(work, repeats, run, CLOCKS[clock]).items()}
+        flops, nbytes = ({key: sum(c[i] for c in counted) for key, counted in counts.items()} for i in (0, 1))
+        product, conv, reached = (flops[key] / times[key] for key in ("product", "convolution", "step"))
+        copy, peak, count = 2 * source.nbytes / times["copy"], max(product, conv), steps * batch_size
+        possible = sum(max(f / peak, b / copy) for f, b in counts["step"])
+        rates = [product / 1e9, conv / 1e9, copy / 1e9, flops["step"] / count / 1e9, nbytes["step"] / count / 1e9]
+        rates += [count / times["step"], reached / conv, count / possible, possible / times["step"]]
+        rows[name] = {"parameters": count_parameters(network)}
+        rows[name] |= {key: float(f"{rate:.4g}") for key, rate in zip(columns, rates, strict=True)}
+        print(f"{name:<14}" + "".join(f"{rate:>12.3g}" for rate in rates), flush=True)
+    if write:
+        about = {"command": " ".join(["python benchmarks/limit.py", *sys.argv[1:]]), "precision": run.precision}
+        about |= {"threads": torch.get_num_threads(), "machine": machine(), "torch": torch.__version__}
+        write_json(RESULTS / "limit.json", about | {"rows": rows})
+    return rows
 
 
 def convolution(batch_size: int, times: int, run: Run) -> Callable[[], None]:
@@ -92,11 +109,28 @@ def convolution(batch_size: int, times: int, run: Run) -> Callable[[], None]:
     return convolve
 
 
-def flops_of(function: Callable[[], object]) -> int:
-    """Return the floating-point operations of `function`, two for each multiplication and addition."""
-    with FlopCounterMode(display=False) as counter:
+class Operations(TorchDispatchMode):
+    """Counts, in `counts`, what each operation of torch within its block computes and moves: operations and bytes."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts: list[tuple[int, int]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view and "empty" not in func.__name__:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)]
+            nbytes = sum(min(t.nbytes, t.untyped_storage().nbytes()) for t in tensors)  # the latter where expanded
+            flops = flop_registry.get(func.overloadpacket, lambda *_, **__: 0)
+            self.counts.append((flops(*args, **(kwargs or {}), out_val=out), nbytes))
+        return out
+
+
+def operations(function: Callable[[], object]) -> list[tuple[int, int]]:
+    """Return the floating-point operations and the bytes of each operation in `function`."""
+    with Operations() as mode:
         function()
-    return counter.get_total_flops()
+    return mode.counts
 
 
 if __name__ == "__main__":

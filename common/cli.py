@@ -1,7 +1,9 @@
 """Turn the annotated parameters of a script's `main` into command-line flags."""
 
 import argparse
+import atexit
 import dataclasses
+import gc
 import inspect
 import os
 import re
@@ -46,6 +48,7 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
     if settings:
         flags["run"] = Run(**{field.name: flags.pop(field.name) for field in settings})
 
+    atexit.register(gc.freeze)  # or Python would look for garbage among all that torch is, for a second, to end
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "please stop" is a Ctrl-C
     try:
         main(**flags)

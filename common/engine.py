@@ -15,7 +15,6 @@ from common.loader import Loader
 from common.losses import weighted_loss
 from common.metrics import ConfusionMatrix, WeightedMean
 from common.reporting.diagnosis import check_logits, diverged
-from common.reporting.dry_run import dry_run
 from common.reporting.progress import Progress, summarize
 from common.reporting.scores import report_test, report_unlabelled
 from common.run import Run
@@ -122,6 +121,8 @@ def fit(
         return list(previous)
     network, replica = prepare(model, criterion, run)
     if run.dry_run:
+        from common.reporting.dry_run import dry_run  # brings matplotlib and Triton, which others need later or never
+
         dry_run(model, train_loader, criterion, optimizer, run)  # and exit
     checkpointer = Checkpointer(model, optimizer, scheduler, val_loader.data, train_loader.data, run, previous)
     history, finished = checkpointer.restore()

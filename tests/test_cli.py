@@ -1,4 +1,5 @@
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -104,3 +105,8 @@ def test_what_cannot_be_written_is_found_before_training():
     Path("runs").write_text("a file where a folder should be")
     with pytest.raises(SystemExit, match="cannot write runs/"):
         cli(train.main, ["--dataset", "vok", "--name", "x"])
+
+
+def test_a_script_does_not_wait_for_what_its_end_needs():
+    code = "import sys, train; print({'torch', 'matplotlib', 'torchvision', 'triton'} & sys.modules.keys())"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=REPOSITORY, text=True).strip() == "{'torch'}"

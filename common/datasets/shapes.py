@@ -78,11 +78,12 @@ def _texture(
     """Return a (side, side) picture of `color` with stripes or checks of a `period` in sides, blotches and grain."""
     blotches = 22 * rng.standard_normal((6, 6), dtype=np.float32)
     light = np.asarray(Image.fromarray(blotches).resize((side, side), Image.Resampling.BICUBIC))
-    y, x = np.mgrid[:side, :side].astype(np.float32) * np.float32(2 * np.pi / (period * side))
+    y, x = (axis.astype(np.float32) * np.float32(2 * np.pi / (period * side)) for axis in np.ogrid[:side, :side])
     cos, sin = (np.float32(f(angle)) for angle in [rng.uniform(0, np.pi)] for f in (np.cos, np.sin))
     pattern = np.sin(cos * x + sin * y)
     if checked:
         pattern = np.sign(pattern * np.sin(cos * y - sin * x))
     grain = 12 * rng.standard_normal((side, side), dtype=np.float32)
     light = light + np.float32(rng.uniform(12, 32)) * pattern + grain
-    return Image.fromarray((color.astype(np.float32) + light[..., None]).clip(0, 255).astype(np.uint8))
+    channels = [(level + light).clip(0, 255).astype(np.uint8) for level in color.astype(np.float32)]
+    return Image.merge("RGB", [Image.fromarray(channel) for channel in channels])

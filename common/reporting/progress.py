@@ -9,9 +9,10 @@ from tqdm import tqdm
 from common.datasets.segmentation_set import SegmentationSet
 from common.history import best_row, last_epoch
 from common.loader import Loader
-from common.reporting import plotting
 from common.run import Run
 from common.system.errors import UserError
+
+# common.reporting.plotting is imported where it is used: training begins before matplotlib is there.
 
 FIGURE_EPOCHS = 5  # after which TensorBoard gets a picture of predictions
 
@@ -33,6 +34,8 @@ class Progress(contextlib.AbstractContextManager):
             leave=False,
         )
         if loader.augment and run.rank == 0:
+            from common.reporting import plotting
+
             plotting.plot_augmentation(loader, run)
         self.log = tensorboard(run, last_epoch(history)) if run.tensorboard and run.rank == 0 else None
         self.loss = 0.0  # of the last batch that a GPU has sent
@@ -55,6 +58,8 @@ class Progress(contextlib.AbstractContextManager):
             for key, value in row.items():
                 self.log.add_scalar(key, value, epoch)
             if epoch % FIGURE_EPOCHS == 0 or epoch == self.epochs:
+                from common.reporting import plotting
+
                 self.log.add_figure("validation", plotting.predictions(model, [val_loader.data], self.run), epoch)
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -66,6 +71,8 @@ class Progress(contextlib.AbstractContextManager):
             done = last_epoch(self.history)
             self.run.print(f"interrupted in epoch {done + 1}: {state if done else 'nothing is kept of it'}")
         if kind in (None, KeyboardInterrupt) and last_epoch(self.history) and self.run.rank == 0:
+            from common.reporting import plotting
+
             plotting.plot_curves(self.history, best_row(self.history), self.run.plot(), self.run.name)
 
 
@@ -74,6 +81,8 @@ def summarize(
 ) -> None:
     """Print which epoch was the best, of at most `epochs`; draw what `model` sees in images of both sets."""
     if run.rank == 0:
+        from common.reporting import plotting
+
         plotting.save(plotting.predictions(model, [train_set, val_set], run, count=2), run.plot("train_val"))
     best, last = best_row(history), last_epoch(history)
     waited = last - best["epoch"]

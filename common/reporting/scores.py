@@ -13,7 +13,6 @@ from common.history import read_history
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models import count_parameters
-from common.reporting import confusion, plotting
 from common.reporting.diagnosis import hints
 from common.run import Run
 from common.system.files import write_json, write_text
@@ -46,6 +45,8 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
         run.print(f"{stage}, {summary}")
         return result
     if run.rank == 0:
+        from common.reporting import confusion, plotting  # not before: matplotlib is slow to import
+
         write_classes(run.folder / "classes.csv", matrix, data.classes)
         plotting.save(plotting.predictions(model, [data], run), run.plot("predictions"))
         confusion.plot_confusion(matrix, data.classes, run.plot("confusion"), f"{run.name}: {data.dataset} test")
