@@ -32,7 +32,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from benchmarks.measure import in_turn
 from benchmarks.step import noise_set, training_steps
@@ -121,8 +121,11 @@ class Operations(TorchDispatchMode):
         if not func.is_view and "empty" not in func.__name__:
             tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)]
             nbytes = sum(min(t.nbytes, t.untyped_storage().nbytes()) for t in tensors)  # the latter where expanded
-            flops = flop_registry.get(func.overloadpacket, lambda *_, **__: 0)
-            self.counts.append((flops(*args, **(kwargs or {}), out_val=out), nbytes))
+            flops = flop_registry.get(func.overloadpacket, lambda *_, **__: 0)(*args, **(kwargs or {}), out_val=out)
+            if func.overloadpacket is torch.ops.aten.convolution_backward:  # torch's count forgets the groups
+                gradient, x, weight, *_, transposed, _, _, wanted = args
+                flops = conv_flop_count(x.shape, weight.shape, gradient.shape, transposed) * sum(wanted[:2])
+            self.counts.append((flops, nbytes))
         return out
 
 

@@ -76,6 +76,12 @@ def test_the_operations_and_bytes_of_a_step_are_counted():
     assert work.counts[1] == (0, pixels * 4 * float32 + float32)
     assert work.counts[-1] == (2 * pixels * 3 * 4, float32 + pixels * 3 * float32 + 2 * weights)
 
+    x.requires_grad_()
+    with limit.Operations() as work:  # each of two groups maps 4 of 8 channels to 4
+        torch.conv2d(x.repeat(1, 3, 1, 1)[:, :8], torch.rand(8, 4, 1, 1, requires_grad=True), groups=2).sum().backward()
+    flops = [flops for flops, _ in work.counts if flops]
+    assert flops == [2 * pixels * 2 * 4 * 4, 2 * 2 * pixels * 2 * 4 * 4]
+
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_nothing_is_measured_and_a_sentence_says_so():

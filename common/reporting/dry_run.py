@@ -49,9 +49,7 @@ def dry_run(
     with torch_errors(train_loader.batch_size):
         with saved_tensors_hooks(keep, lambda tensor: tensor), flops, run.autocast():
             loss = criterion(model(images).float(), masks)
-        forward = flops.get_total_flops()
-        with flops:
-            loss.backward()
+        loss.backward()
         optimizer.step()
     loss = loss.item()  # waits for the device
     seconds = time.perf_counter() - start
@@ -64,8 +62,8 @@ def dry_run(
     }
     height, width = images.shape[-2:]
     print(f"a step of {len(images)} images of {height}x{width}: loss {loss:.3f}, {seconds:.2f} s as the first one")
-    forward, backward = (count / len(images) / 1e9 for count in (forward, flops.get_total_flops()))
-    print(f"  GFLOPs an image: {forward:.2f} forward, {backward:.2f} backward")
+    gigaflops = flops.get_total_flops() / len(images) / 1e9
+    print(f"  {gigaflops:.2f} GFLOPs an image in the forward pass, and about twice as many in the backward pass")
     parts = ", ".join(f"{size / 2**20:.0f} MiB {name}" for name, size in memory.items())
     print(f"  memory: {sum(memory.values()) / 2**20:.0f} MiB of tensors: {parts}")
     print(f"an epoch has {len(train_loader)} steps, {train_loader.num_images} images")
