@@ -16,7 +16,7 @@ def test_a_dry_run_shows_data_model_cost_and_a_batch_and_leaves_nothing_else(few
     out, parameters = capsys.readouterr().out, count_parameters(BasicFCN(6))
     assert f"model: {parameters / 1e6:.2f} M parameters" in out
     assert re.search(r"background [67]\d\.\d%, ", out)
-    # By hand: 18 x the sum over the 3x3 layers of channels in x channels out x places of the smaller map, and the 1x1's.
+    # By hand: 18 x the sum over the 3x3 layers of channels in x channels out x places of the smaller map, and a 1x1.
     assert "0.44 GFLOPs an image in the forward pass" in out
     megabytes = parameters * 4 / 2**20
     assert f"{megabytes:.0f} MiB weights, {megabytes:.0f} MiB gradients, {2 * megabytes:.0f} MiB optimizer" in out

@@ -31,6 +31,16 @@ def test_it_trains_on_shapes(name, monkeypatch, without_pictures):
     assert list(json.loads(Path("runs/test/test.json").read_text())["image_miou"]) == names["test"]
 
 
+def test_train_best_is_scored_flipped_and_scaled_beside_its_test(monkeypatch, without_pictures, capsys):
+    make_few(monkeypatch, **SCENES)
+    options = {"pretrained": False, "run": Run(device="cpu", name="test")}
+    result = importlib.import_module("train_best").main("shapes", image_size=32, epochs=1, **options)
+    other = json.loads(Path("runs/test/test_flips_and_scales.json").read_text())
+    assert json.loads(Path("runs/test/test.json").read_text())["scores"] == result["scores"] != other["scores"]
+    assert 0 <= other["scores"]["mIoU"] <= 1 and other["floor"] == result["floor"]
+    assert "flips and scales, test: mIoU" in capsys.readouterr().out.splitlines()[-1]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_says_what_it_asks_changes_and_found(name):
     text = importlib.import_module(name).__doc__

@@ -42,7 +42,7 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
     if run.rank == 0:
         write_json(run.folder / f"test{stage and f'_{stage}'}.json", result)
     if stage:
-        run.print(f"{stage}, {summary}")
+        run.print(f"{stage.replace('_', ' ')}, {summary}")
         return result
     if run.rank == 0:
         from common.reporting import confusion, plotting  # not before: matplotlib is slow to import
