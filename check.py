@@ -96,7 +96,7 @@ def main(
     if own and problems and (hint := way_on(path)):
         print(f"\n{hint}")
     counts = [sum(map(len, groups.values())) for groups in (problems, doubts)]
-    print(f"\n{dataset}: {len(found)} samples, {counts[0]} problems, {counts[1]} to think about")
+    print(f"\n{dataset}: {len(found)} samples, {counts[0]} problem{'s' * (counts[0] != 1)}, {counts[1]} to think about")
     if write_classes:
         pixels = sum(item.counts for item in found if item.counts is not None)
         shares = [f"{name}  # {pixels[i] / pixels.sum():.2%} of the pixels" for i, name in enumerate(spec.classes)]

@@ -1,7 +1,7 @@
 """What is the best that all of this gives on photographs, one's own for example?
 
-Change    train_voc2012.py, with what helped elsewhere put together, and nothing that did not: docs/experiments.md tells
-          what each line marked `+` brings.
+Change    train_voc2012.py, with DeepLabv3+ as decoder, images that are shrunk as well as enlarged, twice the epochs, and
+          a second test, flipped and scaled. docs/experiments.md has what each brought, and what brought nothing.
 Result    mIoU
 Run       python train_best.py --dataset path/to/folder                      # fetches ResNet-18's ImageNet weights
           python train_best.py --dataset path/to/folder --encoder mobilenet_v3_large --image-size 240x320
@@ -36,14 +36,14 @@ def main(
     encoder: Encoder = "resnet18",  # network whose ImageNet features are used
     pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
     encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
-    smallest: float = 0.5,  # factor by which an image is shrunk at most
-    largest: float = 2.0,  # and enlarged
+    smallest_scale: float = 0.5,  # of an image in a window; 0.5 halves its sides
+    largest_scale: float = 2.0,  # likewise; 2 doubles its sides
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     run: Run = Run(),
 ):
     run = run.start(main, locals())
     train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
-    augment = [partial(random_scale_crop, size=image_size, scale=(smallest, largest)), random_hflip]
+    augment = [partial(random_scale_crop, size=image_size, scale=(smallest_scale, largest_scale)), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment)
     val_loader, test_loader = Loader(val_set, batch_size, run), Loader(test_set, batch_size, run)
 
@@ -59,6 +59,7 @@ def main(
 
     fit(model, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)
     result = score(model, test_loader, criterion, run)
+    # As predict.py --tta sees images
     score(FlipsAndScales(model), test_loader, criterion, run, stage="flips_and_scales")
     return result
 

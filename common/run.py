@@ -17,7 +17,8 @@ from common.system.distributed import all_gather, init_process_group
 from common.system.errors import UserError
 from common.system.files import check_writable
 
-LEAST = {"epochs": 1, "batch_size": 1, "copies": 1}  # that these parameters must be; others must be 0 or more
+# That these parameters must be; others must be 0 or more.
+LEAST = {"epochs": 1, "batch_size": 1, "copies": 1, "smallest_scale": 0.1, "largest_scale": 0.1}
 
 
 @dataclass

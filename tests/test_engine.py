@@ -295,7 +295,7 @@ def test_a_kill_between_the_checkpoints_of_an_epoch_loses_nothing(voc_root, with
 
 
 def test_a_batch_of_one_image_that_shrinks_to_a_pixel_is_explained(voc_root):
-    with pytest.raises(UserError, match="use a larger --batch-size or --image-size"):
+    with pytest.raises(UserError, match="a --batch-size of 2 or more"):
         train.main("voc2007", 32, 1, batch_size=1, run=Run(device="cpu", data_root=voc_root))
 
 

@@ -34,7 +34,7 @@ def torch_errors(batch_size: int) -> Iterator[None]:
             raise
         raise UserError(
             "batch normalisation cannot work on a single value: a batch has one image, which the network shrinks or "
-            "pools to one pixel; use a larger --batch-size or --image-size"
+            "pools to one pixel; use two training images or more, and a --batch-size of 2 or more"
         ) from None
     except IndexError as error:
         if not (found := re.search(r"Target (\d+) is out of bounds", str(error))):
