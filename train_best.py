@@ -1,6 +1,6 @@
 """What is the best that all of this gives on photographs, one's own for example?
 
-Change    train_voc2012.py, with DeepLabv3+ as decoder, images that are shrunk as well as enlarged, twice the epochs, and
+Change    train_voc2012.py, with DeepLabv3+ as decoder, images shrunk as well as enlarged, twice the epochs, and
           a second test, flipped and scaled. docs/experiments.md has what each brought, and what brought nothing.
 Result    mIoU
 Run       python train_best.py --dataset path/to/folder                      # fetches ResNet-18's ImageNet weights
