@@ -208,6 +208,8 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
 
 def local_file(path: Path, name: str) -> Path | None:
     """Return `path`, or, if it is a folder, the file in it with weights of the encoder called `name`, if any."""
+    if not path.exists():
+        raise UserError(f"--encoder-weights {path} is missing")
     if not path.is_dir():
         return path
     found = sorted([*path.glob(f"{name}*.pth"), *path.glob(f"{name}*.pt")])
