@@ -1,7 +1,7 @@
 """What is the best that all of this gives on photographs, one's own for example?
 
-Change    train_voc2012.py, with DeepLabv3+ as decoder, smaller batches, more epochs of one copy each, and a second test
-          flipped and scaled. docs/experiments.md has what was tried, what helped, and what brought nothing.
+Change    train_voc2012.py, with DeepLabv3+ as decoder, crops drawn by scale, smaller batches, more epochs of one copy
+          each, and a second test, flipped and scaled. docs/experiments.md has what helped, and what brought nothing.
 Result    the drinks, 120x160: test mIoU 0.884, flipped and scaled 0.903 (floor 0.213), pixel accuracy 0.977 (floor
           0.854): the 240-image part, one seed, 6 min of one core of an AMD EPYC
           python train_best.py --dataset drinks --image-size 120x160 --epochs 20 --encoder mobilenet_v1
@@ -35,7 +35,7 @@ def main(
     image_size: Size = 224,  # side of the square that the network sees, pixels; 240x320 is height x width
     stored_scale: float = 1.25,  # size of the training images that windows are cut from, in terms of image_size
     epochs: int = 40,  # passes over the training images
-    batch_size: int = 4,  # images per step; 8 or more for thousands of images
+    batch_size: int = 4,  # images per step
     lr: float = 1e-3,  # learning rate of the decoder at the start; 0 at the end
     encoder_lr: float = 2e-4,  # learning rate of the encoder, which knows a lot already
     encoder: Encoder = "resnet18",  # network whose ImageNet features are used

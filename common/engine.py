@@ -162,8 +162,8 @@ def fit(
 def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run, stage: str = "") -> dict:
     """Score `model` on the test set, once: print a table, write runs/<run>/test.json, draw some predictions.
 
-    Ends with hints at what to try, where history and scores call for it. After a `stage` that is not the last, only
-    print a line and write test_<stage>.json.
+    Ends with hints at what to try, where history and scores call for it. Of a `stage`, which is not the
+    headline, only print a line and write test_<stage>.json.
 
     Returns:
         What was written, see `common.reporting.scores`; nothing if the test set has no masks.

@@ -100,7 +100,7 @@ def test_lines_for_classes_txt_are_proposed_and_written_in_the_order_of_colours(
     status, out = run(data, capsys)
     share = np.mean([(5 + i % 7) / 30 for i in range(30)])
     lines = [f"class0 0 0 64  # {share:.2%} of the pixels", f"class1 200 0 0  # {1 - share:.2%} of the pixels"]
-    assert status == 2 and "30 samples, 1 problem" in out and "\n      ".join(["proposes lines", *lines]) in out
+    assert status == 2 and "30 samples, 1 problem, " in out and "\n      ".join(["proposes lines", *lines]) in out
     assert not file.exists() and "classes.txt is written" in run(data, capsys, "--write-classes")[1]
     assert file.read_text().splitlines()[1:] == lines
     file.write_text(file.read_text().replace("class1", "sky"))

@@ -63,7 +63,8 @@ def test_tables_and_result_lines_are_what_results_hold():
 
 def test_every_score_in_prose_is_in_results():
     known = numbers((REPOSITORY / "docs/published.csv").read_text(), 1)
-    known = known.union(*(numbers(path.read_text(), 1) for path in RESULTS.glob("*.json")))
+    for name in ("earlier.json", "train_best_choices.json"):  # not limit.json, whose numbers are no scores
+        known |= numbers((RESULTS / name).read_text(), 1)
     for dataset in lesson.SETTINGS:
         known |= numbers(results.lesson_table(load_results(), dataset, lesson.SCRIPTS))
     for (dataset, _), result in load_results().items():

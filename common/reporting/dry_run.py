@@ -63,7 +63,7 @@ def dry_run(
     height, width = images.shape[-2:]
     print(f"a step of {len(images)} images of {height}x{width}: loss {loss:.3f}, {seconds:.2f} s as the first one")
     gigaflops = flops.get_total_flops() / len(images) / 1e9
-    print(f"  {gigaflops:.2f} GFLOPs an image in the forward pass, and about twice as many in the backward pass")
+    print(f"  {gigaflops:.2f} GFLOPs an image in the forward pass")
     parts = ", ".join(f"{size / 2**20:.0f} MiB {name}" for name, size in memory.items())
     print(f"  memory: {sum(memory.values()) / 2**20:.0f} MiB of tensors: {parts}")
     print(f"an epoch has {len(train_loader)} steps, {train_loader.num_images} images")

@@ -21,7 +21,7 @@ from common.system.files import write_json, write_text
 def report_test(model: nn.Module, loader: Loader, loss: float, matrix: ConfusionMatrix, run: Run, stage: str) -> dict:
     """Print the scores in `matrix`, write test.json and classes.csv to runs/<run>/, draw it and some predictions.
 
-    After a `stage` that is not the last (its name, or ""), only print a line and write test_<stage>.json.
+    Of a `stage`, which is not the headline (its name, or ""), only print a line and write test_<stage>.json.
 
     Returns:
         What test.json holds: `ConfusionMatrix.report`, the loss, and by name the mean IoU of each image over the
