@@ -47,8 +47,8 @@ def test_every_exercise_leaves_a_function_blank_and_its_docstring_there(clone):
 @pytest.mark.slow
 @pytest.mark.parametrize(("file", "name", "tests", "chosen"), EXERCISES, ids=[name for _, name, *_ in EXERCISES])
 def test_while_an_exercise_is_blank_its_tests_fail_and_the_others_of_the_file_pass(clone, file, name, tests, chosen):
-    for part in ("tests", "pyproject.toml"):
-        copy = shutil.copytree if part == "tests" else shutil.copy
+    for part in ("tests", "benchmarks", "pyproject.toml"):
+        copy = shutil.copytree if (REPOSITORY / part).is_dir() else shutil.copy
         copy(REPOSITORY / part, clone / part)
     blank(clone, file, name)
 
