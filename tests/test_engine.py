@@ -14,6 +14,7 @@ from torch import nn
 
 import train
 import train_4_c
+import train_4_e
 from benchmarks.sync import Strict
 from common import checkpoint
 from common.datasets import VOID, load
@@ -102,8 +103,8 @@ def test_a_run_leaves_what_it_promises_and_resumed_when_finished_it_is_only_scor
     assert "epoch 1/2" not in capsys.readouterr().out
 
 
-# train_4_c has a schedule, augmentation and class weights as well.
-@pytest.mark.parametrize("script", [train, pytest.param(train_4_c, marks=pytest.mark.slow)])
+# train_4_c has a schedule, augmentation and class weights as well, train_4_e an optimizer of our own.
+@pytest.mark.parametrize("script", [train, *(pytest.param(s, marks=pytest.mark.slow) for s in (train_4_c, train_4_e))])
 def test_a_run_stopped_and_resumed_equals_an_unbroken_one_bit_for_bit(voc_root, script, monkeypatch, without_pictures):
     whole = run_train(voc_root, 3, script)
     expected = comparable("last_test.pt"), comparable_weights("best_test.pt")

@@ -31,6 +31,7 @@ RATES = {
     "train_4_b": ("cosine", {ALL: "lr"}),
     "train_4_c": ("cosine", {ALL: "lr"}),
     "train_4_d": ("cosine", {ALL: "lr"}),
+    "train_4_e": ("cosine", {ALL: "lr"}),
     "train_5_a": ("cosine", {ALL: "lr"}),
     "train_5_b": ("cosine", {"decoder.": "lr"}),
     "train_5_c": ("cosine", {ALL: "lr"}),

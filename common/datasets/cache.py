@@ -65,10 +65,7 @@ def _decode(spec: DatasetSpec, samples: list, size: tuple[int, int], folder: Pat
     lock = threading.Lock()
 
     def write(index: int) -> None:
-        image, mask = spec.read(samples[index])
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        # Nearest for masks: the mean of classes 3 and 5 is not class 4.
-        mask = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+        image, mask = resized(*spec.read(samples[index]), size)
         with lock:
             for file, start, data in zip(files, starts, (image.tobytes(), mask.tobytes()), strict=True):
                 file.seek(start + index * len(data))
@@ -91,6 +88,13 @@ def _decode(spec: DatasetSpec, samples: list, size: tuple[int, int], folder: Pat
             part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def resized(image: Image.Image, mask: np.ndarray, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
+    """Return an image and its mask (H, W) uint8 at `size`, height and width."""
+    # Nearest for masks: the mean of classes 3 and 5 is not class 4.
+    mask = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
+    return image.resize(size[::-1], Image.Resampling.BILINEAR), mask
 
 
 def fingerprint(samples: list[tuple], *others: object) -> str:
