@@ -2,8 +2,8 @@
 
 Change    train_4_a.py, with Muon (common/muon.py) in place of AdamW, and a learning rate to match.
           Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024.
-Result    on the generated scenes, 1 seed: test mIoU 0.859 (floor 0.102),
-          pixel accuracy 0.960 (floor 0.614), loss 0.134
+Result    on the generated scenes, 3 seeds: test mIoU 0.863 ± 0.003 (floor 0.102),
+          pixel accuracy 0.961 ± 0.000 (floor 0.614), loss 0.132 ± 0.002
           python train_4_e.py --dataset shapes --image-size 96 --epochs 5
           on part of VOC 2007, 3 seeds: test mIoU 0.057 ± 0.003 (floor 0.046),
           pixel accuracy 0.656 ± 0.009 (floor 0.691), loss 1.653 ± 0.090
