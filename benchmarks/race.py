@@ -29,24 +29,24 @@ TEST = range(COUNTS["train"] + COUNTS["val"], sum(COUNTS.values()))
 
 
 class Net(nn.Module):
-    """A U-Net from 1/2 to 1/16 that adds where U-Net appends: without the finest level, where most time would go."""
+    """A U-Net from 1/2 to 1/16 with skips that are added: its finest level would take most of the time."""
 
     def __init__(self, num_classes: int, width: int = 16):
         super().__init__()
         widths = [3, width, 2 * width, 4 * width, 8 * width]
         self.down = nn.ModuleList(nn.Sequential(block(a, b, stride=2), block(b, b)) for a, b in pairwise(widths))
-        self.side = nn.ModuleList(nn.Conv2d(b, a, 1, bias=False) for a, b in pairwise(widths[1:]))
+        self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1, bias=False) for a, b in pairwise(widths[1:]))
         self.up = nn.ModuleList(block(a, a) for a in widths[1:-1])
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], sides multiples of 16, to logits (B, num_classes, H, W)."""
-        maps = [4 * (x - 0.45)]
+        maps = [4 * (x - 0.45)]  # of about mean 0 and deviation 1
         for down in self.down:
             maps.append(down(maps[-1]))
         x = maps.pop()
-        for side, up in zip(reversed(self.side), reversed(self.up), strict=True):
-            x = up(maps.pop() + F.interpolate(side(x), scale_factor=2, mode="bilinear"))
+        for narrow, up in zip(reversed(self.narrow), reversed(self.up), strict=True):
+            x = up(maps.pop() + F.interpolate(narrow(x), scale_factor=2, mode="bilinear"))
         return F.interpolate(self.classifier(x), scale_factor=2, mode="bilinear")
 
 
@@ -54,33 +54,35 @@ def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
+def draw(index: int) -> list[np.ndarray]:
+    """Return image (96, 96, 3) and mask (96, 96) of a scene, uint8."""
+    return [np.asarray(picture) for picture in resized(*draw_scene(index), (96, 96))]
+
+
 def main(
     scenes: int = 1000,  # training scenes that are drawn, of 3000
     epochs: int = 3,  # passes over them
-    batch_size: int = 16,  # images per step
-    lr: float = 0.03,  # learning rate at its highest
+    lr: float = 0.03,  # learning rate after 5 % of the steps; from there it falls to 0
     muon: bool = True,  # the optimizer; --no-muon is AdamW
-    small: float = 0.7,  # part of the steps, from the first, that see images of 64x64
-    turned: bool = True,  # turn every batch by 90 degrees more than the one before
+    small: float = 0.7,  # share of the steps, from the first, whose images are shrunk to 64x64
     seed: int = 0,  # of the weights, the order and the choice of scenes
 ):
     torch.manual_seed(seed)
-    chosen = torch.randperm(COUNTS["train"])[:scenes].tolist()
     with ThreadPoolExecutor() as pool:
-        drawn = pool.map(lambda index: map(np.asarray, resized(*draw_scene(index), (96, 96))), [*chosen, *TEST])
+        drawn = pool.map(draw, [*torch.randperm(COUNTS["train"])[:scenes].tolist(), *TEST])
     images, masks = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*drawn, strict=True))
     images, masks = images.permute(0, 3, 1, 2), masks[:, None]  # channels-last in memory
 
     model = Net(len(CLASSES)).to(memory_format=torch.channels_last)
-    optimizer = Muon(model.parameters(), lr, momentum=0.7) if muon else torch.optim.AdamW(model.parameters(), lr)
-    batches = torch.cat([torch.randperm(scenes) for _ in range(epochs)]).split(batch_size)
+    weights = model.parameters()
+    optimizer = Muon(weights, lr, momentum=0.7) if muon else torch.optim.AdamW(weights, lr, betas=(0.9, 0.99))
+    batches = torch.cat([torch.randperm(scenes) for _ in range(epochs)]).split(16)
     for step, batch in enumerate(batches):
-        done = step / len(batches)
-        optimizer.param_groups[0]["lr"] = lr * min(20 * done, 1 - done)  # up for a while, then down to 0
+        done = (step + 0.5) / len(batches)
+        optimizer.param_groups[0]["lr"] = lr * min(done / 0.05, (1 - done) / 0.95)
         x, y = images[batch] / 255, masks[batch]
         if done < small:
-            x, y = F.interpolate(x, 64, mode="bilinear"), F.interpolate(y, 64)
-        x, y = (t.rot90(step if turned else 0, dims=(2, 3)) for t in (x, y))
+            x, y = F.interpolate(x, 64, mode="bilinear"), F.interpolate(y, 64, mode="nearest-exact")
         loss = F.cross_entropy(model(x), y[:, 0].long(), ignore_index=VOID)
         optimizer.zero_grad()
         loss.backward()

@@ -25,7 +25,6 @@ RACES = {  # and their flags
     "to 0.65": "--epochs 1",
     "AdamW at its best rate": "--no-muon --lr 0.006",
     "all steps at full size": "--small 0",
-    "no image turned": "--no-turned",
 }
 
 

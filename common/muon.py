@@ -6,23 +6,28 @@ the length of a step as in Liu et al., Muon is Scalable for LLM Training, arXiv 
 
 import torch
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's: after five steps all singular values lie between 0.7 and 1.2
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's, of the Newton-Schulz iteration
 
 
 class Muon(torch.optim.Optimizer):
-    """Takes the place of `torch.optim.AdamW`, at up to ten times its learning rate, for networks from random weights.
+    """Takes the place of `torch.optim.AdamW`, at up to ten times its rate, for networks trained from random weights.
 
-    A layer's averaged gradient, as a matrix (outputs, inputs x kernel), is dominated by few directions. Muon replaces
-    it by the nearest matrix whose singular values are all 1, and so learns the rare directions as fast. What is no
-    such matrix, biases, normalisation and depthwise kernels, is left to AdamW.
+    As a matrix (outputs, inputs x kernel), a layer's gradient is nearly of low rank: most of it lies in few directions.
+    Muon replaces the averaged gradient by roughly the nearest matrix whose singular values are all equal, so that
+    other directions are learned, too. Whatever has a second dimension of 1 or none, such as depthwise kernels, biases
+    and normalisation, is updated by AdamW.
+
+    torch.optim.Muon takes no kernels of convolutions, and leaves all else to a second optimizer. Unlike Jordan's, ours
+    has less momentum (0.95) and fewer iterations (5), for trainings of few steps, and trains the first and the last
+    layer, too.
 
     Args:
         params: parameters or groups of them.
         lr: learning rate, of both kinds.
         weight_decay: decoupled from the gradient, as AdamW has it.
-        momentum: of the averaged gradient, in Nesterov's form.
+        momentum: of the moving average of gradients, used in Nesterov's form.
         betas: of the averages of AdamW.
-        steps: iterations of Newton and Schulz towards singular values of 1; fewer are faster and less exact.
+        steps: Newton-Schulz iterations; fewer are faster, and leave small singular values smaller.
     """
 
     def __init__(
@@ -38,8 +43,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, settings)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """Change all parameters that have a gradient; `closure` is not used."""
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -49,30 +54,33 @@ class Muon(torch.optim.Optimizer):
                 p.add_(update(p, self.state[p], group), alpha=-group["lr"])
 
     def _muon(self, p: torch.Tensor, state: dict, group: dict) -> torch.Tensor:
-        """Return the averaged gradient with singular values of 1, scaled to the mean square of AdamW's, 0.2."""
-        mean = state.setdefault("momentum", torch.zeros_like(p))
-        mean.lerp_(p.grad, 1 - group["momentum"])
-        matrix = p.grad.lerp(mean, group["momentum"]).flatten(1)
+        """Return the averaged gradient, orthogonalized; its root mean square is about 0.2, as of AdamW's updates."""
+        if not state:
+            state["mean"] = torch.zeros_like(p)
+        state["mean"].lerp_(p.grad, 1 - group["momentum"])
+        matrix = p.grad.lerp(state["mean"], group["momentum"]).flatten(1).float()
         return 0.2 * max(matrix.shape) ** 0.5 * orthogonalized(matrix, group["steps"]).reshape(p.shape)
 
     def _adam(self, p: torch.Tensor, state: dict, group: dict) -> torch.Tensor:
-        mean, square = (state.setdefault(name, torch.zeros_like(p)) for name in ("mean", "square"))
-        state["step"] = state.get("step", 0) + 1
+        if not state:
+            state.update(mean=torch.zeros_like(p), square=torch.zeros_like(p), step=0)
+        state["step"] += 1
         (beta1, beta2), count = group["betas"], state["step"]
-        mean.lerp_(p.grad, 1 - beta1)
-        square.lerp_(p.grad.square(), 1 - beta2)
-        return mean / (1 - beta1**count) / ((square / (1 - beta2**count)).sqrt() + 1e-8)
+        mean = state["mean"].lerp_(p.grad, 1 - beta1) / (1 - beta1**count)
+        square = state["square"].lerp_(p.grad.square(), 1 - beta2) / (1 - beta2**count)
+        return mean / (square.sqrt() + 1e-8)
 
 
 def orthogonalized(matrix: torch.Tensor, steps: int = 3) -> torch.Tensor:
-    """Return U V^T of the singular value decomposition U S V^T of `matrix` (rows, columns), roughly.
+    """Return U V^T of the singular value decomposition U S V^T of `matrix` (rows, columns) float32, roughly.
 
-    An odd polynomial of a matrix is the polynomial of its singular values. This one, a x + b x^3 + c x^5, pulls those
-    between 0 and 1 towards 1. All but the last product is of the smaller, square matrix X X^T.
+    An odd polynomial of a matrix is the polynomial of its singular values. This one, a x + b x^3 + c x^5, takes those
+    between 0 and 1 towards 1: five times, and all above 0.002 of the matrix's norm lie between 0.65 and 1.2; three
+    times, those above 0.02 of it. Only the first product and the last are of X, the others of the smaller X X^T.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalized(matrix.T, steps).T
-    x = matrix / (matrix.norm() + 1e-7)
+    x = matrix / (matrix.norm() + 1e-7)  # the norm bounds the largest singular value
     a, b, c = COEFFICIENTS
     square, eye = x @ x.T, torch.eye(len(x), device=x.device)
     product = factor = eye

@@ -85,7 +85,7 @@ def test_the_operations_and_bytes_of_a_step_are_counted():
 
 @pytest.mark.slow
 def test_a_race_takes_a_minute_at_most_and_ends_with_a_network_that_knows_the_scenes(monkeypatch, capsys):
-    monkeypatch.setattr(races, "RACES", {"to 0.65": races.RACES["to 0.65"], "no scenes": "--scenes 2"})
+    monkeypatch.setattr(races, "RACES", {"to 0.65": races.RACES["to 0.65"], "no scenes": "--scenes 16 --epochs 1"})
     rows = races.main(repeats=2)
     assert rows["to 0.65"]["miou"] > 0.6 > 0.3 > rows["no scenes"]["miou"]
     assert 5 < rows["to 0.65"]["seconds"] < 60
