@@ -23,6 +23,7 @@ from common.datasets.cache import resized
 from common.datasets.shapes import CLASSES, COUNTS, draw_scene
 from common.labels import VOID
 from common.metrics import MIOU, ConfusionMatrix
+from common.models.layers import Normalize, conv_bn_relu, upsample
 from common.muon import Muon
 
 TEST = range(COUNTS["train"] + COUNTS["val"], sum(COUNTS.values()))
@@ -33,25 +34,24 @@ class Net(nn.Module):
 
     def __init__(self, num_classes: int, width: int = 16):
         super().__init__()
+        self.normalize = Normalize()
         widths = [3, width, 2 * width, 4 * width, 8 * width]
-        self.down = nn.ModuleList(nn.Sequential(block(a, b, stride=2), block(b, b)) for a, b in pairwise(widths))
+        self.down = nn.ModuleList(
+            nn.Sequential(conv_bn_relu(a, b, stride=2), conv_bn_relu(b, b)) for a, b in pairwise(widths)
+        )
         self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1, bias=False) for a, b in pairwise(widths[1:]))
-        self.up = nn.ModuleList(block(a, a) for a in widths[1:-1])
+        self.up = nn.ModuleList(conv_bn_relu(a, a) for a in widths[1:-1])
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], sides multiples of 16, to logits (B, num_classes, H, W)."""
-        maps = [4 * (x - 0.45)]  # of about mean 0 and deviation 1
+        maps = [self.normalize(x)]
         for down in self.down:
             maps.append(down(maps[-1]))
         x = maps.pop()
         for narrow, up in zip(reversed(self.narrow), reversed(self.up), strict=True):
-            x = up(maps.pop() + F.interpolate(narrow(x), scale_factor=2, mode="bilinear"))
-        return F.interpolate(self.classifier(x), scale_factor=2, mode="bilinear")
-
-
-def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+            x = up(maps.pop() + upsample(narrow(x)))
+        return upsample(self.classifier(x))
 
 
 def draw(index: int) -> list[np.ndarray]:

@@ -6,7 +6,6 @@ Run       python benchmarks/races.py                  # minutes, on cores that n
 Every race is a process of its own, timed from its start to its end. They take turns: all of one seed, then the next.
 """
 
-import statistics
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from common.cli import cli
-from common.reporting.results import REPOSITORY, RESULTS, machine
+from common.reporting.results import REPOSITORY, RESULTS, deviation, machine, mean, say
 from common.system.files import write_json
 
 RACES = {  # and their flags
@@ -32,23 +31,17 @@ def main(
     repeats: int = 5,  # seeds
     write: bool = False,  # write the table to results/race.json
 ):
-    runs = {name: [] for name in RACES}
+    rows = {name: {"flags": flags, "runs": []} for name, flags in RACES.items()}
     for seed in range(repeats):
-        for name, flags in RACES.items():
+        for row in rows.values():
             start = time.perf_counter()
-            command = [sys.executable, REPOSITORY / "benchmarks/race.py", "--seed", str(seed), *flags.split()]
+            command = [sys.executable, REPOSITORY / "benchmarks/race.py", "--seed", str(seed), *row["flags"].split()]
             miou = float(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
-            runs[name].append((time.perf_counter() - start, miou))
-    rows = {}
-    for name in RACES:
-        seconds, mious = zip(*runs[name], strict=True)
-        spread = statistics.stdev(mious) if repeats > 1 else 0
-        values = {"seconds": statistics.mean(seconds), "miou": statistics.mean(mious), "miou_sd": spread}
-        rows[name] = {key: round(value, 4) for key, value in values.items()}
-        print("{seconds:5.1f} s  mIoU {miou:.3f} ± {miou_sd:.3f}".format(**rows[name]), f"  {name}  {RACES[name]}")
+            row["runs"].append({"seed": seed, "seconds": round(time.perf_counter() - start, 2), "miou": miou})
+    for name, row in rows.items():
+        print(f"{mean(row, 'seconds'):5.1f} s   mIoU {say(mean(row, 'miou'), deviation(row, 'miou'))}   {name}")
     if write:
-        about = {"flags": RACES, "repeats": repeats, "machine": machine(), "torch": torch.__version__}
-        write_json(RESULTS / "race.json", {"rows": rows} | about)
+        write_json(RESULTS / "race.json", {"rows": rows, "machine": machine(), "torch": torch.__version__})
     return rows
 
 
