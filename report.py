@@ -68,7 +68,7 @@ def main(
     text = render(sections, problems, markdown)
     write_text(out, text)
     experiments = sum(len(section.experiments) for section in sections)
-    print(f"see {out} ({len(text) / 2**20:.1f} MiB), {len(records)} runs of {experiments} experiments")
+    print(f"see {out} ({len(text) / 2**20:.1f} MiB), finished runs: {len(records)}, experiments: {experiments}")
 
 
 def read_runs(folder: Path) -> tuple[list[Record], list[str]]:

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.experiment import code_of, differences, fingerprint, may_differ, numbered_name, plain
-from common.history import best_row, last_epoch, write_history
+from common.history import kept_row, last_epoch, write_history
 from common.models import MODELS, build, name_of
 from common.run import Run
 from common.system.distributed import barrier
@@ -261,7 +261,7 @@ class Checkpointer:
         self._write_best_and_history(history)
         barrier()
         if not run.best_checkpoint.exists():
-            raise UserError(f"{run.best_checkpoint} is missing; without it, the best epoch so far is lost")
+            raise UserError(f"{run.best_checkpoint} is missing; without it, the epoch that was kept is lost")
         run.print(f"resuming {path} after epoch {last_epoch(history)}")
         return history, False
 
@@ -280,17 +280,17 @@ class Checkpointer:
         self._write_best_and_history(history)  # after a kill in between, restore does it
 
     def load_best(self, history: list[dict]) -> None:
-        """Give the model the weights of the epoch with the best validation mIoU."""
+        """Give the model the weights of the epoch that is kept."""
         barrier()  # until the main process has written them
         contents = load(self.run.best_checkpoint)
-        if contents["epoch"] != best_row(history)["epoch"]:
-            raise UserError(f"{self.run.best_checkpoint} is not of this run's best epoch; was it replaced?")
+        if contents["epoch"] != kept_row(history)["epoch"]:
+            raise UserError(f"{self.run.best_checkpoint} is not of the epoch that this run kept; was it replaced?")
         load_weights(self.model, contents, self.run.best_checkpoint)
 
     def _write_best_and_history(self, history: list[dict]) -> None:
         if self.run.rank > 0:
             return
-        if best_row(history) is history[-1]:
+        if kept_row(history) is history[-1]:
             save(self.run.best_checkpoint, describe(self.model, self.data, self.run, history))
         write_history(self.run.folder, history)
 

@@ -4,13 +4,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.checkpoint import Checkpointer, start_from
-from common.history import epoch_row, last_epoch, learning_rates, out_of_patience
+from common.history import best_row, epoch_row, last_epoch, learning_rates, out_of_patience
 from common.loader import Loader
 from common.losses import weighted_loss
 from common.metrics import ConfusionMatrix, WeightedMean
@@ -94,12 +95,13 @@ def fit(
     run: Run,
     patience: int = 0,
     clip_norm: float = 0,
+    keep: Literal["best", "last"] = "best",
     previous: Sequence[dict] = (),
 ) -> list[dict]:
-    """Train `model`, then give it the weights of the epoch with the best validation mIoU; return the history.
+    """Train `model`, then give it the weights of the epoch that is kept; return the history.
 
-    After every epoch, history.csv and last_<run>.pt are written, and best_<run>.pt if the epoch is the best so far; at
-    the end, or at Ctrl-C, the curves. With `--resume` training goes on after the last finished epoch.
+    After every epoch, history.csv and last_<run>.pt are written, and best_<run>.pt if the epoch is kept; at the end, or
+    at Ctrl-C, the curves. With `--resume` training goes on after the last finished epoch.
 
     Args:
         model: any module from images (B, 3, H, W) to logits (B, num_classes, H, W); moved to the run's device.
@@ -108,6 +110,8 @@ def fit(
         epochs: how often the training set is seen; with 0 the stage is left out.
         patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
         clip_norm: norm to which a larger gradient is clipped; 0 leaves it as it is.
+        keep: the epoch with the best validation mIoU, or the last, where the rate falls to 0 and few validation images
+            would choose by chance.
         previous: what an earlier `fit` of the same run returned, if training has stages. Epochs are counted on, the
             best is sought among all, and `--resume` passes over stages that are finished.
 
@@ -151,6 +155,7 @@ def fit(
                 raise diverged(row["val_loss"], f"in validation in epoch {epoch}", rates["lr"], run)
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(row["val_miou"])
+            row["kept"] = float(keep == "last" or best_row([*history, row]) is row)
             history.append(row)
             checkpointer.save(history)
             progress.end_epoch(model, val_loader)

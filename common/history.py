@@ -39,6 +39,11 @@ def best_row(history: list[dict]) -> dict:
     return max(trained, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])
 
 
+def kept_row(history: list[dict]) -> dict:
+    """Return the row of the epoch whose model is in best_<run>.pt: the last that was kept, see `fit`."""
+    return next((row for row in reversed(history) if row.get("kept")), None) or best_row(history)
+
+
 def out_of_patience(history: list[dict], stage: int, patience: int) -> bool:
     """Return whether the last `patience` epochs of a stage brought no better mIoU than its best; never if it is 0."""
     rows = [row for row in history if row["stage"] == stage and row["epoch"]]

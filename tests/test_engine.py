@@ -198,11 +198,14 @@ class Push(nn.Module):
         return logits[:, 0].mean()
 
 
-def test_fit_ends_with_the_weights_of_the_best_epoch_not_the_last(data, monkeypatch):
+@pytest.mark.parametrize(("keep", "epoch", "level"), [("best", 1, 0.15), ("last", 3, -0.45)])
+def test_fit_ends_with_the_weights_of_the_epoch_that_is_kept(data, monkeypatch, capsys, keep, epoch, level):
     monkeypatch.setitem(MODELS, "fading", Fading)
-    fitted(data, model := Fading(), Push(), epochs=3)  # three steps an epoch: 0.15 after the first, -0.15, ...
-    assert model.level.item() == pytest.approx(0.15)
-    assert checkpoint.load(Path("best_test.pt"))["epoch"] == 1
+    # Three steps an epoch: 0.15 after the first, -0.15, ...
+    fitted(data, model := Fading(), Push(), epochs=3, keep=keep)
+    assert model.level.item() == pytest.approx(level)
+    assert checkpoint.load(Path("best_test.pt"))["epoch"] == epoch
+    assert ("in epoch 1 of 3; epoch 3 is kept" in capsys.readouterr().out) == (keep == "last")
     assert checkpoint.load(Path("last_test.pt"))["weights"]["level"].item() == pytest.approx(-0.45)
 
 

@@ -29,7 +29,7 @@ from common.system.files import atomic
 
 rcParams["text.parse_math"] = False  # names of runs, images and classes may hold two $, and are no formulas
 
-TRAIN, VAL, BEST, STAGE = "#1f77b4", "#d95f02", "#555555", "#7b3294"
+TRAIN, VAL, KEPT, STAGE = "#1f77b4", "#d95f02", "#555555", "#7b3294"
 LINES = "-", (0, (6, 4)), (0, (6, 3, 1, 3))  # of neighbours in a comparison
 
 
@@ -52,7 +52,7 @@ def plot_by_epoch(axes: Axes, history: list[dict], key: str, by: str = "epoch", 
     axes.grid(alpha=0.3)
 
 
-def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None:
+def plot_curves(history: list[dict], kept: dict, path: Path, title: str) -> None:
     """Draw loss, mIoU, pixel accuracy and learning rate by epoch; mark the row `best`, and where stages begin."""
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     figure.suptitle(title)
@@ -73,8 +73,8 @@ def plot_curves(history: list[dict], best: dict, path: Path, title: str) -> None
     for axes in panels:
         for stage in range(2, max(first) + 1):
             axes.axvline(first[stage] - 0.5, color=STAGE, ls=":", lw=1.5, label=f"stage {stage} begins")
-        axes.axvline(best["epoch"], color=BEST, ls="--", lw=1, label=f"best epoch ({best['epoch']})")
-    panels[1].plot(best["epoch"], best["val_miou"], "*", color=VAL, markersize=11)
+        axes.axvline(kept["epoch"], color=KEPT, ls="--", lw=1, label=f"epoch {kept['epoch']} is kept")
+    panels[1].plot(kept["epoch"], kept["val_miou"], "*", color=VAL, markersize=11)
     panels[0].legend()
     save(figure, path)
 

@@ -7,7 +7,7 @@ from torch import nn
 from tqdm import tqdm
 
 from common.datasets.segmentation_set import SegmentationSet
-from common.history import best_row, last_epoch
+from common.history import best_row, kept_row, last_epoch
 from common.loader import Loader
 from common.run import Run
 from common.system.errors import UserError
@@ -73,21 +73,22 @@ class Progress(contextlib.AbstractContextManager):
         if kind in (None, KeyboardInterrupt) and last_epoch(self.history) and self.run.rank == 0:
             from common.reporting import plotting
 
-            plotting.plot_curves(self.history, best_row(self.history), self.run.plot(), self.run.name)
+            plotting.plot_curves(self.history, kept_row(self.history), self.run.plot(), self.run.name)
 
 
 def summarize(
     model: nn.Module, history: list[dict], train_set: SegmentationSet, val_set: SegmentationSet, epochs: int, run: Run
 ) -> None:
-    """Print which epoch was the best, of at most `epochs`; draw what `model` sees in images of both sets."""
+    """Print which epoch of at most `epochs` was the best; draw what `model` sees in images of both sets."""
     if run.rank == 0:
         from common.reporting import plotting
 
         plotting.save(plotting.predictions(model, [train_set, val_set], run, count=2), run.plot("train_val"))
-    best, last = best_row(history), last_epoch(history)
+    best, kept, last = best_row(history), kept_row(history), last_epoch(history)
     waited = last - best["epoch"]
     stopped = f" after {waited} epoch{'s' * (waited != 1)} without a better one" if last < epochs else ""
-    run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {last}{stopped}")
+    other = f"; epoch {kept['epoch']} is kept, with {kept['val_miou']:.4f}" if kept is not best else ""
+    run.print(f"best validation mIoU {best['val_miou']:.4f} in epoch {best['epoch']} of {last}{stopped}{other}")
 
 
 def epoch_line(history: list[dict], epochs: int) -> str:

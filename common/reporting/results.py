@@ -8,7 +8,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
-from common.history import best_row, last_epoch, read_history
+from common.history import kept_row, last_epoch, read_history
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.system.files import read_json, write_json
 
@@ -40,7 +40,7 @@ def keep_run(folder: Path, command: str, result: Path) -> None:
         "miou": test["scores"][MIOU],
         "pixel_accuracy": test["scores"][PIXEL_ACCURACY],
         "loss": test["loss"],
-        "val_miou": best_row(history)["val_miou"],
+        "val_miou": kept_row(history)["val_miou"],
         "epochs": last_epoch(history),
         "minutes": round(sum(row["seconds"] for row in history) / 60, 2),
         "iou": test["iou"],
