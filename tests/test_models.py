@@ -34,6 +34,7 @@ CASES = {
     "pspnet": (RESNET, 12_622_293, 12_622_293),
     "deeplabv3": (RESNET, 15_313_749, 15_313_749),
     "deeplabv3plus": (RESNET, 12_338_629, 12_338_629),
+    "aspp_unet": (RESNET, 12_964_469, 12_964_469),
 }
 ON_ENCODERS = [name for name, case in CASES.items() if "encoder" in case[0]]
 

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import nn
 
 from common.models.ade_unet import ADEUNet
+from common.models.aspp_unet import ASPPUNet
 from common.models.basic_fcn import BasicFCN
 from common.models.deeplabv3 import DeepLabV3
 from common.models.deeplabv3plus import DeepLabV3Plus
@@ -24,6 +25,7 @@ from common.models.unet import UNet
 # A checkpoint stores such a name and the arguments; nothing else can be built from it.
 MODELS: dict[str, type[nn.Module]] = {
     "ade_unet": ADEUNet,
+    "aspp_unet": ASPPUNet,
     "basic_fcn": BasicFCN,
     "dilated_fcn": DilatedFCN,
     "encoder_fcn": EncoderFCN,
