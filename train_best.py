@@ -62,7 +62,7 @@ def main(
         {"name": "encoder", "params": model.encoder.parameters(), "lr": encoder_lr},
         {"name": "decoder", "params": model.decoder.parameters(), "lr": lr},
     ]
-    optimizer = Muon(groups, weight_decay=weight_decay)  # the drinks: 0.917 instead of AdamW's 0.894
+    optimizer = Muon(groups, weight_decay=weight_decay)  # AdamW: 0.422 instead of 0.566 on VOC 2012
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
 
     # VOC 2012: 0.623 instead of 0.555, which a few validation images called the best
