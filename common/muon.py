@@ -10,7 +10,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's, of the Newton-Schulz itera
 
 
 class Muon(torch.optim.Optimizer):
-    """Takes the place of `torch.optim.AdamW`, at up to ten times its rate, for networks trained from random weights.
+    """Takes the place of `torch.optim.AdamW`, at up to ten times its rate.
 
     As a matrix (outputs, inputs x kernel), a layer's gradient is nearly of low rank: most of it lies in few directions.
     Muon replaces the averaged gradient by roughly the nearest matrix whose singular values are all equal, so that

@@ -122,7 +122,7 @@ class Run:
 
     @property
     def best_checkpoint(self) -> Path:
-        """The weights with the best validation mIoU."""
+        """The model of the epoch that `fit` keeps: the one with the best validation mIoU, if not the last."""
         return Path(f"best_{self.name}.pt")
 
     @property

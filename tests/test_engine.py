@@ -19,7 +19,7 @@ from benchmarks.sync import Strict
 from common import checkpoint
 from common.datasets import VOID, load
 from common.engine import evaluate, fit
-from common.history import best_row, last_epoch, out_of_patience
+from common.history import best_row, kept_row, last_epoch, out_of_patience, read_history
 from common.loader import Loader
 from common.losses import CrossEntropy, Dice
 from common.models import MODELS, DilatedFCN
@@ -205,6 +205,9 @@ def test_fit_ends_with_the_weights_of_the_epoch_that_is_kept(data, monkeypatch, 
     fitted(data, model := Fading(), Push(), epochs=3, keep=keep)
     assert model.level.item() == pytest.approx(level)
     assert checkpoint.load(Path("best_test.pt"))["epoch"] == epoch
+    history = read_history(Path("runs/test"))
+    assert kept_row(history)["epoch"] == epoch
+    assert kept_row([row | {"kept": math.nan} for row in history])["epoch"] == 1  # of a run from before
     assert ("in epoch 1 of 3; epoch 3 is kept" in capsys.readouterr().out) == (keep == "last")
     assert checkpoint.load(Path("last_test.pt"))["weights"]["level"].item() == pytest.approx(-0.45)
 

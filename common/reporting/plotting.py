@@ -53,7 +53,7 @@ def plot_by_epoch(axes: Axes, history: list[dict], key: str, by: str = "epoch", 
 
 
 def plot_curves(history: list[dict], kept: dict, path: Path, title: str) -> None:
-    """Draw loss, mIoU, pixel accuracy and learning rate by epoch; mark the row `best`, and where stages begin."""
+    """Draw loss, mIoU, pixel accuracy and learning rate by epoch; mark the row `kept`, and where stages begin."""
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(2, 2).flatten()
