@@ -2,12 +2,13 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from common.datasets.ade20k import ade20k, ade20k_other
 from common.datasets.cache import decode_once
 from common.datasets.drinks import drinks
-from common.datasets.folder import folder
+from common.datasets.folder import drawn_fold, folder
 from common.datasets.pets import pets
 from common.datasets.segmentation_set import DatasetSpec, SegmentationSet
 from common.datasets.shapes import shapes
@@ -84,9 +85,8 @@ def spec_of(dataset: str, run: Run) -> DatasetSpec:
         UserError: an unknown name; files that are missing.
     """
     if dataset in DATASETS:
-        if run.fold:
-            raise UserError(f"--fold {run.fold} is for your own folders; {dataset} has splits of its own")
-        return DATASETS[dataset](Path(run.data_root))
+        spec = DATASETS[dataset](Path(run.data_root))
+        return with_fold(spec, run.fold, dataset) if run.fold else spec
     path = Path(dataset).expanduser()
     if not dataset or not path.is_dir():
         reason = "is no folder" if {"/", os.sep} & set(dataset) else "is not known"
@@ -94,6 +94,21 @@ def spec_of(dataset: str, run: Run) -> DatasetSpec:
             f"--dataset {dataset} {reason}; choose one of {', '.join(DATASETS)}, or a folder with images/ and masks/"
         )
     return folder(path, Path(run.cache_dir), progress=run.rank == 0, fold=run.fold)
+
+
+def with_fold(spec: DatasetSpec, fold: str, dataset: str) -> DatasetSpec:
+    """Return a set with splits anew, drawn from its training and validation images; its test images are left out.
+
+    So that what is tried on the fold's test images is not chosen on those that the final score is of.
+
+    Args:
+        fold: see `drawn_fold`.
+    """
+    samples = {sample[0]: sample for split in ("train", "val") for sample in spec.splits[split]}
+    splits = drawn_fold(list(samples), fold, dataset).items()
+    note = f"fold {fold} of the training and validation images; the {len(spec.splits['test'])} test images are left out"
+    splits = {split: [samples[name] for name in names] for split, names in splits}
+    return replace(spec, splits=splits, notes=(*spec.notes, note))
 
 
 def pair(size: Size, flag: str = "--image-size") -> tuple[int, int]:

@@ -89,6 +89,21 @@ def inspect(
     return DatasetSpec(classes, palette, samples, label_map, (*notes, *said))
 
 
+def drawn_fold(names: list[str], fold: str, where: str) -> dict[str, list[str]]:
+    """Return the splits of a cross-validation: of "2/5" every fifth image, from the second, is the test.
+
+    Raises:
+        UserError: a fold that is none, or that `where` has too few images for.
+    """
+    number, count = (int(n) for n in fold.split("/")) if re.fullmatch(r"\d+/\d+", fold) else (0, 0)
+    if not 1 <= number <= count or not 2 <= count <= len(names):
+        there = f"the {len(names)} images of {where}"
+        raise UserError(f"--fold {fold} is not possible with {there}; 2/5 is the second fifth")
+    test = _shuffled(names)[number - 1 :: count]
+    val, train = _draw(sorted({*names} - {*test}), 2, where)
+    return {"train": train, "val": val, "test": sorted(test)}
+
+
 def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
     """Return the images in `folder` by their names: the path below it, without suffix."""
     if not folder.is_dir():
@@ -106,7 +121,7 @@ def _splits(
     if fold:
         if there := [file for file in lists.values() if file.is_file()]:
             raise UserError(f"--fold {fold} draws the splits, but {there[0]} says how they are; move the lists away")
-        return _fold(list(images), fold, path), [f"fold {fold}, drawn by the images' names"]
+        return drawn_fold(list(images), fold, str(path)), [f"fold {fold}, drawn by the images' names"]
     splits = {split: _read_list(file, images, problems) for split, file in lists.items() if file.is_file()}
     for a, b in itertools.combinations(splits, 2):
         for name in sorted({*splits[a]} & {*splits[b]}):
@@ -146,24 +161,13 @@ def _read_list(file: Path, images: dict[str, Path], problems: list[UserError]) -
     return list(dict.fromkeys(name for name in names if name in images))
 
 
-def _draw(names: list[str], parts: int, path: Path) -> list[list[str]]:
+def _draw(names: list[str], parts: int, where: Path | str) -> list[list[str]]:
     """Divide `names` into `parts`, none empty: SHARE of them in each but the last, which has the rest."""
     if len(names) < parts:
-        raise UserError(f"{path} has {len(names)} images to draw a split from, and needs {parts} at least")
+        raise UserError(f"{where} has {len(names)} images to draw a split from, and needs {parts} at least")
     order, count = _shuffled(names), max(1, round(SHARE * len(names)))
     cuts = [part * count for part in range(parts)]
     return [sorted(order[a:b]) for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
-
-
-def _fold(names: list[str], fold: str, path: Path) -> dict[str, list[str]]:
-    """Return the splits of a cross-validation: of "2/5" every fifth image, from the second, is the test."""
-    number, count = (int(n) for n in fold.split("/")) if re.fullmatch(r"\d+/\d+", fold) else (0, 0)
-    if not 1 <= number <= count or not 2 <= count <= len(names):
-        there = f"the {len(names)} images of {path}"
-        raise UserError(f"--fold {fold} is not possible with {there}; 2/5 is the second fifth")
-    test = _shuffled(names)[number - 1 :: count]
-    val, train = _draw(sorted({*names} - {*test}), 2, path)
-    return {"train": train, "val": val, "test": sorted(test)}
 
 
 def _shuffled(names: list[str]) -> list[str]:
