@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from common.cli import cli
 from common.experiment import code_of, fingerprint
+from common.metrics import MIOU
 from common.reporting.results import REPOSITORY, RESULTS, SEEDS, keep_run, lesson_table, load_results, written
 from common.system.errors import UserError
 from common.system.files import read_json, write_text
@@ -69,32 +70,36 @@ def main(
 
 
 def train(command: list[str], own: list[str], seed: int, data_root: Path) -> str:
-    """Run a script, go on with it, or find it finished; keep its result; return the line of its test."""
+    """Train a script of the lesson with what it is given on this machine alone, `own`; return the line of its test."""
     script, dataset = Path(command[0]).stem, command[2]
-    name = f"lesson-{dataset}-{script}-s{seed}"
-    code = fingerprint(code_of((REPOSITORY / command[0]).read_text(encoding="utf-8")))
+    flags = [*command[1:], *own, "--data-root", str(data_root)]
+    folder = finished_run(REPOSITORY / command[0], f"lesson-{dataset}-{script}-s{seed}", [*flags, "--seed", str(seed)])
+    if isinstance(folder, str):
+        return folder
+    with KEEPING:
+        keep_run(folder, f"python {' '.join(command)}", RESULTS / dataset / f"{script}.json")
+    return f"mIoU {read_json(folder / 'test.json')['scores'][MIOU]:.3f}"
+
+
+def finished_run(script: Path, name: str, flags: list[str]) -> Path | str:
+    """Run a script under that name, go on with it, or find it finished; return its folder, or why it failed."""
+    code = fingerprint(code_of(script.read_text(encoding="utf-8")))
     for _ in range(2):  # the second time it is finished
         folders = [path for end in ("", "-[0-9]*") for path in Path("runs").glob(f"{name}{end}/config.json")]
         folders.sort(key=lambda path: path.stat().st_mtime)
         found = [path.parent for path in folders if read_json(path)["fingerprints"].get("script") == code]
         if found and (found[-1] / "test.json").exists():
-            break
-        flags = ["--seed", str(seed), "--name", name, "--data-root", str(data_root), *["--resume"] * bool(found)]
+            return found[-1]
         log = Path("runs", f"{name}.log")
         log.parent.mkdir(exist_ok=True)
         with log.open("w") as file:
             done = subprocess.run(
-                [sys.executable, str(REPOSITORY / command[0]), *command[1:], *own, *flags],
+                [sys.executable, str(script), *flags, "--name", name, *["--resume"] * bool(found)],
                 stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
         if done.returncode:
             return f"failed: {log.read_text().strip().splitlines()[-1]} (see {log})"
-    else:
-        return f"failed: it left no test.json (see {log})"
-    with KEEPING:
-        keep_run(found[-1], f"python {' '.join(command)}", RESULTS / dataset / f"{script}.json")
-    scores = read_json(found[-1] / "test.json")["scores"]
-    return f"mIoU {scores['mIoU']:.3f}"
+    return f"failed: it left no test.json (see {log})"
 
 
 if __name__ == "__main__":

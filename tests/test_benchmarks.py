@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import python, started
+from conftest import REPOSITORY, python, started, write_folder
 
-from benchmarks import epoch, gpu, limit, loader, metrics, races
+from benchmarks import epoch, gpu, leave_out, limit, loader, metrics, races
 from benchmarks.reference import count_classes, count_pixels, mean_iou, reference_loader
 from common.cli import cli
 from common.datasets import VOID
 from common.models import BasicFCN
 from common.reporting.results import mean
 from common.run import Run
+from common.system.errors import UserError
 
 
 def check_table(text: str, rates: dict[str, float], plain: list[str]) -> None:
@@ -153,3 +154,23 @@ def test_the_best_plain_loop_has_bf16_and_channels_last_and_the_tutorial_s_has_n
     assert any((old != new).any() for old, new in zip(before, model.parameters(), strict=True))
     assert {logits.dtype for _, logits in seen} == {precision}
     assert {images.is_contiguous(memory_format=torch.channels_last) for images, _ in seen} == {best}
+
+
+@pytest.mark.parametrize("change", leave_out.CHANGES)
+def test_what_is_left_out_of_train_best_is_in_it(change):
+    text = (REPOSITORY / "train_best.py").read_text(encoding="utf-8")
+    there = leave_out.changed(text, change)
+    compile(there, change, "exec")
+    assert (there == text) == (change == "as_it_is")
+    with pytest.raises(UserError, match="which is 2 times in"):
+        leave_out.changed(f"{text}\n{text}", "adamw")
+
+
+@pytest.mark.slow
+def test_trainings_without_a_part_are_tabled_beside_the_whole_and_are_not_run_twice(tmp_path, capsys):
+    photos = write_folder(tmp_path / "photos", 12)
+    flags = "--image-size 32 --epochs 1 --no-pretrained"
+    for _ in range(2):
+        leave_out.main(str(photos), flags, changes="as_it_is no_flips", seeds="0 1")
+        assert re.search(r"^\| no flips \| 0\.\d{3} ± 0\.\d{3} \| [+-]0", capsys.readouterr().out, re.MULTILINE)
+    assert len([*Path("runs").glob("*/test.json")]) == 4

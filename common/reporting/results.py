@@ -24,7 +24,7 @@ def keep_run(folder: Path, command: str, result: Path) -> None:
     Args:
         command: how the run is started, without its seed.
     """
-    test, config, history = read_json(folder / "test.json"), read_json(folder / "config.json"), read_history(folder)
+    test, config = read_json(folder / "test.json"), read_json(folder / "config.json")
     splits = read_json(folder / "splits.json")
     about = {
         "command": command,
@@ -35,6 +35,18 @@ def keep_run(folder: Path, command: str, result: Path) -> None:
         "parameters": test["parameters"],
         "floor": {"miou": test["floor"][MIOU], "pixel_accuracy": test["floor"][PIXEL_ACCURACY]},
     }
+    run = record(folder)
+    before = read_json(result)
+    same = before.get("command") == about["command"] and all(
+        before["fingerprints"].get(key) == about["fingerprints"][key] for key in ("script", "model")
+    )
+    runs = [other for other in before.get("runs", []) if other["seed"] != run["seed"]] if same else []
+    write_json(result, about | {"runs": sorted([*runs, run], key=lambda other: other["seed"])})
+
+
+def record(folder: Path) -> dict:
+    """Return what is kept of the finished run in `folder`: its scores, and what they depend on."""
+    test, config, history = read_json(folder / "test.json"), read_json(folder / "config.json"), read_history(folder)
     run = {
         "seed": config["experiment"]["seed"],
         "miou": test["scores"][MIOU],
@@ -53,12 +65,7 @@ def keep_run(folder: Path, command: str, result: Path) -> None:
         other = read_json(path)
         scores = {"miou": other["scores"][MIOU], "pixel_accuracy": other["scores"][PIXEL_ACCURACY]}
         run[path.stem.removeprefix("test_")] = scores | {"loss": other["loss"], "iou": other["iou"]}
-    before = read_json(result)
-    same = before.get("command") == about["command"] and all(
-        before["fingerprints"].get(key) == about["fingerprints"][key] for key in ("script", "model")
-    )
-    runs = [other for other in before.get("runs", []) if other["seed"] != run["seed"]] if same else []
-    write_json(result, about | {"runs": sorted([*runs, run], key=lambda other: other["seed"])})
+    return run
 
 
 def commit() -> str:
@@ -150,6 +157,30 @@ def lesson_table(results: dict, dataset: str, scripts: list[str]) -> str:
     return f"Each with `{' '.join(shared)}`:\n\n{table(rows)}"
 
 
+def leave_out_table(results: dict[str, dict], classes: list[str]) -> str:
+    """Return the table of benchmarks/leave_out.py, whose first row is of what nothing was left out of.
+
+    Args:
+        results: by what was changed.
+        classes: over which mIoU is the mean, all if there are none.
+    """
+
+    def miou(test: dict) -> float:
+        return statistics.mean(test["iou"][name] for name in classes) if classes else test["miou"]
+
+    rows = [["changed", "mIoU", "difference", "loss", "flips and scales", "minutes"]]
+    parent = None
+    for change, result in results.items():
+        runs = [run | {"miou": miou(run), "flips": miou(run["flips_and_scales"])} for run in result["runs"]]
+        result = {"runs": runs}
+        score, loss, flips = (say(mean(result, key), deviation(result, key)) for key in ("miou", "loss", "flips"))
+        rows.append(
+            [change.replace("_", " "), score, against(result, parent), loss, flips, f"{mean(result, 'minutes'):.1f}"]
+        )
+        parent = parent or result
+    return table(rows)
+
+
 def written(results: dict, scripts: list[str]) -> dict[Path, str]:
     """Return the text of each file that shows results, as it should be: tables between marks, and Result lines."""
     texts = {}
@@ -158,6 +189,14 @@ def written(results: dict, scripts: list[str]) -> dict[Path, str]:
         for dataset in re.findall(r"<!-- lesson (\w+) -->", text):
             new = lesson_table(results, dataset, scripts)
             text = re.sub(rf"(<!-- lesson {dataset} -->\n).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
+        for mark, dataset, classes in re.findall(r"(<!-- leave_out (\w+)(.*) -->\n)", text):
+            names = sorted(
+                (name for of, name in results if of == dataset and "leave_out" in name),
+                key=lambda name: ("as_it_is" not in name, name),
+            )
+            found = {name.removeprefix("leave_out-"): results[dataset, name] for name in names}
+            new = leave_out_table(found, classes.split())
+            text = re.sub(rf"({mark}).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
         texts[path] = text
     for script in scripts:
         path = REPOSITORY / f"{script}.py"

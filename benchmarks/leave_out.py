@@ -1,0 +1,98 @@
+"""What does each part of train_best.py bring? It is trained without it, and scored on images kept apart for this.
+
+Run       python benchmarks/leave_out.py --dataset path/to/folder --flags "--image-size 160 --epochs 20"
+          python benchmarks/leave_out.py --dataset drinks --changes "as_it_is adamw" --seeds "0 1"
+
+Every training is of a copy of the script with one thing changed, in a process of its own with one thread, as many at a
+time as there are cores; on a GPU one at a time. `--fold 1/3` keeps a third of the training images apart to be scored; a
+data set's own test images are not looked at. What is finished is not trained again.
+"""
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from tqdm import tqdm
+
+from common.cli import cli
+from common.experiment import fingerprint, short_name
+from common.reporting.results import REPOSITORY, RESULTS, keep_run, leave_out_table, record
+from common.system.errors import UserError
+from common.system.files import write_text
+from lesson import finished_run
+
+# What takes the place of what in the script. The first changes nothing.
+CHANGES = {
+    "as_it_is": {},
+    "adamw": {"optimizer = Muon(": "optimizer = torch.optim.AdamW(", "lr: float = 1e-2": "lr: float = 1e-3"},
+    "no_skips": {"import ASPPUNet": "import DeepLabV3Plus", "model = ASPPUNet": "model = DeepLabV3Plus"},
+    "no_pooling": {
+        "import ASPPUNet": "import EncoderUNet",
+        "model = ASPPUNet": 'options.pop("dilations")\n    model = EncoderUNet',
+    },
+    "no_colours": {", random_color]": "]"},
+    "no_flips": {"random_hflip, random_color]": "random_color]"},
+    "no_crops": {"augment = [crop, ": "augment = [", "stored_scale: float = 1.25": "stored_scale: float = 1"},
+    "shrunk_crops": {"smallest_scale: float = 1.0": "smallest_scale: float = 0.5"},
+    "best_epoch": {', keep="last"': ""},
+    "constant_rate": {"optimizer, scheduler, ": "optimizer, "},
+}
+
+
+def main(
+    dataset: str = "drinks",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
+    flags: str = "--image-size 120x160",  # of every training
+    changes: str = " ".join(CHANGES),  # which of them
+    seeds: str = "0 1 2",  # a training of each with each of them
+    classes: str = "",  # mean IoU over these alone: "background cat dog"
+    own: str = "",  # flags that say where things are on this machine: "--data-root FOLDER"
+    write: bool = False,  # keep what came out in results/
+):
+    text = (REPOSITORY / "train_best.py").read_text(encoding="utf-8")
+    scripts = {change: Path("runs", f"train_best-{change}.py").resolve() for change in changes.split()}
+    for change, script in scripts.items():
+        write_text(script, changed(text, change))
+    os.environ["PYTHONPATH"] = str(REPOSITORY)  # of the copies, which import common
+
+    def train(job: tuple[str, str]) -> Path | str:
+        change, seed = job
+        name = f"{short_name(dataset)}-{fingerprint(flags)[:4]}-{change}-s{seed}"
+        settings = ["--dataset", dataset, "--fold", "1/3", "--seed", seed, *flags.split(), *own.split()]
+        return finished_run(scripts[change], name, settings)
+
+    jobs, runs = [(change, seed) for seed in seeds.split() for change in scripts], {}
+    with ThreadPoolExecutor(1 if torch.cuda.is_available() else os.cpu_count()) as pool:
+        for (change, seed), folder in zip(jobs, tqdm(pool.map(train, jobs), "trainings", len(jobs)), strict=True):
+            if isinstance(folder, str):
+                raise UserError(f"{change}, seed {seed}, {folder}")
+            runs.setdefault(change, []).append(record(folder))
+            tqdm.write(f"{change}, seed {seed}: mIoU {runs[change][-1]['miou']:.3f}")
+            if write:
+                command = f'python benchmarks/leave_out.py --dataset {dataset} --flags "{flags}" --changes {change}'
+                keep_run(folder, command, RESULTS / dataset / f"leave_out-{change}.json")
+    print("\n" + leave_out_table({change: {"runs": those} for change, those in runs.items()}, classes.split()))
+
+
+def changed(text: str, change: str) -> str:
+    """Return the script's text with one thing changed.
+
+    Raises:
+        UserError: a change that is none, or that does not fit the script as it is by now.
+    """
+    if change not in CHANGES:
+        raise UserError(f"--changes: {change} is none of {', '.join(CHANGES)}")
+    for old, new in CHANGES[change].items():
+        if text.count(old) != 1:
+            raise UserError(
+                f"{change} replaces {old!r}, which is {text.count(old)} times in train_best.py; edit CHANGES"
+            )
+        text = text.replace(old, new)
+    return text
+
+
+if __name__ == "__main__":
+    cli(main)
