@@ -73,7 +73,8 @@ def main(
     size = None if own_size else pair(image_size) if image_size else tuple(metadata["image_size"])
 
     first = images[0].stem if images[0].is_file() else short_name(str(images[0]))
-    folder = Path(out or Path("predictions", run.name, first + f"_and_{len(images) - 1}_more" * (len(images) > 1)))
+    first += f"_and_{len(images) - 1}_more" * (len(images) > 1) + "_tta" * tta
+    folder = Path(out or Path("predictions", run.name, first))
     for path in (folder / "masks", folder / "overlays", folder / "shares.csv"):
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already; add --overwrite, or name an --out")
@@ -81,7 +82,7 @@ def main(
     if split != "all":
         paths = select_split(paths, run.folder / "splits.json", split)
     elif score and (seen := set(read_json(run.folder / "splits.json").get("train", [])) & paths.keys()):
-        print(f"{len(seen)} of the images have the names of training images; --split test leaves them out")
+        print(f"training images among these, by name: {len(seen)}; --split test leaves them out")
     masks = find_masks(Path(score), paths) if score else {}
     shown = "x".join(map(str, size)) if size else "their own size"
     remove_earlier(folder)

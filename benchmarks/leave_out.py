@@ -1,11 +1,12 @@
 """What does each part of train_best.py bring? It is trained without it, and scored on images kept apart for this.
 
-Run       python benchmarks/leave_out.py --dataset path/to/folder --flags "--image-size 160 --epochs 20"
+Run       python benchmarks/leave_out.py --dataset path/to/folder --flags="--image-size 160 --epochs 20"
           python benchmarks/leave_out.py --dataset drinks --changes "as_it_is adamw" --seeds "0 1"
 
 Every training is of a copy of the script with one thing changed, in a process of its own with one thread, as many at a
 time as there are cores; on a GPU one at a time. `--fold 1/3` keeps a third of the training images apart to be scored; a
-data set's own test images are not looked at. What is finished is not trained again.
+data set's own test images are not looked at. What is finished is not trained again; of a training, its records and
+pictures are kept, its weights are not.
 """
 
 import os
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from common.cli import cli
 from common.experiment import fingerprint, short_name
-from common.reporting.results import REPOSITORY, RESULTS, keep_run, leave_out_table, record
+from common.reporting.results import REPOSITORY, RESULTS, about, keep_run, leave_out_table, record
 from common.system.errors import UserError
 from common.system.files import write_text
 from lesson import finished_run
@@ -45,11 +46,11 @@ CHANGES = {
 
 def main(
     dataset: str = "drinks",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
-    flags: str = "--image-size 120x160",  # of every training
+    flags: str = "--image-size 120x160",  # of every training, with = before the quotes
     changes: str = " ".join(CHANGES),  # which of them
     seeds: str = "0 1 2",  # a training of each with each of them
     classes: str = "",  # mean IoU over these alone: "background cat dog"
-    own: str = "",  # flags that say where things are on this machine: "--data-root FOLDER"
+    own: str = "",  # flags that say where things are on this machine: ="--data-root FOLDER"
     write: bool = False,  # keep what came out in results/
 ):
     text = (REPOSITORY / "train_best.py").read_text(encoding="utf-8")
@@ -69,12 +70,19 @@ def main(
         for (change, seed), folder in zip(jobs, tqdm(pool.map(train, jobs), "trainings", len(jobs)), strict=True):
             if isinstance(folder, str):
                 raise UserError(f"{change}, seed {seed}, {folder}")
-            runs.setdefault(change, []).append(record(folder))
+            result = record(folder)
+            if unknown := set(classes.split()) - result["iou"].keys():
+                raise UserError(f"--classes {' '.join(unknown)}: {dataset} has {', '.join(result['iou'])}")
+            for weights in Path().glob(f"*_{folder.name}.pt"):  # predict.py would take them for the user's newest
+                weights.unlink()
+            runs.setdefault(change, []).append(result)
             tqdm.write(f"{change}, seed {seed}: mIoU {runs[change][-1]['miou']:.3f}")
             if write:
                 command = f'python benchmarks/leave_out.py --dataset {dataset} --flags "{flags}" --changes {change}'
                 keep_run(folder, command, RESULTS / dataset / f"leave_out-{change}.json")
-    print("\n" + leave_out_table({change: {"runs": those} for change, those in runs.items()}, classes.split()))
+    floor = about(folder)["floor"]
+    results = {change: {"runs": those, "floor": floor} for change, those in runs.items()}
+    print("\n" + leave_out_table(results, classes.split()))
 
 
 def changed(text: str, change: str) -> str:

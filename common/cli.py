@@ -38,20 +38,10 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parameters = inspect.signature(main).parameters
-    ours = [p for p in parameters.values() if p.name != "run"]
-    settings = [field for field in dataclasses.fields(Run) if field.init] if "run" in parameters else []
-    add_flags(parser.add_argument_group("the experiment") if settings else parser, main, ours)
-    if settings:
-        add_flags(parser.add_argument_group("the run (changes no experiment's question)"), Run, settings)
-    flags = vars(parser.parse_args(argv))
-    if settings:
-        flags["run"] = Run(**{field.name: flags.pop(field.name) for field in settings})
-
     atexit.register(gc.freeze)  # or Python would look for garbage among all that torch is, for a second, to end
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "please stop" is a Ctrl-C
     try:
-        main(**flags)
+        main(**read_flags(parser, main, argv))
     except UserError as error:
         sys.exit(f"{parser.prog.split()[-1]}: {error}")
     except KeyboardInterrupt:
@@ -63,6 +53,20 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
     except BrokenPipeError:  # `python train.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def read_flags(parser: argparse.ArgumentParser, main: Callable, argv: list[str] | None) -> dict:
+    """Return the arguments of `main` that the flags in `argv` give."""
+    parameters = inspect.signature(main).parameters
+    ours = [p for p in parameters.values() if p.name != "run"]
+    settings = [field for field in dataclasses.fields(Run) if field.init] if "run" in parameters else []
+    add_flags(parser.add_argument_group("the experiment") if settings else parser, main, ours)
+    if settings:
+        add_flags(parser.add_argument_group("the run (changes no experiment's question)"), Run, settings)
+    flags = vars(parser.parse_args(argv))
+    if settings:
+        flags["run"] = Run(**{field.name: flags.pop(field.name) for field in settings})
+    return flags
 
 
 def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: list) -> None:
@@ -85,6 +89,9 @@ def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: li
             options["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(kind) is typing.Literal:
             options["choices"] = typing.get_args(kind)
+            if default not in options["choices"]:  # argparse looks at flags alone
+                there = ", ".join(options["choices"])
+                raise UserError(f"{parameter.name} is {default!r} in the script; it must be one of {there}")
             options["metavar"] = "|".join(options["choices"])
         elif kind == Size:
             options["type"], options["metavar"] = read_size, "PIXELS|HEIGHTxWIDTH"

@@ -43,6 +43,13 @@ def experiment(tmp_path, monkeypatch):
     del sys.modules["experiment"]
 
 
+def test_a_choice_mistyped_in_the_script_itself_is_named(tmp_path):
+    (tmp_path / "experiment.py").write_text(SCRIPT.replace('= "unet",', '= "unte",'))
+    done = python(tmp_path / "experiment.py", PYTHONPATH=str(REPOSITORY))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "experiment.py: model is 'unte' in the script; it must be one of unet, fcn\n"
+
+
 def test_flags_set_parameters_and_name_the_run(tmp_path):
     (tmp_path / "experiment.py").write_text(SCRIPT)
     flags = ["--dataset", "shapes", "--epochs", "5", "--lr", "0.01", "--no-pretrained", "--model", "fcn", "--seed", "2"]

@@ -49,15 +49,16 @@ def hints(history: list[dict], test: ConfusionMatrix, classes: tuple[str, ...]) 
             f"{share:.2%} of the test pixels are predicted {classes[predicted.argmax()]}: the network {why}; try "
             "more --epochs, class weights as in train_4_c.py, or a pretrained encoder"
         )
+    if last["train_miou"] - last["val_miou"] > 0.2 and last["val_miou"] < 0.6 * last["train_miou"]:
+        found.append(
+            f"mIoU is {last['train_miou']:.2f} in training and {last['val_miou']:.2f} in validation: the network "
+            "overfits; try more images or, where the script has none, augmentation as in train_4_b.py or a pretrained "
+            "encoder as in train_5_b.py"
+        )
     miou, floor = test.mean_iou(), test.floor().mean_iou()
     if not found and miou <= 1.02 * floor:
         found.append(
             f"mIoU is {miou:.3f}, and {classes[test.most_frequent()]} everywhere reaches {floor:.3f}: next to nothing "
             "is learnt; try an --lr ten times smaller or larger, or more --epochs"
-        )
-    if last["train_miou"] - last["val_miou"] > 0.2 and last["val_miou"] < 0.6 * last["train_miou"]:
-        found.append(
-            f"mIoU is {last['train_miou']:.2f} in training and {last['val_miou']:.2f} in validation: the network "
-            "overfits; try augmentation as in train_4_b.py, a pretrained encoder as in train_5_b.py, or more images"
         )
     return found

@@ -24,24 +24,26 @@ def keep_run(folder: Path, command: str, result: Path) -> None:
     Args:
         command: how the run is started, without its seed.
     """
+    settings, run = {"command": command} | about(folder), record(folder)
+    before = read_json(result)
+    same = before.get("command") == command and all(
+        before["fingerprints"].get(key) == settings["fingerprints"][key] for key in ("script", "model")
+    )
+    runs = [other for other in before.get("runs", []) if other["seed"] != run["seed"]] if same else []
+    write_json(result, settings | {"runs": sorted([*runs, run], key=lambda other: other["seed"])})
+
+
+def about(folder: Path) -> dict:
+    """Return what the finished run in `folder` has in common with others of the same settings."""
     test, config = read_json(folder / "test.json"), read_json(folder / "config.json")
-    splits = read_json(folder / "splits.json")
-    about = {
-        "command": command,
+    return {
         "script": config["experiment"]["script"],
         "dataset": test["dataset"],
-        "images": {split: len(names) for split, names in splits.items()},
+        "images": {split: len(names) for split, names in read_json(folder / "splits.json").items()},
         "fingerprints": config["fingerprints"],
         "parameters": test["parameters"],
         "floor": {"miou": test["floor"][MIOU], "pixel_accuracy": test["floor"][PIXEL_ACCURACY]},
     }
-    run = record(folder)
-    before = read_json(result)
-    same = before.get("command") == about["command"] and all(
-        before["fingerprints"].get(key) == about["fingerprints"][key] for key in ("script", "model")
-    )
-    runs = [other for other in before.get("runs", []) if other["seed"] != run["seed"]] if same else []
-    write_json(result, about | {"runs": sorted([*runs, run], key=lambda other: other["seed"])})
 
 
 def record(folder: Path) -> dict:
@@ -162,23 +164,22 @@ def leave_out_table(results: dict[str, dict], classes: list[str]) -> str:
 
     Args:
         results: by what was changed.
-        classes: over which mIoU is the mean, all if there are none.
+        classes: over which mIoU is the mean, the most frequent one among them; all if there are none.
     """
 
     def miou(test: dict) -> float:
         return statistics.mean(test["iou"][name] for name in classes) if classes else test["miou"]
 
-    rows = [["changed", "mIoU", "difference", "loss", "flips and scales", "minutes"]]
-    parent = None
+    rows, parent = [["changed", "mIoU", "difference", "loss", "flips and scales", "minutes"]], None
     for change, result in results.items():
         runs = [run | {"miou": miou(run), "flips": miou(run["flips_and_scales"])} for run in result["runs"]]
-        result = {"runs": runs}
-        score, loss, flips = (say(mean(result, key), deviation(result, key)) for key in ("miou", "loss", "flips"))
-        rows.append(
-            [change.replace("_", " "), score, against(result, parent), loss, flips, f"{mean(result, 'minutes'):.1f}"]
-        )
+        result = result | {"runs": runs}
+        scores = [say(mean(result, key), deviation(result, key)) for key in ("miou", "loss", "flips")]
+        scores.insert(1, against(result, parent))
+        rows.append([change.replace("_", " "), *scores, f"{mean(result, 'minutes'):.1f}"])
         parent = parent or result
-    return table(rows)
+    floor = parent["floor"]["pixel_accuracy"] / len(classes) if classes else parent["floor"]["miou"]
+    return table([*rows, ["*floor*", f"*{floor:.3f}*", "", "", "", ""]])
 
 
 def written(results: dict, scripts: list[str]) -> dict[Path, str]:
