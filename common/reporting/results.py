@@ -53,6 +53,8 @@ def record(folder: Path) -> dict:
         "seed": config["experiment"]["seed"],
         "miou": test["scores"][MIOU],
         "pixel_accuracy": test["scores"][PIXEL_ACCURACY],
+        "per_image_miou": test["scores"]["per-image mIoU over classes present"],
+        "per_image_class_accuracy": test["scores"]["per-image class accuracy over classes present"],
         "loss": test["loss"],
         "val_miou": kept_row(history)["val_miou"],
         "epochs": last_epoch(history),
