@@ -80,7 +80,11 @@ def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
             classes = (path / "classes.csv").read_text("utf-8") if (path / "classes.csv").exists() else ""
             rows = list(csv.DictReader(io.StringIO(classes)))
             prints = config.get("fingerprints", {})
-            records.append(Record(path.name, config["experiment"], read_history(path), test, rows, prints))
+            stages = {
+                other.stem.removeprefix("test_"): json.loads(other.read_text("utf-8"))
+                for other in path.glob("test_*.json")
+            }
+            records.append(Record(path.name, config["experiment"], read_history(path), test, rows, prints, stages))
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"{path} cannot be read ({type(error).__name__}: {error})")
     return records, problems

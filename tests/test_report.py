@@ -88,6 +88,17 @@ def test_settings_in_which_runs_differ_are_columns_and_the_others_are_said_once(
     assert re.findall("<dt>batch size</dt><dd>(.*?)</dd>", shared) == ["16"] and "<dt>lr</dt>" not in shared
 
 
+def test_a_second_test_of_a_run_is_a_column(runs, capsys):
+    changed = f"{FIRST}-lr0.0001"
+    shutil.copy(f"runs/{changed}/test.json", f"runs/{changed}/test_flips_and_scales.json")
+    change(changed, "test_flips_and_scales.json", scores={"mIoU": 0.4321})
+    capsys.readouterr()
+    report.main(images=0, device="cpu")
+    table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [row[2].strip() for row in (table[0], *table[2:])] == ["mIoU flips and scales", "", "0.432"]
+    assert ">mIoU flips and scales</button>" in parts_of("</table>")[0] and ">0.432</td>" in parts_of("</table>")[0]
+
+
 def test_what_differs_among_few_runs_is_no_column_and_what_a_script_has_alone_is_in_none():
     pets = {"script": "train_pets", "lr": "0.1", "encoder": "vgg16"}
     settings = [{"script": "train", "lr": rate} for rate in ("0.1", "0.2", "0.3")]

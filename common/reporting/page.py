@@ -44,6 +44,7 @@ class Record:
     test: dict
     classes: list[dict[str, str]]  # the rows of classes.csv; none of a run from before there was one
     fingerprints: dict  # of the script's text, the model's file and the images
+    stages: dict[str, dict] = field(default_factory=dict)  # what test_*.json hold, by their names
     label: str = ""  # the name without what all runs of the section share
     pictures: list[dict] = field(default_factory=list)  # of its hardest and easiest test images
 
@@ -114,9 +115,16 @@ class Experiment:
         texts = [run.texts for run in self.runs]
         return {key: ", ".join(dict.fromkeys(text[key] for text in texts)) for key in texts[0]}
 
-    def score(self, name: str) -> tuple[str, float]:
-        """Return the mean over the runs of a score: as text, with its standard deviation, and as a number."""
-        scores = [run.test["scores"][name] for run in self.runs]
+    def score(self, name: str, stage: str = "") -> tuple[str, float]:
+        """Return the mean over the runs of a score: as text, with its standard deviation, and as a number.
+
+        Args:
+            stage: of which test, "frozen" or "flips_and_scales"; "" is the headline. ("", 0) if a run has none.
+        """
+        tests = [run.stages.get(stage) if stage else run.test for run in self.runs]
+        if None in tests:
+            return "", 0.0
+        scores = [test["scores"][name] for test in tests]
         mean, deviation = statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else math.nan
         return say(mean, deviation), mean
 
@@ -143,6 +151,7 @@ class Section:
         named = all(one.name.startswith(one.settings["script"]) for one in self.experiments)
         self.shared, self.columns, self.others = compared([one.settings for one in self.experiments], named)
         self.classes = list(dict.fromkeys(name for record in records for name in record.test["iou"]))
+        self.stages = sorted({stage for record in records for stage in record.stages})
         self.seeds = any(len(one.runs) > 1 for one in self.experiments)
         self.incomplete = [record.label for record in records if not record.test.get("confusion")]
         self.pictures: list[dict] = []  # of the same images through all models
@@ -153,7 +162,8 @@ class Section:
     def head(self) -> list[str]:
         """The columns of the table."""
         settings = [key.replace("_", " ") for key in self.columns]
-        return ["run", MIOU, PIXEL_ACCURACY, "loss", *settings, "parameters", "time"]
+        stages = [f"{MIOU} {stage.replace('_', ' ')}" for stage in self.stages]
+        return ["run", MIOU, *stages, PIXEL_ACCURACY, "loss", *settings, "parameters", "time"]
 
     def floor(self, name: str) -> float:
         """Return what the most frequent class everywhere scores; of folds the mean."""
@@ -166,7 +176,8 @@ class Section:
             loss, parameters = statistics.mean(run.test["loss"] for run in one.runs), one.runs[0].test["parameters"]
             seconds = statistics.mean(sum(row["seconds"] for row in run.history) for run in one.runs)
             settings = [(text, text) for text in (one.settings.get(key, "") for key in self.columns)]
-            rows.append([one.score(MIOU), one.score(PIXEL_ACCURACY), (f"{loss:.3f}", loss), *settings])
+            mious = [one.score(MIOU, stage) for stage in ("", *self.stages)]
+            rows.append([*mious, one.score(PIXEL_ACCURACY), (f"{loss:.3f}", loss), *settings])
             rows[-1] += [(f"{parameters / 1e6:.2f} M", parameters), (duration(seconds), seconds)]
         return rows
 
