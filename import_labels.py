@@ -62,7 +62,8 @@ def main(
         raise UserError(f"{path} has no image that can be used: {next(iter(labels.left_out), 'it lists none')}")
     splits = {split: [name for name in written if items[name].split == split] for split in ("train", "val", "test", "")}
     lists = [split for split, names in splits.items() if split and names]
-    for split in lists if splits["train"] and len(lists) > 1 else []:
+    lists = lists if splits["train"] and len(lists) > 1 else []  # one alone says nothing; folder.py draws them then
+    for split in lists:
         write_text(out / f"{split}.txt", "\n".join(splits[split]) + "\n")
     write_text(out / "classes.txt", classes)
     groups = defaultdict(list)
