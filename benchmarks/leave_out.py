@@ -29,7 +29,11 @@ from lesson import finished_run
 # What takes the place of what in the script. The first changes nothing.
 CHANGES = {
     "as_it_is": {},
-    "adamw": {"optimizer = Muon(": "optimizer = torch.optim.AdamW(", "lr: float = 1e-2": "lr: float = 1e-3"},
+    "adamw": {
+        "optimizer = Muon(": "optimizer = torch.optim.AdamW(",
+        "lr: float = 1e-2": "lr: float = 1e-3",
+        "encoder_lr: float = 5e-4": "encoder_lr: float = 2e-4",
+    },
     "no_skips": {"import ASPPUNet": "import DeepLabV3Plus", "model = ASPPUNet": "model = DeepLabV3Plus"},
     "no_pooling": {
         "import ASPPUNet": "import EncoderUNet",
