@@ -82,7 +82,7 @@ def main(
             runs.setdefault(change, []).append(result)
             tqdm.write(f"{change}, seed {seed}: mIoU {runs[change][-1]['miou']:.3f}")
             if write:
-                command = f'python benchmarks/leave_out.py --dataset {dataset} --flags "{flags}" --changes {change}'
+                command = f'python benchmarks/leave_out.py --dataset {dataset} --flags="{flags}" --changes {change}'
                 keep_run(folder, command, RESULTS / dataset / f"leave_out-{change}.json")
     floor = about(folder)["floor"]
     results = {change: {"runs": those, "floor": floor} for change, those in runs.items()}
