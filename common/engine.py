@@ -55,7 +55,8 @@ def train_one_epoch(
         if clip_norm:
             run.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        run.scaler.step(optimizer)  # unless a gradient is beyond fp16's range
+        with run.autocast():  # for the matrix products of Muon
+            run.scaler.step(optimizer)  # unless a gradient is beyond fp16's range
         run.scaler.update()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
