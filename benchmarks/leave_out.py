@@ -73,6 +73,7 @@ def main(
     with ThreadPoolExecutor(1 if torch.cuda.is_available() else os.cpu_count()) as pool:
         for (change, seed), folder in zip(jobs, tqdm(pool.map(train, jobs), "trainings", len(jobs)), strict=True):
             if isinstance(folder, str):
+                pool.shutdown(cancel_futures=True)  # otherwise all others are trained before this is said
                 raise UserError(f"{change}, seed {seed}, {folder}")
             result = record(folder)
             if unknown := set(classes.split()) - result["iou"].keys():

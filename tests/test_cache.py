@@ -21,8 +21,6 @@ from common.system.errors import UserError
 
 COUNT, SIDE = 40, 8
 
-# A program that decodes forty numbered images slowly.
-# A program that calls `decode` below.
 # A program that calls `decode` below. A shell's background jobs ignore Ctrl-C; this one shall not.
 PROGRAM = f"""
 import signal, sys
@@ -83,13 +81,24 @@ def test_what_a_killed_decoding_leaves_is_not_used_and_goes_after_a_day():
     assert not left.exists()
 
 
-@pytest.mark.slow
 def test_two_processes_that_decode_at_once_do_not_disturb_each_other():
     processes = [start("0.05") for _ in range(2)]
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     assert len(in_cache()) == 1
     check(decode())
+
+
+def test_of_processes_that_finish_at_the_same_moment_one_names_the_cache(monkeypatch):
+    rename = Path.rename
+
+    def overtaken(part: Path, folder: Path) -> None:  # by another process, after all that could be asked before
+        shutil.copytree(part, folder)
+        rename(part, folder)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    check(decode())
+    assert len(in_cache()) == 1
 
 
 def test_a_disk_that_fills_while_images_are_decoded_ends_in_a_sentence_and_gets_its_space_back():

@@ -84,8 +84,11 @@ def _decode(spec: DatasetSpec, samples: list, size: tuple[int, int], folder: Pat
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())  # before the folder gets its name: that must not outlive its contents
-        if not folder.exists():  # another process may have been faster
+        try:
             part.rename(folder)
+        except OSError:
+            if not folder.exists():  # if it does, another process was faster
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
