@@ -256,7 +256,7 @@ class Checkpointer:
         self.optimizer.load_state_dict(contents["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(contents["scheduler"])
-        run.scaler.load_state_dict(contents.get("scaler", {}))  # checkpoints from before fp16 have none
+        run.scaler.load_state_dict(contents["scaler"])
         history = contents["history"]
         self._write_best_and_history(history)
         barrier()

@@ -40,11 +40,8 @@ def best_row(history: list[dict]) -> dict:
 
 
 def kept_row(history: list[dict]) -> dict:
-    """Return the row of the epoch whose model is in best_<run>.pt: the last that `fit` kept.
-
-    Histories from before have no column `kept`: NaN in a file, where other rows have one. There the best was kept.
-    """
-    return next((row for row in reversed(history) if row.get("kept") == 1), None) or best_row(history)
+    """Return the row of the epoch whose model is in best_<run>.pt: the last that `fit` kept."""
+    return next(row for row in reversed(history) if row.get("kept") == 1)
 
 
 def out_of_patience(history: list[dict], stage: int, patience: int) -> bool:

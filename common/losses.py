@@ -120,10 +120,7 @@ def class_weights(data: SegmentationSet, cap: float = 10.0) -> torch.Tensor:
 
     A class that does not occur weighs 1: training never asks for it, and a validation set that has it is scored on it.
     """
-    counts = torch.zeros(256, dtype=torch.int64)
-    for masks in data.masks.split(64):  # mapped from disk: never the whole set in memory
-        counts += masks.flatten().bincount(minlength=256)
-    counts = counts[: data.num_classes].double()
+    counts = data.pixel_counts().double()
     share = counts / counts.sum().clamp(min=1)
     weights = 1 / (share.sqrt() * share.sqrt().sum())
     return torch.where(share > 0, weights.clamp(max=cap), 1).float()

@@ -114,7 +114,7 @@ class Training:
         self.scheduler.step()
 
     def save(self):
-        self.checkpointer.save([{"epoch": 1, "stage": 1, "val_miou": 0.5}])
+        self.checkpointer.save([{"epoch": 1, "stage": 1, "val_miou": 0.5, "kept": 1.0}])
 
     def resume(self):
         self.run.resume = True

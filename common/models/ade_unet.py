@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from common.models.layers import FastConvTranspose2d, Normalize, he_init, pad_to_multiple
+from common.models.layers import FastConvTranspose2d, Normalize, init_convs, pad_to_multiple
 
 WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -36,7 +36,7 @@ class ADEUNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Conv2d(WIDTHS[0], num_classes, kernel_size=1)
-        he_init(self)  # without normalisation, nothing else keeps 23 layers from fading away
+        init_convs(self, nn.init.kaiming_normal_)  # nothing else, without normalisation, keeps 23 layers from fading
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""

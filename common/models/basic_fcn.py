@@ -7,7 +7,7 @@ its skips: everything about an object's place must pass through a map of 1/32 th
 import torch
 from torch import nn
 
-from common.models.layers import FastConvTranspose2d, Normalize, pad_to_multiple, xavier_init
+from common.models.layers import FastConvTranspose2d, Normalize, init_convs, pad_to_multiple
 
 
 class BasicFCN(nn.Module):
@@ -37,7 +37,7 @@ class BasicFCN(nn.Module):
             up(64, channels),  # full size
         )
         self.classifier = nn.Conv2d(channels, num_classes, kernel_size=1)
-        xavier_init(self)
+        init_convs(self, nn.init.xavier_uniform_)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""

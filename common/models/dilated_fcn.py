@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.models.layers import Normalize, conv_bn, conv_bn_relu, pad_to_multiple, upsample, xavier_init
+from common.models.layers import Normalize, conv_bn, conv_bn_relu, init_convs, pad_to_multiple, upsample
 
 
 class DilatedFCN(nn.Module):
@@ -36,7 +36,7 @@ class DilatedFCN(nn.Module):
         self.up2 = nn.Conv2d(64, 32, kernel_size=1, bias=False)
         self.refine2 = conv_bn_relu(32, 32)
         self.classifier = nn.Conv2d(32, num_classes, kernel_size=1)
-        xavier_init(self)
+        init_convs(self, nn.init.xavier_uniform_)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from common.models.encoder_decoder import EncoderDecoder
 from common.models.encoders import ImageEncoder
-from common.models.layers import conv_transpose2x, xavier_init
+from common.models.layers import conv_transpose2x, init_convs
 
 
 class Deconvolutions(nn.Module):
@@ -34,7 +34,7 @@ class Deconvolutions(nn.Module):
             up(64, 64, encoder.anchor),  # 1/2
         )
         self.classifier = nn.Conv2d(64, num_classes, kernel_size=1)
-        xavier_init(self)
+        init_convs(self, nn.init.xavier_uniform_)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Map five maps at strides 2, 4, 8, 16, 32 to logits (B, num_classes, H, W) at stride 2."""

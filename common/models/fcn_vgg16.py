@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.models.encoders import build_encoder
-from common.models.layers import FastConvTranspose2d
+from common.models.layers import FastConvTranspose2d, init_convs
 
 
 class FCNVGG16(nn.Module):
@@ -38,9 +38,7 @@ class FCNVGG16(nn.Module):
         self.score3 = nn.Conv2d(pool3, num_classes, kernel_size=1)
         self.up3 = FastConvTranspose2d(num_classes, num_classes, kernel_size=16, stride=8, padding=4)
         for layer in (self.up5, self.score4, self.up4, self.score3, self.up3):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            init_convs(layer, nn.init.xavier_uniform_)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""

@@ -1,5 +1,7 @@
 """Small pieces that several models use."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -30,30 +32,17 @@ def pad_to_multiple(x: torch.Tensor, stride: int) -> torch.Tensor:
     return F.pad(x, (0, -width % stride, 0, -height % stride))
 
 
-def xavier_init(model: nn.Module) -> nn.Module:
-    """Draw all convolution weights from Xavier's uniform distribution, set their biases to 0; return the model.
+def init_convs(model: nn.Module, init: Callable) -> None:
+    """Draw all convolution weights in `model` by `init`, one of torch.nn.init's, and set their biases to 0.
 
-    Glorot & Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010.
+    xavier_uniform_: Glorot & Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS
+    2010. kaiming_normal_, for ReLU: He et al., Delving Deep into Rectifiers, ICCV 2015.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.xavier_uniform_(module.weight)
+            init(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    return model
-
-
-def he_init(model: nn.Module) -> nn.Module:
-    """Draw all convolution weights from He's normal distribution, set their biases to 0; return the model.
-
-    He et al., Delving Deep into Rectifiers, ICCV 2015.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    return model
 
 
 def upsample(x: torch.Tensor, factor: int = 2, anchor: float = 0.5) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.models.layers import FastConvTranspose2d, Normalize, he_init, pad_to_multiple
+from common.models.layers import FastConvTranspose2d, Normalize, init_convs, pad_to_multiple
 from common.models.resnet_v2 import ResNetV2, bn_relu
 from common.system.errors import UserError
 
@@ -46,7 +46,7 @@ class ResNetV2FCN(nn.Module):
             up_bn_relu(256, 256),  # full size
             nn.Conv2d(256, num_classes, kernel_size=1),
         )
-        he_init(self)
+        init_convs(self, nn.init.kaiming_normal_)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""

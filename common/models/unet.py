@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from common.models.layers import FastConvTranspose2d, Normalize, double_conv, pad_to_multiple, xavier_init
+from common.models.layers import FastConvTranspose2d, Normalize, double_conv, init_convs, pad_to_multiple
 
 
 class UNet(nn.Module):
@@ -33,7 +33,7 @@ class UNet(nn.Module):
             self.combine.append(double_conv(2 * fine, fine))  # of a map from below and one from across
         self.pool = nn.MaxPool2d(2)
         self.classifier = nn.Conv2d(width, num_classes, kernel_size=1)
-        xavier_init(self)
+        init_convs(self, nn.init.xavier_uniform_)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""

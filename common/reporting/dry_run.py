@@ -74,6 +74,6 @@ def dry_run(
 
 def shares(data: SegmentationSet) -> str:
     """Return the classes of `data` with their shares of the pixels that are not void, the largest first."""
-    counts = sum(masks.flatten().bincount(minlength=256) for masks in data.masks.split(64))[: data.num_classes]
+    counts = data.pixel_counts()
     parts = counts / counts.sum().clamp(min=1)
     return ", ".join(f"{data.classes[i]} {parts[i]:.1%}" for i in parts.argsort(descending=True).tolist())

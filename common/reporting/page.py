@@ -42,7 +42,7 @@ class Record:
     settings: dict  # script, seed, precision and the script's flags
     history: list[dict[str, float]]
     test: dict
-    classes: list[dict[str, str]]  # the rows of classes.csv; none of a run from before there was one
+    classes: list[dict[str, str]]  # the rows of classes.csv
     fingerprints: dict  # of the script's text, the model's file and the images
     stages: dict[str, dict] = field(default_factory=dict)  # what test_*.json hold, by their names
     label: str = ""  # the name without what all runs of the section share
@@ -80,7 +80,7 @@ class Record:
 
     def shares(self) -> dict[str, dict[str, float]]:
         """Return the confusion matrix by true and predicted class, as shares of the true one; {} if it is too large."""
-        names, rows = list(self.test["iou"]), self.test.get("confusion", [])
+        names, rows = list(self.test["iou"]), self.test["confusion"]
         shares = {}
         for name, row in zip(names, rows, strict=False) if len(rows) <= MOST else ():
             if any(row):
@@ -89,7 +89,7 @@ class Record:
 
     def confused(self, most: int = 10) -> list[tuple[str, str, str, int]]:
         """Return true class, predicted class, share of the true class, and pixels of what is confused most."""
-        names, rows = list(self.test["iou"]), self.test.get("confusion", [])
+        names, rows = list(self.test["iou"]), self.test["confusion"]
         found = confusions(torch.tensor(rows))[:most]
         return [(names[t], names[p], percent(pixels / sum(rows[t])), pixels) for t, p, pixels in found]
 
@@ -153,7 +153,6 @@ class Section:
         self.classes = list(dict.fromkeys(name for record in records for name in record.test["iou"]))
         self.stages = sorted({stage for record in records for stage in record.stages})
         self.seeds = any(len(one.runs) > 1 for one in self.experiments)
-        self.incomplete = [record.label for record in records if not record.test.get("confusion")]
         self.pictures: list[dict] = []  # of the same images through all models
         self.legend: list[tuple[str, tuple]] = []  # of the colours in them
         self.problems: list[str] = []  # why there are no pictures of a model
