@@ -11,21 +11,23 @@ Run       python overfit.py                                           # one imag
 """
 
 import copy
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from common.checkpoint import record_run
+from common.checkpoint import load_model, record_run
 from common.cli import cli
 from common.datasets import Size, load
 from common.engine import evaluate, prepare, train_one_epoch
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import Encoder, Model, build
+from common.reporting.diagnosis import not_overfitted
 from common.reporting.dry_run import dry_run
-from common.reporting.plotting import plot_overfit
+from common.reporting.overfitting import report_overfit
 from common.run import Run
-from common.system.errors import UserError
+from common.system.errors import UserError, torch_errors
 
 ENOUGH = 0.99  # mIoU over the classes in the image
 
@@ -50,41 +52,40 @@ def main(
         raise UserError(f"--image {image}: {dataset} has the training images 0 to {len(train_set) - 1}")
     seen, unseen = train_set.select([image]), val_set.select([0])
     train_loader = Loader(seen, batch_size, run, copies=batch_size)  # an epoch is a step
+    loaders = [Loader(data, batch_size, run) for data in (seen, unseen)]  # one image each, to be scored
 
     network = build(model, train_set.num_classes, encoder=encoder, pretrained=False, freeze_encoder=False)
     criterion = CrossEntropy()
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
 
-    untrained = copy.deepcopy(network).to(run.device)
     network, replica = prepare(network, criterion, run)
     if run.dry_run:
         dry_run(network, train_loader, criterion, optimizer, run)  # and exit
+    models = {"untrained": copy.deepcopy(network), "overfitted": network}
+    if trained:
+        models["trained on all images"], contents = load_model(Path(trained))
+        if contents["classes"] != list(train_set.classes):
+            raise UserError(f"--trained {trained} tells other classes apart than {dataset} has; give another")
 
     history, best = [], (-1.0, {})
-    for step in tqdm(range(1, steps + 1), "overfitting", unit=" steps", disable=True if run.rank else None):
-        train_loader.set_epoch(step)
-        loss, matrix = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run)
-        history.append({"step": step, "loss": loss, "miou": matrix.mean_iou()})
-        if step % 25 == 0 or step == steps:  # BatchNorm's running averages lag behind the weights, now more, now less
-            miou = evaluate(network, Loader(seen, batch_size, run), criterion, run)[1].mean_iou()
-            best = max(best, (miou, copy.deepcopy(network.state_dict())), key=lambda pair: pair[0])
+    with torch_errors(batch_size):
+        evaluate(network, loaders[0], criterion, run)  # a network that does not fit ends here, in a sentence
+        for step in tqdm(range(1, steps + 1), "overfitting", unit=" steps", disable=True if run.rank else None):
+            train_loader.set_epoch(step)
+            loss, matrix = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run)
+            history.append({"step": step, "loss": loss, "miou": matrix.mean_iou()})
+            if step % 25 == 0 or step == steps:  # BatchNorm's running averages lag behind the weights, more or less
+                miou = evaluate(network, loaders[0], criterion, run)[1].mean_iou()
+                best = max(best, (miou, copy.deepcopy(network.state_dict())), key=lambda pair: pair[0])
     network.load_state_dict(best[1])
 
-    scores = {}
-    for title, net, data in (("untrained", untrained, seen), ("trained", network, seen), ("unseen", network, unseen)):
-        scores[title] = evaluate(net, Loader(data, batch_size, run), criterion, run)[1].mean_iou()
     record_run(run, train_set)
-    plot_overfit(history, untrained, network, [seen.sample(0), unseen.sample(0)], trained, train_set, run)
-    run.print(f"mIoU on {seen.names[0]}: {scores['untrained']:.4f} untrained, {scores['trained']:.4f} trained")
-    run.print(f"mIoU on {unseen.names[0]}, which it has never seen: {scores['unseen']:.4f}")
-    run.print(f"see {run.plot()} and {run.plot('predictions')}")
-    if not scores["trained"] >= ENOUGH:
-        raise UserError(
-            f"{type(network).__name__} reached mIoU {scores['trained']:.4f} on the image it was to overfit, not "
-            f"{ENOUGH}. Look at the curve: if it still falls, give more --steps; if it jumps, a smaller --lr; if it is "
-            "flat, the network, the loss or the labels are broken"
-        )
+    results = {title: [evaluate(net.to(run.device), data, criterion, run) for data in loaders]
+               for title, net in models.items()}  # fmt: skip
+    scores = report_overfit(history, models, results, [seen, unseen], run)
+    if not (miou := scores["overfitted"]["train"]["mIoU"]) >= ENOUGH:
+        raise not_overfitted(network, miou, ENOUGH)
     return scores
 
 

@@ -35,6 +35,7 @@ from common.labels import VOID_COLOR, colorize
 from common.reporting.page import Record, Section, group_by, render
 from common.reporting.plotting import draw
 from common.reporting.results import table
+from common.reporting.visualization import with_data_of
 from common.run import Run
 from common.system.errors import UserError
 from common.system.files import write_text
@@ -45,13 +46,13 @@ def main(
     images: int = 4,  # test images of each section that every model is shown; 0 leaves out all pictures
     cases: int = 2,  # hardest test images that every model is shown, and hardest and easiest ones of each model
     device: str = "auto",  # auto, cpu, cuda, cuda:1, mps
-    data_root: Path = Path("data"),  # folder that download.py filled
+    data_root: str = "",  # folder that download.py filled, if it is no longer where the runs had it
     cache_dir: Path = Path(".cache"),  # folder for decoded images
     seed: int = 0,  # draws the test images that every model is shown
 ):
     if min(images, cases) < 0:
         raise UserError("--images and --cases must be numbers from 0 upwards")
-    run = Run(name="report", device=device, data_root=data_root, cache_dir=cache_dir, seed=seed).prepared()
+    run = Run(name="report", device=device, data_root=Path(data_root), cache_dir=cache_dir, seed=seed).prepared()
     records, problems = read_runs(Path("runs"))
     for problem in problems:
         print(f"left out: {problem}")
@@ -77,8 +78,7 @@ def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
     for path in sorted(test.parent for test in folder.glob("*/test.json")):
         try:
             config, test = (json.loads((path / name).read_text("utf-8")) for name in ("config.json", "test.json"))
-            classes = (path / "classes.csv").read_text("utf-8") if (path / "classes.csv").exists() else ""
-            rows = list(csv.DictReader(io.StringIO(classes)))
+            rows = list(csv.DictReader(io.StringIO((path / "classes.csv").read_text("utf-8"))))
             prints = config.get("fingerprints", {})
             stages = {
                 other.stem.removeprefix("test_"): json.loads(other.read_text("utf-8"))
@@ -131,7 +131,8 @@ def models_of(section: Section, run: Run) -> tuple[list[tuple[Record, nn.Module]
         section.problems.append(f"of {dataset}: none of its best_*.pt is here")
         return [], None
     try:
-        data = load(dataset, tuple(section.test["image_size"]), run)[2]
+        there = run if run.data_root != Path() else with_data_of(records[0].name, run)
+        data = load(dataset, tuple(section.test["image_size"]), there)[2]
     except UserError as error:
         section.problems.append(f"of {dataset}: {error}")
         return [], None

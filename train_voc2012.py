@@ -3,7 +3,7 @@
 Change    train_5_b.py, with the encoder's maps of every size handed to the decoder (common/models/encoder_unet.py), the
           whole network trained, the encoder at a fifth of the rate, and random resized crops of larger images.
 Result    mIoU 0.618 over background and five animals (floor 0.119), 0.259 over all 16 classes (floor 0.045): the
-          660-image part of VOC 2012, one seed, 72 min of one core of an AMD EPYC
+          660-image part of VOC 2012, one seed, 94 min of one core of an AMD EPYC
           python train_voc2012.py --encoder mobilenet_v1 --encoder-weights FILE
 Run       python train_voc2012.py                                            # VOC 2012; fetches ResNet-18's weights
           python train_voc2012.py --epochs 4 --batch-size 4 --copies 1    # for as long as the original project

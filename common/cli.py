@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import dataclasses
+import difflib
 import gc
 import inspect
 import os
@@ -63,7 +64,13 @@ def read_flags(parser: argparse.ArgumentParser, main: Callable, argv: list[str] 
     add_flags(parser.add_argument_group("the experiment") if settings else parser, main, ours)
     if settings:
         add_flags(parser.add_argument_group("the run (changes no experiment's question)"), Run, settings)
-    flags = vars(parser.parse_args(argv))
+    required = [p.name.upper() for p in ours if p.default is inspect.Parameter.empty]
+    parser.usage = " ".join([parser.prog, *required, "[--flag VALUE ...]"])  # which flags there are, --help lists
+    flags, unknown = parser.parse_known_args(argv)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], parser._option_string_actions)
+        parser.error(f"{unknown[0]} is no flag; {f'did you mean {near[0]}?' if near else '--help lists them'}")
+    flags = vars(flags)
     if settings:
         flags["run"] = Run(**{field.name: flags.pop(field.name) for field in settings})
     return flags
@@ -73,7 +80,8 @@ def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: li
     """Add one flag to `group` for each of `parameters` (of a function or a dataclass, with name and default)."""
     types, comments = typing.get_type_hints(owner), read_comments(owner)
     for parameter in parameters:
-        kind, default = types[parameter.name], parameter.default
+        default = parameter.default
+        kind = types.get(parameter.name, type(default))
         text = comments.get(parameter.name, "")
         if default is inspect.Parameter.empty:
             several = {"nargs": "+"} if typing.get_origin(kind) is list else {}
@@ -114,4 +122,5 @@ def read_size(text: str) -> Size:
 
 def read_comments(owner: Callable) -> dict[str, str]:
     """Map each `name: type = default,  # comment` in the source of `owner` to its comment."""
-    return dict(re.findall(r"^\s*(\w+):[^#\n]*#\s*(.*?)\s*$", inspect.getsource(owner), re.MULTILINE))
+    found = re.findall(r"^\s*(\w+)(?::| =)[^#\n]*#\s*(.*?)\s*$", inspect.getsource(owner), re.MULTILINE)
+    return dict(reversed(found))  # the first of a name is the parameter's

@@ -15,7 +15,7 @@ from common.history import best_row, epoch_row, last_epoch, learning_rates, out_
 from common.loader import Loader
 from common.losses import weighted_loss
 from common.metrics import ConfusionMatrix, WeightedMean
-from common.reporting.diagnosis import check_logits, diverged
+from common.reporting.diagnosis import check_logits, check_schedule, diverged
 from common.reporting.progress import Progress, summarize
 from common.reporting.scores import report_test, report_unlabelled
 from common.run import Run
@@ -124,6 +124,7 @@ def fit(
     """
     if epochs < 1:
         return list(previous)
+    check_schedule(scheduler, epochs, len(train_loader))
     network, replica = prepare(model, criterion, run)
     if run.dry_run:
         from common.reporting.dry_run import dry_run  # brings matplotlib and Triton, which others need later or never

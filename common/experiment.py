@@ -38,7 +38,7 @@ def default_name(main: Callable, parameters: dict, run: "Run") -> str:
         else:
             differs.append(short_name(value) if isinstance(value, str) else f"{key}{value}")
     if run.init:
-        differs.append(f"init_{Path(run.init).stem.removeprefix('best_')}")
+        differs.append(f"init_{short_name(run.init)}")
     if run.fold:
         differs.append(f"fold{run.fold.replace('/', 'of')}")
     if run.seed:
@@ -47,7 +47,9 @@ def default_name(main: Callable, parameters: dict, run: "Run") -> str:
 
 
 def short_name(value: str) -> str:
-    """Return `value`, or, if it is a path, its last part; of "." and ".." the name of the folder that is meant."""
+    """Return `value`; of a path its last part, of best_x.pt x, of "." and ".." the name of the folder that is meant."""
+    if value.endswith(".pt"):
+        return Path(value).stem.removeprefix("best_")
     name = Path(value).name
     return name if name.strip(".") else Path(value).resolve().name
 

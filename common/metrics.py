@@ -182,7 +182,8 @@ class ConfusionMatrix:
         if "interval" in report:
             low, high = report["interval"]
             lines.append(f"  {'95 % interval of mIoU (bootstrap over images)':<45}{low:>14.4f} to {high:.4f}")
-        iou = ", ".join(f"{name} {value:.2f}" for name, value in report["iou"].items() if value is not None)
+        there = zip(report["iou"].items(), self.present().tolist(), strict=True)
+        iou = ", ".join(f"{name} {value:.2f}" for (name, value), present in there if present)
         return "\n".join([*lines, f"  IoU: {iou}"])
 
 

@@ -84,7 +84,15 @@ def test_help_shows_the_docstring_the_comments_and_the_defaults(experiment, caps
 def test_mistyped_flags_end_in_one_sentence_and_status_2(flags, experiment, capsys):
     with pytest.raises(SystemExit) as exit:
         cli(experiment, flags.split())
-    assert exit.value.code == 2 and "error:" in capsys.readouterr().err.splitlines()[-1]
+    usage, error = capsys.readouterr().err.splitlines()
+    assert exit.value.code == 2 and usage.endswith("experiment.py [--flag VALUE ...]")
+    assert "error: " in error and (flags != "--epoch 5" or error.endswith("--epoch is no flag; did you mean --epochs?"))
+
+
+def test_a_parameter_without_a_type_has_that_of_its_default(tmp_path):
+    (tmp_path / "experiment.py").write_text(SCRIPT.replace("lr: float = 1e-3,", "lr = 1e-3,"))
+    assert python(tmp_path / "experiment.py", "--lr", "1", PYTHONPATH=str(REPOSITORY)).stdout.split()[-6] == "1.0"
+    assert "  rate [0.001]" in python(tmp_path / "experiment.py", "--help", PYTHONPATH=str(REPOSITORY)).stdout
 
 
 BAD_INPUT = {

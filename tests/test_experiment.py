@@ -110,8 +110,9 @@ def test_a_corrected_mask_makes_a_run_of_its_own(script, capsys, monkeypatch):
 
 
 MISTAKES = {
-    "model = BasicFCN(train_set.num_classes + 1)": r"output has the shape \(\d+, 7, 32, 32\), and should have",
+    "model = BasicFCN(train_set.num_classes + 1)": r"returns \(\d+, 7, 32, 32\), and should return",
     "model = torchvision.models.segmentation.lraspp_mobilenet_v3_large(None, weights_backbone=None)": "TorchvisionNetw",
+    "model = BasicFCN(6).requires_grad_(False)": "nothing is trained: all that the loss depends on is frozen",
     "criterion = torch.nn.CrossEntropyLoss()": r"met the mask value 255, .* with ignore_index=255",
     "criterion = torch.nn.CrossEntropyLoss(ignore_index=255, reduction='none')": r"gives the shape .* a scalar tensor",
 }
@@ -122,6 +123,12 @@ def test_ordinary_mistakes_end_in_a_sentence_before_the_first_step_and_leave_not
     with pytest.raises(UserError, match=MISTAKES[line]):
         script("    optimizer = ", f"    import torchvision\n    {line}\n    optimizer = ")
     assert not list(Path().glob("*.pt")) and not Path("runs").exists()
+
+
+def test_a_cosine_that_is_drawn_over_epochs_is_refused_for_fit_steps_it_by_the_batch(script):
+    cosine = "torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)"
+    with pytest.raises(UserError, match=r"T_max=3\) ends after 3 batches.* T_max=epochs \* len\(train_loader\)"):
+        script("criterion, optimizer, ", f"criterion, optimizer, {cosine}, ", epochs=3)
 
 
 def test_a_model_whose_settings_are_not_known_any_more_is_not_replaced():

@@ -1,10 +1,13 @@
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SHARED, needs_shared, one_sentence, python
 
 import overfit
+import train
 from common.run import Run
 from common.system.errors import UserError
 
@@ -23,7 +26,10 @@ def test_models_with_coarse_maps_come_close(model, few_shapes):
 @pytest.mark.slow
 def test_a_model_overfits_one_image(model, few_shapes):
     scores = overfit.main("shapes", image_size=64, model=model, run=Run(device="cpu", name="test"))
-    assert scores["trained"] >= 0.99 > max(scores["unseen"], scores["untrained"])
+    on_train, on_val = ({title: of[split]["mIoU"] for title, of in scores.items()} for split in ("train", "val"))
+    assert on_train["overfitted"] >= 0.99 > max(on_val["overfitted"], on_train["untrained"])
+    assert json.loads(Path("runs/test/scores.json").read_text()) == scores
+    assert len(Path("runs/test/history.csv").read_text().splitlines()) == 1 + 300
     for kind in ("", "_predictions"):
         assert Path(f"plots/test{kind}.png").stat().st_size > 5000
 
@@ -37,11 +43,22 @@ def test_a_model_of_ones_own_is_overfitted_without_being_registered(few_shapes, 
     text = Path(overfit.__file__).read_text()
     built = "build(model, train_set.num_classes, encoder=encoder, pretrained=False, freeze_encoder=False)"
     assert built in text
-    Path("mine.py").write_text(text.replace(built, "torch.nn.Conv2d(3, train_set.num_classes, 1)"))
-    spec = importlib.util.spec_from_file_location("mine", "mine.py")
-    spec.loader.exec_module(mine := importlib.util.module_from_spec(spec))
-    with pytest.raises(UserError, match=r"reached mIoU 0\.\d+ on the image"):
-        mine.main("shapes", image_size=32, steps=3, run=Run(device="cpu"))
+    for classes, says in (("", r"reached mIoU 0\.\d+ on the image"), (" + 1", r"returns \(1, 7, 32, 32\), and should")):
+        Path("mine.py").write_text(text.replace(built, f"torch.nn.Conv2d(3, train_set.num_classes{classes}, 1)"))
+        spec = importlib.util.spec_from_file_location("mine", "mine.py")
+        spec.loader.exec_module(mine := importlib.util.module_from_spec(spec))
+        with pytest.raises(UserError, match=says):
+            mine.main("shapes", image_size=32, steps=3, run=Run(device="cpu"))
+
+
+def test_a_model_to_be_shown_beside_must_tell_the_same_classes(few_shapes, without_pictures):
+    with pytest.raises(UserError, match=r"nothing\.pt"):
+        overfit.main("shapes", image_size=32, trained="nothing.pt", run=Run(device="cpu"))
+    train.main("shapes", image_size=32, epochs=1, run=Run(device="cpu", name="x"))
+    contents = torch.load("best_x.pt")
+    torch.save(contents | {"classes": ["background", "a", "b", "c", "d", "e"]}, "best_x.pt")
+    with pytest.raises(UserError, match=r"best_x\.pt tells other classes apart than shapes has"):
+        overfit.main("shapes", image_size=32, trained="best_x.pt", run=Run(device="cpu"))
 
 
 def test_an_image_that_is_not_there_is_named(few_shapes):

@@ -191,20 +191,6 @@ def test_each_run_shows_its_settings_the_scores_of_its_classes_and_what_it_confu
         assert share == f"{100 * row[names.index(predicted)] / sum(row):.0f}" or share == "<1"
 
 
-def test_runs_from_before_there_was_a_matrix_are_shown_without_it_and_named(runs):
-    path = Path(f"runs/{FIRST}-lr0.0001/test.json")
-    record = json.loads(path.read_text())
-    del record["confusion"]
-    path.write_text(json.dumps(record))
-    Path(f"runs/{FIRST}-lr0.0001/classes.csv").unlink()
-    report.main(images=0, device="cpu")
-    page = Path("report.html").read_text()
-    assert "No confusion matrix nor scores of each class were kept by train, lr 0.0001:" in page
-    assert "(95 % interval 0." in page  # of so few images
-    assert page.count("What is confused") == page.count("Scores of each class</h3>") == 2
-    assert page.count("<details>") == 3 + 1  # and the Markdown
-
-
 def test_the_hardest_images_are_those_of_the_lowest_mean_over_the_runs(runs):
     mious = {f"test_000{i}": 0.5 for i in range(7)}
     change(FIRST, "test.json", image_miou={**mious, "test_0003": 0.0, "test_0005": 0.1})

@@ -1,6 +1,8 @@
 """What to try when a training did not go as it should: said once, at its end."""
 
 import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from common.metrics import ConfusionMatrix
 from common.run import Run
@@ -15,19 +17,36 @@ def diverged(loss: float, where: str, lr: float, run: Run) -> UserError:
     )
 
 
+def not_overfitted(network: nn.Module, miou: float, enough: float) -> UserError:
+    """Return the error that a network could not overfit one image."""
+    return UserError(
+        f"{type(network).__name__} reached mIoU {miou:.4f} on the image it was to overfit, not {enough}. Look at the "
+        "curves, of the network in training mode: where the loss still falls, or mIoU is above this, more --steps may "
+        "help; where it jumps, a smaller --lr; where it is flat, the network, the loss or the labels are broken"
+    )
+
+
 def check_logits(logits: object, masks: torch.Tensor, num_classes: int) -> None:
     """Raise UserError unless a model's output is the logits (B, num_classes, H, W) of `masks` (B, H, W)."""
-    batch, height, width = masks.shape
-    expected, found = (batch, num_classes, height, width), getattr(logits, "shape", None)
-    if not isinstance(logits, torch.Tensor):
+    expected = (len(masks), num_classes, *masks.shape[1:])
+    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != expected:
         raise UserError(
-            f"the model returns {type(logits).__name__} instead of a tensor of logits; one of torchvision's goes into "
-            "TorchvisionNetwork(...)"
+            f"the model returns {found}, and should return a tensor of the shape {expected}: logits of {num_classes} "
+            "classes at the images' size; a model of torchvision's goes into TorchvisionNetwork(...)"
         )
-    if tuple(found) != expected:
+
+
+def check_schedule(scheduler: LRScheduler | None, epochs: int, steps: int) -> None:
+    """Raise UserError if a cosine over `epochs` is meant by the epoch: `fit` goes on in it by the batch.
+
+    Args:
+        steps: batches in an epoch.
+    """
+    if steps > 1 and getattr(scheduler, "T_max", 0) == epochs:
         raise UserError(
-            f"the model's output has the shape {tuple(found)}, and should have {expected}: logits of {num_classes} "
-            "classes at the images' size"
+            f"CosineAnnealingLR(T_max={epochs}) ends after {epochs} batches, for fit steps a scheduler after each; give "
+            "T_max=epochs * len(train_loader)"
         )
 
 

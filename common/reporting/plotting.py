@@ -18,7 +18,6 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import nn
 
-from common.checkpoint import load_model
 from common.datasets.segmentation_set import SegmentationSet
 from common.inference import predict
 from common.labels import VOID, VOID_COLOR, colorize
@@ -77,31 +76,6 @@ def plot_curves(history: list[dict], kept: dict, path: Path, title: str) -> None
     panels[1].plot(kept["epoch"], kept["val_miou"], "*", color=VAL, markersize=11)
     panels[0].legend()
     save(figure, path)
-
-
-def plot_overfit(
-    history: list[dict],
-    untrained: nn.Module,
-    overfitted: nn.Module,
-    samples: list,
-    trained: str,
-    data: SegmentationSet,
-    run: Run,
-) -> None:
-    """Draw loss and mIoU by step, and what the models see in `samples`; beside them the one in the file `trained`."""
-    if run.rank > 0:
-        return
-    figure = Figure(figsize=(10, 3.5), layout="constrained")
-    figure.suptitle(run.name)
-    for axes, key, label in zip(figure.subplots(1, 2), ("loss", "miou"), ("loss", "mIoU"), strict=True):
-        plot_by_epoch(axes, history, key, by="step", color=TRAIN)
-        axes.set_ylabel(f"{label} of the one image")
-    save(figure, run.plot())
-    models = {"untrained": untrained, f"after {len(history)} steps on one image": overfitted}
-    models |= {"trained on all images": load_model(Path(trained))[0].to(run.device)} if trained else {}
-    columns = {title: (model, data.image_size) for title, model in models.items()}
-    grid = side_by_side(columns, samples, data.classes, data.palette, run, f"{run.name}: the image, and another")
-    save(grid, run.plot("predictions"))
 
 
 def plot_comparison(
@@ -200,9 +174,8 @@ def side_by_side(
     for _, image, mask in samples:
         predictions = [predict(model, image, image_size, run) for model, image_size in models.values()]
         for column, prediction in enumerate(predictions if mask is not None else (), start=2):
-            matrix = ConfusionMatrix(len(classes))
-            matrix.update(*(torch.from_numpy(pixels).long()[None] for pixels in (prediction, mask)))
-            scores[len(rows), column] = f"mIoU {matrix.mean_iou():.2f}"
+            miou = ConfusionMatrix.of_image(prediction, mask, len(classes)).mean_iou()
+            scores[len(rows), column] = f"mIoU {miou:.2f}"
         rows.append([np.asarray(image), mask, *predictions])
     names = [name for name, *_ in samples]
     return picture_grid(rows, ["image", "truth", *models], title, classes, palette, names, scores)

@@ -1,6 +1,7 @@
 """What SegmentationVisualization.ipynb shows: the same images through every trained model."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -41,15 +42,19 @@ def on_test_images(models: Models, run: Run, count: int = 3) -> Iterator[Figure]
     """
     for dataset, size in sorted({(metadata["dataset"], tuple(metadata["image_size"])) for _, metadata in models}):
         chosen = [(m, md) for m, md in models if (md["dataset"], tuple(md["image_size"])) == (dataset, size)]
-        recorded = read_json(Path("runs", chosen[0][1]["run"], "config.json")).get("run", {})
-        there = Run(data_root=Path(recorded.get("data_root", run.data_root)), cache_dir=run.cache_dir, seed=run.seed)
         try:
-            _, _, test_set = load(dataset, size, there.prepared())
+            _, _, test_set = load(dataset, size, with_data_of(chosen[0][1]["run"], run))
         except UserError as error:
             print(f"no figure of {dataset}: {error}")
             continue
         samples = [test_set.sample(index) for index in draw(test_set, run.seed, count)]
         yield from figures(chosen, samples, run, f"{dataset} test")
+
+
+def with_data_of(name: str, run: Run) -> Run:
+    """Return `run` with the data root of the run called `name`; as it is if that left no config.json."""
+    recorded = read_json(Path("runs", name, "config.json")).get("run", {})
+    return replace(run, data_root=Path(recorded.get("data_root", run.data_root))).prepared()
 
 
 def on_photographs(models: Models, paths: list[str], run: Run) -> Iterator[Figure]:

@@ -26,7 +26,7 @@ def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 @contextlib.contextmanager
 def torch_errors(batch_size: int) -> Iterator[None]:
-    """Turn what torch says of batches that are too large or too small, and of void in a loss, into a sentence."""
+    """Turn what torch says of ordinary mistakes into a sentence: too large or small a batch, void, all frozen."""
     try:
         yield
     except ValueError as error:
@@ -44,6 +44,8 @@ def torch_errors(batch_size: int) -> Iterator[None]:
             "void: torch's losses pass over it with ignore_index=255"
         ) from None
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
+        if "does not require grad" in str(error):
+            raise UserError("nothing is trained: all that the loss depends on is frozen; unfreeze a part") from None
         if not is_out_of_memory(error):
             raise
         smaller = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --image-size"
