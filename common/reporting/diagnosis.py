@@ -45,8 +45,8 @@ def check_schedule(scheduler: LRScheduler | None, epochs: int, steps: int) -> No
     """
     if steps > 1 and getattr(scheduler, "T_max", 0) == epochs:
         raise UserError(
-            f"CosineAnnealingLR(T_max={epochs}) ends after {epochs} batches, for fit steps a scheduler after each; give "
-            "T_max=epochs * len(train_loader)"
+            f"CosineAnnealingLR(T_max={epochs}) ends after {epochs} batches, for fit steps a scheduler after each; "
+            "give T_max=epochs * len(train_loader)"
         )
 
 
