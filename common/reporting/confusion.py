@@ -27,7 +27,7 @@ def plot_confusion(matrix: ConfusionMatrix, classes: Sequence[str], path: Path, 
     figure.suptitle(wrapped(title, 150 if large else round(9 * side + 15)), fontsize=10)
     axes, *right = figure.subplots(1, 1 + large, squeeze=False)[0]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set(xlabel="predicted class (in the cells: share of the true class, pixels)", ylabel="true class")
     if large:
         list_confusions(right[0], counts.numpy(), shares, classes)
     else:
@@ -35,7 +35,7 @@ def plot_confusion(matrix: ConfusionMatrix, classes: Sequence[str], path: Path, 
         there = counts.sum(1).tolist()
         rows = [name if pixels else f"{name} (no pixel)" for name, pixels in zip(classes, there, strict=True)]
         axes.set_yticks(range(len(classes)), rows, fontsize=8)
-        style = {"ha": "center", "va": "center", "fontsize": 8 if len(classes) <= 10 else 6, "in_layout": False}
+        style = {"ha": "center", "va": "center", "fontsize": 8 if len(classes) <= 10 else 7, "in_layout": False}
         for target, predicted in np.argwhere(counts.numpy()):
             share, pixels = shares[target, predicted], counts[target, predicted]
             color = "white" if share > 0.5 else "black"

@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.inference import predict
@@ -206,9 +207,9 @@ def plot_augmentation(loader: Loader, run: Run) -> None:
     for function in loader.augment:
         inner = getattr(function, "func", function)  # of a functools.partial
         name = getattr(inner, "__name__", type(inner).__name__).removeprefix("random_")
-        # The first of several draws that changes something: a flip leaves every other image as it is.
         draws = [function(image, mask, generator) for _ in range(8)]
-        columns[name] = next((d for d in draws if not torch.equal(d[0], image)), draws[0])
+        # The one that changes most: a flip leaves every other image as it is, and a small angle is hardly seen.
+        columns[name] = max(draws, key=lambda drawn: (drawn[0] - F.interpolate(image, drawn[0].shape[2:])).abs().mean())
     for function in loader.augment:
         image, mask = function(image, mask, generator)
     columns = {name: (image[0], mask[0]) for name, (image, mask) in {**columns, "all together": (image, mask)}.items()}
