@@ -2,11 +2,13 @@
 
     python lesson.py                                    # on the generated shapes: needs no download
     python lesson.py --dataset voc2012 --seeds 0        # on VOC 2012, one seed alone
-    python lesson.py --write                            # only the tables, from what is in results/
+    python lesson.py --write                            # and into README.md, docs and scripts
+    python lesson.py --write --seeds ""                 # without training, from what is in results/
 
 Each run is a process of its own with one thread, as many at a time as there are cores; on a GPU one at a time. What is
-finished is not run again, and what was interrupted goes on. Every finished run is kept in results/, from which the
-tables in README.md and docs/experiments.md and the Result lines of the scripts are written.
+finished is not run again, and what was interrupted goes on. Prints a table of what came out, which is kept in
+runs/results/. With --write it is kept in results/, from which the tables in README.md and docs/experiments.md and the
+Result lines of the scripts are written.
 """
 
 import os
@@ -22,7 +24,8 @@ from tqdm import tqdm
 from common.cli import cli
 from common.experiment import code_of, fingerprint
 from common.metrics import MIOU
-from common.reporting.results import REPOSITORY, RESULTS, SEEDS, keep_run, lesson_table, load_results, written
+from common.reporting.results import REPOSITORY, RESULTS, SEEDS, keep_run, lesson_table, load_results, mean, written
+from common.reporting.scores import duration
 from common.system.errors import UserError
 from common.system.files import read_json, write_text
 
@@ -35,8 +38,6 @@ SETTINGS = {
 }
 OF_ONE = {"train": "--patience 0", "train_5_c": "--width 16"}  # flags of a single script
 
-KEEPING = threading.Lock()  # a file of results holds several runs
-
 
 def main(
     dataset: str = "shapes",  # shapes, voc2007 or voc2012
@@ -45,9 +46,9 @@ def main(
     encoder: str = "resnet18",  # of train_5_b.py
     encoder_weights: str = "",  # file or folder with its ImageNet weights, if they are not to be fetched
     data_root: Path = Path("data"),  # folder that download.py filled
-    write: bool = False,  # train nothing, only write the tables
+    write: bool = False,  # keep what came out in results/, and write all tables
 ):
-    """Run what is missing, keep it, print the table of the data set, write all tables."""
+    """Run what is missing, keep it, print the table of the data set."""
     if dataset not in SETTINGS:
         raise UserError(f"--dataset {dataset} is none of the lesson's: {', '.join(SETTINGS)}")
     commands = {}
@@ -55,30 +56,33 @@ def main(
         flags = f"--dataset {dataset} {SETTINGS[dataset]} {OF_ONE.get(script, '')}".split()
         flags += ["--encoder", encoder] if script == "train_5_b" else []
         commands[script] = [f"{script}.py", *flags]
-    if not write:
-        own = {"train_5_b": ["--encoder-weights", encoder_weights]} if encoder_weights else {}
-        jobs = [(script, int(seed)) for seed in seeds.split() for script in commands]
-        at_once = 1 if torch.cuda.is_available() else os.cpu_count()
-        print(f"{len(jobs)} runs on {dataset}, {at_once} at a time")
-        with ThreadPoolExecutor(at_once) as pool:
-            done = pool.map(lambda job: train(commands[job[0]], own.get(job[0], []), job[1], data_root), jobs)
-            for (script, seed), line in zip(jobs, tqdm(done, "lesson", len(jobs), unit=" runs"), strict=True):
-                tqdm.write(f"{script}, seed {seed}: {line}")
-        print("\n" + lesson_table(load_results(), dataset, SCRIPTS))
-    for path, text in written(load_results(), SCRIPTS).items():
+    store = RESULTS if write else Path("runs/results")
+    own = {"train_5_b": ["--encoder-weights", encoder_weights]} if encoder_weights else {}
+
+    def train(job: tuple[str, str]) -> str:
+        (script, seed), command = job, commands[job[0]]
+        flags = [*command[1:], *own.get(script, []), "--data-root", str(data_root), "--seed", seed]
+        folder = finished_run(REPOSITORY / command[0], f"lesson-{dataset}-{script}-s{seed}", flags)
+        if isinstance(folder, str):
+            return folder
+        with keeping:
+            keep_run(folder, f"python {' '.join(command)}", store / dataset / f"{script}.json")
+        return f"mIoU {read_json(folder / 'test.json')['scores'][MIOU]:.3f}"
+
+    jobs, keeping = [(script, seed) for seed in seeds.split() for script in commands], threading.Lock()
+    at_once, known = 1 if torch.cuda.is_available() else os.cpu_count(), load_results(RESULTS)
+    minutes = sum(mean(known[dataset, script], "minutes") for script, _ in jobs if (dataset, script) in known) / at_once
+    print(f"{len(jobs)} runs on {dataset}, {at_once} at a time; they took us {duration(60 * minutes)}")
+    failed = 0
+    with ThreadPoolExecutor(at_once) as pool:
+        for job, line in zip(jobs, tqdm(pool.map(train, jobs), "lesson", len(jobs), unit=" runs"), strict=True):
+            tqdm.write(f"{job[0]}, seed {job[1]}: {line}")
+            failed += line.startswith("failed")
+    print("\n" + lesson_table(load_results(store), dataset, SCRIPTS))
+    for path, text in written(load_results(RESULTS), SCRIPTS).items() if write else ():
         write_text(path, text)
-
-
-def train(command: list[str], own: list[str], seed: int, data_root: Path) -> str:
-    """Train a script of the lesson with what it is given on this machine alone, `own`; return the line of its test."""
-    script, dataset = Path(command[0]).stem, command[2]
-    flags = [*command[1:], *own, "--data-root", str(data_root)]
-    folder = finished_run(REPOSITORY / command[0], f"lesson-{dataset}-{script}-s{seed}", [*flags, "--seed", str(seed)])
-    if isinstance(folder, str):
-        return folder
-    with KEEPING:
-        keep_run(folder, f"python {' '.join(command)}", RESULTS / dataset / f"{script}.json")
-    return f"mIoU {read_json(folder / 'test.json')['scores'][MIOU]:.3f}"
+    if failed:
+        raise UserError(f"{failed} of {len(jobs)} runs failed, as said above; the same command runs them again")
 
 
 def finished_run(script: Path, name: str, flags: list[str]) -> Path | str:

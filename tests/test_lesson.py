@@ -10,6 +10,7 @@ from conftest import REPOSITORY
 import lesson
 from common.reporting import results
 from common.reporting.results import RESULTS, against, load_results, say, written
+from common.system.errors import UserError
 
 SCORES = ("miou", "pixel_accuracy", "loss")
 SIX = ("background", "cat", "cow", "dog", "horse", "sheep")  # that the part of VOC 2012 has many of
@@ -19,8 +20,7 @@ SIX = ("background", "cat", "cow", "dog", "horse", "sheep")  # that the part of 
 def tiny(monkeypatch, tmp_path, voc_root):
     """The lesson on the small VOC data; the function runs two of its scripts."""
     monkeypatch.setattr(lesson, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(lesson, "written", lambda *_: {})
+    monkeypatch.setattr(lesson, "written", lambda *_: {Path("README.md"): "with tables"})
     monkeypatch.setitem(lesson.SETTINGS, "voc2007", "--image-size 32 --epochs 2 --batch-size 4")
     return lambda **options: lesson.main("voc2007", scripts="train train_4_a", data_root=voc_root, **options)
 
@@ -28,12 +28,14 @@ def tiny(monkeypatch, tmp_path, voc_root):
 @pytest.mark.slow
 def test_every_run_is_kept_once_and_what_was_interrupted_goes_on(tiny, tmp_path, capsys):
     tiny(seeds="0")
-    kept = json.loads((tmp_path / "results/voc2007/train.json").read_text())
+    assert not Path("README.md").exists() and not (tmp_path / "results").exists()
+    kept = json.loads(Path("runs/results/voc2007/train.json").read_text())
     assert kept["command"] == "python train.py --dataset voc2007 --image-size 32 --epochs 2 --batch-size 4 --patience 0"
     assert [run["seed"] for run in kept["runs"]] == [0] and 0 <= kept["runs"][0]["miou"] <= 1
     before = Path("best_lesson-voc2007-train-s0.pt").read_bytes()
     Path("runs/lesson-voc2007-train_4_a-s0/test.json").unlink()  # as if it had been interrupted
-    tiny(seeds="0 1")
+    tiny(seeds="0 1", write=True)
+    assert Path("README.md").read_text() == "with tables"
     assert Path("best_lesson-voc2007-train-s0.pt").read_bytes() == before
     assert "resuming last_lesson-voc2007-train_4_a-s0.pt" in Path("runs/lesson-voc2007-train_4_a-s0.log").read_text()
     kept = json.loads((tmp_path / "results/voc2007/train_4_a.json").read_text())
@@ -44,7 +46,8 @@ def test_every_run_is_kept_once_and_what_was_interrupted_goes_on(tiny, tmp_path,
 def test_a_run_that_fails_says_why_and_the_others_go_on(tiny, capsys):
     Path("runs").mkdir()
     Path("plots").write_text("a file where a folder should be")
-    tiny(seeds="0")
+    with pytest.raises(UserError, match="2 of 2 runs failed"):
+        tiny(seeds="0")
     assert capsys.readouterr().out.count("failed: train") == 2
 
 
@@ -58,7 +61,7 @@ def test_means_deviations_and_differences():
 
 def test_tables_and_result_lines_are_what_results_hold():
     for path, text in written(load_results(), lesson.SCRIPTS).items():
-        assert path.read_text(encoding="utf-8") == text, f"{path}: run python lesson.py --write"
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run python lesson.py --write --seeds ''"
 
 
 def test_every_score_in_prose_is_in_results():

@@ -89,9 +89,9 @@ def machine() -> str:
         return platform.processor() or platform.machine()
 
 
-def load_results() -> dict[tuple[str, str], dict]:
-    """Return what every file in results/ holds, by data set and name of the file."""
-    return {(path.parent.name, path.stem): read_json(path) for path in sorted(RESULTS.glob("*/*.json"))}
+def load_results(folder: Path = RESULTS) -> dict[tuple[str, str], dict]:
+    """Return what every file in `folder` holds, by data set and name of the file."""
+    return {(path.parent.name, path.stem): read_json(path) for path in sorted(folder.glob("*/*.json"))}
 
 
 def mean(result: dict, key: str) -> float:
