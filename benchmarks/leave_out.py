@@ -4,8 +4,8 @@ Run       python benchmarks/leave_out.py --dataset path/to/folder --flags="--ima
           python benchmarks/leave_out.py --dataset drinks --changes "as_it_is adamw" --seeds "0 1"
 
 Every training is of a copy of the script with one thing changed, in a process of its own with one thread, as many at a
-time as there are cores; on a GPU one at a time. `--fold 1/3` keeps a third of the training images apart to be scored; a
-data set's own test images are not looked at. What is finished is not trained again; of a training, its records and
+time as there are cores; on a GPU one at a time. A third of the training images is kept apart to be scored; a data set's
+own test images are not looked at. What is finished is not trained again; of a training, its records and
 pictures are kept, its weights are not.
 """
 
@@ -53,6 +53,7 @@ def main(
     flags: str = "--image-size 120x160",  # of every training, with = before the quotes
     changes: str = " ".join(CHANGES),  # which of them
     seeds: str = "0 1 2",  # a training of each with each of them
+    fold: str = "1/3",  # which images are scored; kitchen: those in images/kitchen/
     classes: str = "",  # mean IoU over these alone: "background cat dog"
     own: str = "",  # flags that say where things are on this machine: ="--data-root FOLDER"
     write: bool = False,  # keep what came out in results/
@@ -65,8 +66,8 @@ def main(
 
     def train(job: tuple[str, str]) -> Path | str:
         change, seed = job
-        name = f"{short_name(dataset)}-{fingerprint(flags)[:4]}-{change}-s{seed}"
-        settings = ["--dataset", dataset, "--fold", "1/3", "--seed", seed, *flags.split(), *own.split()]
+        name = f"{short_name(dataset)}-{fingerprint(flags + fold)[:4]}-{change}-s{seed}"
+        settings = ["--dataset", dataset, "--fold", fold, "--seed", seed, *flags.split(), *own.split()]
         return finished_run(scripts[change], name, settings)
 
     jobs, runs = [(change, seed) for seed in seeds.split() for change in scripts], {}
@@ -83,7 +84,8 @@ def main(
             runs.setdefault(change, []).append(result)
             tqdm.write(f"{change}, seed {seed}: mIoU {runs[change][-1]['miou']:.3f}")
             if write:
-                command = f'python benchmarks/leave_out.py --dataset {dataset} --flags="{flags}" --changes {change}'
+                part = f"--dataset {dataset} --fold {fold}"
+                command = f'python benchmarks/leave_out.py {part} --flags="{flags}" --changes {change}'
                 keep_run(folder, command, RESULTS / dataset / f"leave_out-{change}.json")
     floor = about(folder)["floor"]
     results = {change: {"runs": those, "floor": floor} for change, those in runs.items()}

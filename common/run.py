@@ -33,7 +33,7 @@ class Run:
     cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
     resume: bool = False  # go on from last_<name>.pt
     init: str = ""  # best_*.pt of another run, whose weights this one starts from, as far as they fit
-    fold: str = ""  # 2/5 tests on the second fifth, for cross-validation; a data set's own test images are left out
+    fold: str = ""  # 2/5 tests on the second fifth, kitchen on images/kitchen/; a set's own test images are left out
     compile: bool = False  # compile the model with torch.compile
     dry_run: bool = False  # show the data, the model, what a step costs and a batch, then stop
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/

@@ -233,6 +233,16 @@ def test_every_image_is_tested_once_in_a_cross_validation(photos, capsys):
     assert len(tested) == 8 == len({*tested}) and "fold 3/3" in capsys.readouterr().out
 
 
+def test_a_fold_may_be_the_images_of_a_folder(photos):
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        (photos / kind / "kitchen").mkdir()
+        for name in ("1", "2"):
+            (photos / f"{kind}/{name}.{suffix}").rename(photos / f"{kind}/kitchen/{name}.{suffix}")
+    splits = folder(photos, Path("cache"), fold="kitchen").splits
+    assert {sample[0] for sample in splits["test"]} == {"kitchen/1", "kitchen/2"}
+    assert len(splits["train"]) + len(splits["val"]) == 6
+
+
 def test_folds_of_a_data_set_are_of_its_training_images_and_never_of_its_test_images(voc_root):
     def splits(**kwargs) -> list[set]:
         return [set(part.names) for part in load("voc2007", 16, started(data_root=voc_root, **kwargs))]

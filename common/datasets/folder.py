@@ -43,7 +43,7 @@ def folder(path: Path, cache_dir: Path, progress: bool = True, fold: str = "") -
     The masks are looked through at the first call, and what is found is kept in `cache_dir`.
 
     Args:
-        fold: "2/5" for the second of five parts as test, where there are no lists.
+        fold: what `drawn_fold` takes, where there are no lists.
 
     Raises:
         UserError: a folder or a counterpart that is missing, two files of one name, a list or classes.txt that cannot
@@ -92,14 +92,20 @@ def inspect(
 def drawn_fold(names: list[str], fold: str, where: str) -> dict[str, list[str]]:
     """Return the splits of a cross-validation: of "2/5" every fifth image, from the second, is the test.
 
+    Of "kitchen" the images in the folder of that name are: those of a place, a patient or a film that is new.
+
     Raises:
         UserError: a fold that is none, or that `where` has too few images for.
     """
     number, count = (int(n) for n in fold.split("/")) if re.fullmatch(r"\d+/\d+", fold) else (0, 0)
-    if not 1 <= number <= count or not 2 <= count <= len(names):
+    test = [name for name in names if name.startswith(f"{fold}/")]
+    if 1 <= number <= count <= len(names):
+        test = _shuffled(names)[number - 1 :: count]
+    if not 0 < len(test) < len(names):
         there = f"the {len(names)} images of {where}"
-        raise UserError(f"--fold {fold} is not possible with {there}; 2/5 is the second fifth")
-    test = _shuffled(names)[number - 1 :: count]
+        raise UserError(
+            f"--fold {fold} is not possible with {there}; 2/5 is the second fifth, and a folder's name what is in it"
+        )
     val, train = _draw(sorted({*names} - {*test}), 2, where)
     return {"train": train, "val": val, "test": sorted(test)}
 
