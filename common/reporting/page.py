@@ -52,8 +52,8 @@ class Record:
     def data(self) -> str:
         """What the run was tested on, the same in runs whose scores can be compared, and in folds."""
         size, fold = "x".join(map(str, self.test["image_size"])), self.settings.get("fold", "")
-        of = fold.partition("/")[2] if fold[:1].isdigit() else "a folder"
-        tested = f"folds of {of}" if fold else f"{self.test['images']} test images"
+        folds = f"folds of {fold.partition('/')[2]}" if re.fullmatch(r"\d+/\d+", fold) else "a folder at a time"
+        tested = folds if fold else f"{self.test['images']} test images"
         return f"{self.test['dataset']} at {size}, {tested}"
 
     @property
