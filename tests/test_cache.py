@@ -81,6 +81,7 @@ def test_what_a_killed_decoding_leaves_is_not_used_and_goes_after_a_day():
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_two_processes_that_decode_at_once_do_not_disturb_each_other():
     processes = [start("0.05") for _ in range(2)]
     errors = [process.communicate(timeout=60)[1] for process in processes]

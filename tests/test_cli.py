@@ -89,10 +89,15 @@ def test_mistyped_flags_end_in_one_sentence_and_status_2(flags, experiment, caps
     assert "error: " in error and (flags != "--epoch 5" or error.endswith("--epoch is no flag; did you mean --epochs?"))
 
 
-def test_a_parameter_without_a_type_has_that_of_its_default(tmp_path):
-    (tmp_path / "experiment.py").write_text(SCRIPT.replace("lr: float = 1e-3,", "lr = 1e-3,"))
-    assert python(tmp_path / "experiment.py", "--lr", "1", PYTHONPATH=str(REPOSITORY)).stdout.split()[-6] == "1.0"
-    assert "  rate [0.001]" in python(tmp_path / "experiment.py", "--help", PYTHONPATH=str(REPOSITORY)).stdout
+def test_a_parameter_without_a_type_has_that_of_its_default(tmp_path, monkeypatch, capsys):
+    (tmp_path / "untyped.py").write_text(SCRIPT.replace("lr: float = 1e-3,", "lr = 1e-3,"))
+    monkeypatch.syspath_prepend(tmp_path)
+    main = importlib.import_module("untyped").main
+    cli(main, ["--lr", "1"])
+    assert "voc2007 60 1.0 True" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli(main, ["--help"])
+    assert " rate [0.001]" in capsys.readouterr().out
 
 
 BAD_INPUT = {
