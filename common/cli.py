@@ -68,7 +68,7 @@ def read_flags(parser: argparse.ArgumentParser, main: Callable, argv: list[str] 
     parser.usage = " ".join([parser.prog, *required, "[--flag VALUE ...]"])  # which flags there are, --help lists
     flags, unknown = parser.parse_known_args(argv)
     if unknown:
-        near = difflib.get_close_matches(unknown[0], parser._option_string_actions)
+        near = difflib.get_close_matches(unknown[0], parser._option_string_actions, cutoff=0.8)
         parser.error(f"{unknown[0]} is no flag; {f'did you mean {near[0]}?' if near else '--help lists them'}")
     flags = vars(flags)
     if settings:
