@@ -102,9 +102,10 @@ def drawn_fold(names: list[str], fold: str, where: str) -> dict[str, list[str]]:
     if 1 <= number <= count <= len(names):
         test = _shuffled(names)[number - 1 :: count]
     if not 0 < len(test) < len(names):
-        there = f"the {len(names)} images of {where}"
+        folders = ", ".join(sorted({name.partition("/")[0] for name in names if "/" in name}))
         raise UserError(
-            f"--fold {fold} is not possible with {there}; 2/5 is the second fifth, and a folder's name what is in it"
+            f"--fold {fold} is not possible with the {len(names)} images of {where}; 2/5 is the second fifth"
+            + f", and a folder's name what is in it (there: {folders})" * bool(folders)
         )
     val, train = _draw(sorted({*names} - {*test}), 2, where)
     return {"train": train, "val": val, "test": sorted(test)}
