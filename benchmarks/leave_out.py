@@ -4,9 +4,9 @@ Run       python benchmarks/leave_out.py --dataset path/to/folder --flags="--ima
           python benchmarks/leave_out.py --dataset drinks --changes "as_it_is adamw" --seeds "0 1"
 
 Every training is of a copy of the script with one thing changed, in a process of its own with one thread, as many at a
-time as there are cores; on a GPU one at a time. A third of the training images is kept apart to be scored; a data set's
-own test images are not looked at. What is finished is not trained again; of a training, its records and
-pictures are kept, its weights are not.
+time as there are cores; on a GPU one at a time. A third of the images of a folder is kept apart to be scored, or of a
+data set's training images: its own test images are not looked at. What is finished is not trained again; of a
+training, its records and pictures are kept, its weights are not.
 """
 
 import os
@@ -40,11 +40,8 @@ CHANGES = {
         "model = ASPPUNet": 'options.pop("dilations")\n    model = EncoderUNet',
     },
     "no_colours": {", random_color]": "]"},
-    "no_flips": {"random_hflip, random_color]": "random_color]"},
     "no_crops": {"augment = [crop, ": "augment = [", "stored_scale: float = 1.25": "stored_scale: float = 1"},
-    "shrunk_crops": {"smallest_scale: float = 1.0": "smallest_scale: float = 0.5"},
     "best_epoch": {', keep="last"': ""},
-    "constant_rate": {"optimizer, scheduler, ": "optimizer, "},
 }
 
 
@@ -54,11 +51,11 @@ def main(
     changes: str = " ".join(CHANGES),  # which of them
     seeds: str = "0 1 2",  # a training of each with each of them
     fold: str = "1/3",  # which images are scored; kitchen: those in images/kitchen/
-    classes: str = "",  # mean IoU over these alone: "background cat dog"
+    classes: str = "",  # mean IoU over these alone: "background,cat,dog"
     own: str = "",  # flags that say where things are on this machine: ="--data-root FOLDER"
     write: bool = False,  # keep what came out in results/
 ):
-    text = (REPOSITORY / "train_best.py").read_text(encoding="utf-8")
+    text, names = (REPOSITORY / "train_best.py").read_text(encoding="utf-8"), list(filter(None, classes.split(",")))
     scripts = {change: Path("runs", f"train_best-{change}.py").resolve() for change in changes.split()}
     for change, script in scripts.items():
         write_text(script, changed(text, change))
@@ -77,8 +74,8 @@ def main(
                 pool.shutdown(cancel_futures=True)  # otherwise all others are trained before this is said
                 raise UserError(f"{change}, seed {seed}, {folder}")
             result = record(folder)
-            if unknown := set(classes.split()) - result["iou"].keys():
-                raise UserError(f"--classes {' '.join(unknown)}: {dataset} has {', '.join(result['iou'])}")
+            if unknown := set(names) - result["iou"].keys():
+                raise UserError(f"--classes {','.join(unknown)}: {dataset} has {','.join(result['iou'])}")
             for weights in Path().glob(f"*_{folder.name}.pt"):  # predict.py would take them for the user's newest
                 weights.unlink()
             runs.setdefault(change, []).append(result)
@@ -86,10 +83,10 @@ def main(
             if write:
                 part = f"--dataset {dataset} --fold {fold}"
                 command = f'python benchmarks/leave_out.py {part} --flags="{flags}" --changes {change}'
-                keep_run(folder, command, RESULTS / dataset / f"leave_out-{change}.json")
+                keep_run(folder, command, RESULTS / short_name(dataset) / f"leave_out-{change}.json")
     floor = about(folder)["floor"]
     results = {change: {"runs": those, "floor": floor} for change, those in runs.items()}
-    print("\n" + leave_out_table(results, classes.split()))
+    print("\n" + leave_out_table(results, names))
 
 
 def changed(text: str, change: str) -> str:

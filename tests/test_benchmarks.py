@@ -171,6 +171,6 @@ def test_trainings_without_a_part_are_tabled_beside_the_whole_and_are_not_run_tw
     photos = write_folder(tmp_path / "photos", 12)
     flags = "--image-size 32 --epochs 1 --no-pretrained"
     for _ in range(2):
-        leave_out.main(str(photos), flags, changes="as_it_is no_flips", seeds="0 1")
-        assert re.search(r"^\| no flips \| 0\.\d{3} ± 0\.\d{3} \| [+-]0", capsys.readouterr().out, re.MULTILINE)
+        leave_out.main(str(photos), flags, changes="as_it_is no_colours", seeds="0 1")
+        assert re.search(r"^\| no colours \| 0\.\d{3} ± 0\.\d{3} \| [+-]0", capsys.readouterr().out, re.MULTILINE)
     assert len([*Path("runs").glob("*/test.json")]) == 4

@@ -198,7 +198,7 @@ def written(results: dict, scripts: list[str]) -> dict[Path, str]:
                 key=lambda name: ("as_it_is" not in name, name),
             )
             found = {name.removeprefix("leave_out-"): results[dataset, name] for name in names}
-            new = leave_out_table(found, classes.split())
+            new = leave_out_table(found, classes.strip().split(",") if classes else [])
             text = re.sub(rf"({mark}).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
         texts[path] = text
     for script in scripts:
