@@ -60,7 +60,8 @@ def main(
     own = {"train_5_b": ["--encoder-weights", encoder_weights]} if encoder_weights else {}
 
     def train(job: tuple[str, str]) -> str:
-        (script, seed), command = job, commands[job[0]]
+        script, seed = job
+        command = commands[script]
         flags = [*command[1:], *own.get(script, []), "--data-root", str(data_root), "--seed", seed]
         folder = finished_run(REPOSITORY / command[0], f"lesson-{dataset}-{script}-s{seed}", flags)
         if isinstance(folder, str):

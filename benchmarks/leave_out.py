@@ -70,12 +70,12 @@ def main(
     jobs, runs = [(change, seed) for seed in seeds.split() for change in scripts], {}
     with ThreadPoolExecutor(1 if torch.cuda.is_available() else os.cpu_count()) as pool:
         for (change, seed), folder in zip(jobs, tqdm(pool.map(train, jobs), "trainings", len(jobs)), strict=True):
+            result = record(folder) if isinstance(folder, Path) else {}
+            if result and (unknown := set(names) - result["iou"].keys()):
+                folder = f"--classes {','.join(unknown)}: {dataset} has {','.join(result['iou'])}"
             if isinstance(folder, str):
                 pool.shutdown(cancel_futures=True)  # otherwise all others are trained before this is said
                 raise UserError(f"{change}, seed {seed}, {folder}")
-            result = record(folder)
-            if unknown := set(names) - result["iou"].keys():
-                raise UserError(f"--classes {','.join(unknown)}: {dataset} has {','.join(result['iou'])}")
             for weights in Path().glob(f"*_{folder.name}.pt"):  # predict.py would take them for the user's newest
                 weights.unlink()
             runs.setdefault(change, []).append(result)

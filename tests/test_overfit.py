@@ -8,6 +8,7 @@ from conftest import SHARED, needs_shared, one_sentence, python
 
 import overfit
 import train
+from common import checkpoint
 from common.run import Run
 from common.system.errors import UserError
 
@@ -55,7 +56,7 @@ def test_a_model_to_be_shown_beside_must_tell_the_same_classes(few_shapes, witho
     with pytest.raises(UserError, match=r"nothing\.pt"):
         overfit.main("shapes", image_size=32, trained="nothing.pt", run=Run(device="cpu"))
     train.main("shapes", image_size=32, epochs=1, run=Run(device="cpu", name="x"))
-    contents = torch.load("best_x.pt")
+    contents = checkpoint.load(Path("best_x.pt"))
     torch.save(contents | {"classes": ["background", "a", "b", "c", "d", "e"]}, "best_x.pt")
     with pytest.raises(UserError, match=r"best_x\.pt tells other classes apart than shapes has"):
         overfit.main("shapes", image_size=32, trained="best_x.pt", run=Run(device="cpu"))
