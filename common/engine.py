@@ -36,11 +36,11 @@ def train_one_epoch(
 ) -> tuple[float, ConfusionMatrix]:
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
-    Both are of the network in training mode on augmented images, as it was at each batch. Nothing in the loop waits
-    for a GPU, but for fp16 with an optimizer that is not fused.
+    Both are measured in training mode, on augmented images, while the weights change. The loop never waits for a GPU,
+    with two exceptions: fp16 with an optimizer that is not fused, and the SyncBatchNorm of several GPUs.
 
     Raises:
-        UserError: a loss that is not finite.
+        UserError: a loss is not finite.
     """
     model.train()
     matrix, mean_loss = ConfusionMatrix(loader.data.num_classes, run.device), WeightedMean()
@@ -65,8 +65,10 @@ def train_one_epoch(
         mean_loss.update(loss, weight)
         if progress:
             progress.update(loss, len(images))
-            if not math.isfinite(progress.loss):
-                raise diverged(progress.loss, loader.describe(number), optimizer.param_groups[-1]["lr"], run)
+            if not math.isfinite(progress.loss):  # from a GPU, the loss arrives some batches late
+                break
+    if (number := mean_loss.first_not_finite()) is not None:
+        raise diverged(loader.describe(number), optimizer.param_groups[-1]["lr"], run)
     return mean_loss.compute(), matrix.gathered()
 
 
@@ -125,7 +127,8 @@ def fit(
     if epochs < 1:
         return list(previous)
     check_schedule(scheduler, epochs, len(train_loader))
-    network, replica = prepare(model, criterion, run)
+    with torch_errors(train_loader.batch_size):
+        network, replica = prepare(model, criterion, run)
     if run.dry_run:
         from common.reporting.dry_run import dry_run  # brings matplotlib and Triton, which others need later or never
 
@@ -154,7 +157,7 @@ def fit(
             row["train_images_per_second"] = train_loader.num_images / (trained - start)
             row["seconds"] = time.perf_counter() - start
             if not math.isfinite(row["val_loss"]):
-                raise diverged(row["val_loss"], f"in validation in epoch {epoch}", rates["lr"], run)
+                raise diverged(f"in validation in epoch {epoch}", rates["lr"], run)
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(row["val_miou"])
             row["kept"] = float(keep == "last" or best_row([*history, row]) is row)

@@ -11,7 +11,7 @@ from torch import nn
 from common.augment import per_sample
 from common.datasets.segmentation_set import SegmentationSet
 from common.run import Run
-from common.system.errors import UserError
+from common.system.errors import UserError, torch_errors
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -65,7 +65,8 @@ class Loader:
         self._images, self._masks = data.images.permute(0, 2, 3, 1), data.masks
         self.on_device = run.device.type == "cuda" and self._fits(run.device)
         if self.on_device:
-            self._images, self._masks = self._images.to(run.device), self._masks.to(run.device)
+            with torch_errors(batch_size):
+                self._images, self._masks = self._images.to(run.device), self._masks.to(run.device)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, the same in every process."""

@@ -200,6 +200,11 @@ class WeightedMean:
         """Add a batch's mean and the weight that it is of, both 0-d float."""
         self._pairs.append(torch.stack([value.detach() * weight, weight]))
 
+    def first_not_finite(self) -> int | None:
+        """Return the number of the first batch, from 0, whose mean is NaN or infinite; None if there is none."""
+        bad = ~torch.stack(self._pairs)[:, 0].isfinite()
+        return int(bad.int().argmax()) if bad.any() else None
+
     def compute(self) -> float:
         """Return the mean over the batches of all processes; 0 where nothing weighs."""
         local = torch.stack(self._pairs).cpu().double().sum(0)  # in float64, which not every device has

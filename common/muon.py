@@ -1,33 +1,36 @@
 """Muon: an optimizer that learns in fewer steps than AdamW.
 
 Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024 (kellerjordan.github.io/posts/muon), with
-the length of a step as in Liu et al., Muon is Scalable for LLM Training, arXiv 2502.16982, section 2.2.
+the step length of Liu et al., Muon is Scalable for LLM Training, arXiv 2502.16982, section 2.2.
 """
+
+from collections import defaultdict
 
 import torch
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's, of the Newton-Schulz iteration
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's, for the Newton-Schulz iteration
 
 
 class Muon(torch.optim.Optimizer):
-    """Takes the place of `torch.optim.AdamW`, at up to ten times its rate.
+    """Takes the place of `torch.optim.AdamW`, at up to ten times its learning rate.
 
-    As a matrix (outputs, inputs x kernel), a layer's gradient is nearly of low rank: most of it lies in few directions.
-    Muon replaces the averaged gradient by roughly the nearest matrix whose singular values are all equal, so that
-    other directions are learned, too. Whatever has a second dimension of 1 or none, such as depthwise kernels, biases
-    and normalisation, is updated by AdamW.
+    The gradient of a layer, as a matrix (first dimension of the weight, all others), nearly has low rank: most of it
+    lies in few directions. Muon replaces the averaged gradient by roughly the nearest matrix whose singular values are
+    all equal, so the layer learns other directions too. AdamW updates weights whose second dimension is 1 or missing:
+    depthwise kernels, biases and normalisation. The first dimension is the outputs; for transposed convolutions, the
+    inputs.
 
-    torch.optim.Muon takes no kernels of convolutions, and leaves all else to a second optimizer. Unlike Jordan's, ours
-    has less momentum (0.95) and fewer iterations (5), for trainings of few steps, and trains the first and the last
-    layer, too.
+    torch.optim.Muon does not take convolution kernels and needs a second optimizer for everything else. Jordan's has
+    more momentum (0.95) and more iterations (5), and leaves the first and the last layer to AdamW; ours suits short
+    trainings.
 
     Args:
-        params: parameters or groups of them.
-        lr: learning rate, of both kinds.
-        weight_decay: decoupled from the gradient, as AdamW has it.
-        momentum: of the moving average of gradients, used in Nesterov's form.
-        betas: of the averages of AdamW.
-        steps: Newton-Schulz iterations; fewer are faster, and leave small singular values smaller.
+        params: parameters, or groups of them.
+        lr: learning rate of Muon and of AdamW.
+        weight_decay: decoupled from the gradient, as in AdamW.
+        momentum: weight of the old average of gradients, which is used in Nesterov's form.
+        betas: AdamW's weights of the old averages.
+        steps: Newton-Schulz iterations. With fewer, a step is faster and small singular values stay smaller.
     """
 
     def __init__(
@@ -46,43 +49,76 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                update = self._muon if p.ndim > 1 and p.shape[1] > 1 else self._adam
-                p.add_(update(p, self.state[p], group), alpha=-group["lr"])
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            if matrices := [p for p in params if p.ndim > 1 and p.shape[1] > 1]:
+                self._muon(matrices, group)
+            if others := [p for p in params if p.ndim < 2 or p.shape[1] == 1]:
+                self._adam(others, group)
 
-    def _muon(self, p: torch.Tensor, state: dict, group: dict) -> torch.Tensor:
-        """Return the averaged gradient, orthogonalized; its root mean square is about 0.2, as of AdamW's updates."""
-        if not state:
-            state["mean"] = torch.zeros_like(p)
-        state["mean"].lerp_(p.grad, 1 - group["momentum"])
-        matrix = p.grad.lerp(state["mean"], group["momentum"]).flatten(1).float()
-        return 0.2 * max(matrix.shape) ** 0.5 * orthogonalized(matrix, group["steps"]).reshape(p.shape)
+    def _muon(self, params: list[torch.Tensor], group: dict) -> None:
+        """Step along the averaged gradients, orthogonalized; their root mean square is about 0.2, as with AdamW."""
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["mean"] = torch.zeros_like(p)
+        grads, means = [p.grad for p in params], [self.state[p]["mean"] for p in params]
+        torch._foreach_lerp_(means, grads, 1 - group["momentum"])
+        updates = torch._foreach_lerp(grads, means, group["momentum"])
+        by_shape = defaultdict(list)  # matrices of one shape are multiplied together: fewer kernels on a GPU
+        for p, update in zip(params, updates, strict=True):
+            by_shape[p.flatten(1).shape].append((p, update.flatten(1).float()))
+        for shape, pairs in by_shape.items():
+            matrices = orthogonalized(torch.stack([matrix for _, matrix in pairs]), group["steps"])
+            length = 0.2 * max(shape) ** 0.5
+            for (p, _), matrix in zip(pairs, matrices, strict=True):
+                p.add_(matrix.reshape(p.shape), alpha=-group["lr"] * length)
 
-    def _adam(self, p: torch.Tensor, state: dict, group: dict) -> torch.Tensor:
-        if not state:
-            state.update(mean=torch.zeros_like(p), square=torch.zeros_like(p), step=0)
-        state["step"] += 1
-        (beta1, beta2), count = group["betas"], state["step"]
-        mean = state["mean"].lerp_(p.grad, 1 - beta1) / (1 - beta1**count)
-        square = state["square"].lerp_(p.grad.square(), 1 - beta2) / (1 - beta2**count)
-        return mean / (square.sqrt() + 1e-8)
+    def _adam(self, params: list[torch.Tensor], group: dict) -> None:
+        for p in params:
+            state = self.state[p]
+            if not state:
+                state.update(mean=torch.zeros_like(p), square=torch.zeros_like(p), step=0)
+            state["step"] += 1
+        (beta1, beta2), grads = group["betas"], [p.grad for p in params]
+        means, squares, counts = ([self.state[p][key] for p in params] for key in ("mean", "square", "step"))
+        torch._foreach_lerp_(means, grads, 1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+        deviations = torch._foreach_div(squares, [1 - beta2**count for count in counts])
+        torch._foreach_sqrt_(deviations)
+        torch._foreach_add_(deviations, 1e-8)
+        torch._foreach_addcdiv_(params, means, deviations, [-group["lr"] / (1 - beta1**count) for count in counts])
 
 
-def orthogonalized(matrix: torch.Tensor, steps: int = 3) -> torch.Tensor:
-    """Return U V^T of the singular value decomposition U S V^T of `matrix` (rows, columns), roughly.
+def orthogonalized(matrices: torch.Tensor, steps: int = 3) -> torch.Tensor:
+    """Return U V^T for the singular value decomposition U S V^T of each matrix (N, rows, columns), roughly.
 
-    An odd polynomial of a matrix is the polynomial of its singular values. This one, a x + b x^3 + c x^5, takes those
-    between 0 and 1 towards 1: five times, and all above 0.002 of the matrix's norm lie between 0.65 and 1.2; three
-    times, those above 0.02 of it. Under autocast its products are bf16, many times as fast and exact enough.
+    An odd polynomial of a matrix is the polynomial of its singular values. This one, a x + b x^3 + c x^5, moves those
+    between 0 and 1 towards 1. After five steps, all above 0.002 of the matrix's norm lie between 0.65 and 1.2; after
+    three steps, all above 0.02 of it. Under autocast most products are bf16, which is exact enough.
     """
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalized(matrix.T, steps).T
-    x = matrix / (matrix.norm() + 1e-7)  # the norm bounds the largest singular value
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonalized(matrices.mT, steps).mT
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)  # the norm bounds the largest singular value
+    if x.shape[2] < 4 * x.shape[1]:
+        for _ in range(steps):
+            x = _polynomial(x @ x.mT) @ x
+        return x
+    # For a wide matrix it is twice as fast to multiply all polynomials first: each is one of the small matrix x x^T.
+    with torch.autocast(x.device.type, enabled=False):  # bf16 would lose the small singular values here
+        square = x @ x.mT
+        product = polynomial = _polynomial(square)
+        for _ in range(steps - 1):
+            square = polynomial @ polynomial @ square
+            polynomial = _polynomial(square)
+            product = polynomial @ product
+    return product @ x
+
+
+def _polynomial(square: torch.Tensor) -> torch.Tensor:
+    """Return a I + b S + c S^2 for S = `square` (N, n, n); an iteration multiplies x by this, with S = x x^T."""
     a, b, c = COEFFICIENTS
-    for _ in range(steps):
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x
+    polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+    polynomial.diagonal(dim1=1, dim2=2).add_(a)
+    return polynomial

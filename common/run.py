@@ -3,6 +3,7 @@
 import inspect
 import os
 import random
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,8 +84,6 @@ class Run:
         torch.manual_seed(self.seed)
         np.random.seed(self.seed)
         random.seed(self.seed)
-        # TF32 keeps 10 of fp32's 23 bits; who asks for fp32 gets fp32.
-        torch.set_float32_matmul_precision("highest")
         run.print(f"{run.name}{f' ({beside})' * bool(beside)}: {run.where()}")
         return run
 
@@ -93,14 +92,19 @@ class Run:
         run = replace(self)
         run.world_size, run.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         run.device = choose_device(self.device)
-        if run.world_size > 1:
-            if run.device.type == "cuda":
-                run.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            init_process_group("nccl" if run.device.type == "cuda" else "gloo")
         if run.device.type == "cuda":
+            if run.world_size > 1:
+                run.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(run.device)
-        run.precision = choose_precision(self.precision, run.device)
+        if run.world_size > 1:
+            init_process_group(run.device)
+        run.precision = all_gather(choose_precision(self.precision, run.device))[0]  # the same in all processes
         run.scaler = torch.amp.GradScaler(run.device.type, enabled=run.precision == "fp16")
+        # TF32 keeps 10 of fp32's 23 bits. Someone who asks for fp32 gets fp32.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        if run.precision == "fp16":  # GradScaler skips the first steps, and torch's schedulers warn about that
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
         return run
 
     @property

@@ -18,13 +18,13 @@ import train_4_e
 from benchmarks.sync import Strict
 from common import checkpoint
 from common.datasets import VOID, load
-from common.engine import evaluate, fit
+from common.engine import evaluate, fit, train_one_epoch
 from common.history import best_row, kept_row, last_epoch, out_of_patience, read_history
 from common.loader import Loader
 from common.losses import CrossEntropy, Dice
 from common.models import MODELS, DilatedFCN
 from common.run import Run
-from common.system.errors import UserError
+from common.system.errors import UserError, torch_errors
 
 
 def run_train(root, epochs, script=train, **settings):
@@ -219,9 +219,22 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_images_and_learning_
     loader.set_epoch(1)
     names = ", ".join(train_set.names[i] for i in loader.batches()[1].tolist())
     assert str(error.value) == (
-        f"the loss is nan in batch 2 of 3 of epoch 1 ({names}), at learning rate 1e+20; try a smaller one, or "
-        "clip_norm=1 in fit"
+        f"the loss is NaN or infinite in batch 2 of 3 of epoch 1 ({names}), at learning rate 1e+20; try a smaller "
+        "rate, or clip_norm=1 in fit"
     )
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_a_loss_that_arrives_late_is_told_of_its_own_batch_even_of_the_last_one(data, bad):
+    run, train_set, _, _ = data
+    loader, batches = Loader(train_set, 4, run), iter(range(3))
+
+    def criterion(logits, masks):
+        return logits.mean() * (float("inf") if next(batches) == bad else 1)
+
+    optimizer = torch.optim.SGD((model := nn.Conv2d(3, 21, 1)).parameters(), lr=0.0)
+    with pytest.raises(UserError, match=f"in batch {bad + 1} of 3"):  # without a progress bar, nothing looks at losses
+        train_one_epoch(model, loader, criterion, optimizer, None, run)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -268,7 +281,9 @@ def test_an_fp16_run_that_is_resumed_goes_on_with_its_scale_bit_for_bit(voc_root
 def test_a_network_whose_values_are_beyond_fp16_is_stopped_and_told_of_fp32(voc_root):
     run = started(precision="fp16", data_root=voc_root)
     nn.init.constant_((layer := nn.Conv2d(3, 21, 1)).weight, 1e6)
-    with pytest.raises(UserError, match=r"loss is nan in batch 1 .* in fit, or --precision fp32: fp16 ends at 65504"):
+    with pytest.raises(
+        UserError, match=r"loss is NaN or infinite in batch 1 .* in fit, or --precision fp32: fp16 ends at 65504"
+    ):
         fitted((run, *load("voc2007", 32, run)), layer, CrossEntropy())
 
 
@@ -290,6 +305,13 @@ def test_a_batch_that_is_void_everywhere_changes_the_loss_by_nothing(data):
 def test_too_little_memory_is_explained(data):
     with pytest.raises(UserError, match="the memory does not suffice for batches of 4 images; try --batch-size 2"):
         fitted(data, DilatedFCN(21), lambda logits, masks: logits.sum() * torch.empty(2**48).sum())  # a PiB
+
+
+def test_a_full_gpu_and_a_mask_value_that_it_cannot_name_are_explained_in_a_sentence():
+    with pytest.raises(UserError, match=r"not a class of the model; .* --device cpu"), torch_errors(4):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    with pytest.raises(UserError, match="--batch-size 2"), torch_errors(4):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 def test_a_kill_between_the_checkpoints_of_an_epoch_loses_nothing(voc_root, without_pictures):

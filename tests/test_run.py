@@ -1,11 +1,12 @@
 import json
+import time
 
 import pytest
 import torch
 from conftest import started
 
 from common.run import Run
-from common.system.device import choose_device, choose_precision
+from common.system.device import bf16_time, choose_device, choose_precision
 
 
 def experiment(dataset: str = "voc2007", epochs: int = 60, pretrained: bool = True, size=(3, 4), run: Run = Run()):
@@ -40,6 +41,30 @@ def test_auto_never_chooses_what_is_not_there():
     assert choose_precision("fp32", device) == "fp32"
     if not torch.cuda.is_available():  # nor is bf16 then, as on older GPUs
         assert choose_precision("auto", torch.device("cuda")) == "fp16"
+
+
+def test_auto_on_a_processor_is_the_faster_type():
+    x, faster = torch.randn(1024, 1024), {}
+    for _ in range(5):
+        for dtype in (torch.float32, torch.bfloat16):
+            matrix, start = x.to(dtype), time.perf_counter()
+            matrix @ matrix
+            faster[dtype] = min(time.perf_counter() - start, faster.get(dtype, 1e9))
+    ratio = faster[torch.bfloat16] / faster[torch.float32]
+    if not 0.6 < ratio < 1.1:  # in between, either is right
+        assert choose_precision("auto", torch.device("cpu")) == ("bf16" if ratio < 1 else "fp32")
+
+
+def test_auto_is_measured_once_and_chooses_the_same_again():
+    ratios = [bf16_time.__wrapped__() for _ in range(5)]
+    assert len({ratio < 0.8 for ratio in ratios}) == 1
+    assert bf16_time() == bf16_time()
+
+
+def test_who_asks_for_fp32_gets_no_tf32():
+    torch.backends.cudnn.allow_tf32 = True
+    Run(precision="fp32").prepared()
+    assert not torch.backends.cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])

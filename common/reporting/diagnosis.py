@@ -9,11 +9,12 @@ from common.run import Run
 from common.system.errors import UserError
 
 
-def diverged(loss: float, where: str, lr: float, run: Run) -> UserError:
-    """Return the error that names a loss which is not finite, where it was, and at which learning rate."""
+def diverged(where: str, lr: float, run: Run) -> UserError:
+    """Return the error for a loss that is not finite: where this happened, and at which learning rate."""
     others = ", or --precision fp32: fp16 ends at 65504" * (run.precision == "fp16")
     return UserError(
-        f"the loss is {loss} {where}, at learning rate {lr:.2g}; try a smaller one, or clip_norm=1 in fit{others}"
+        f"the loss is NaN or infinite {where}, at learning rate {lr:.2g}; try a smaller rate, or clip_norm=1 in "
+        f"fit{others}"
     )
 
 

@@ -14,15 +14,16 @@ from torch.nn.parallel import DistributedDataParallel
 TIMEOUT = timedelta(hours=2)  # for a large data set to be decoded by one process
 
 
-def init_process_group(backend: str) -> None:
-    """Join the other processes of this job; torchrun's environment says where they are."""
+def init_process_group(device: torch.device) -> None:
+    """Join the other processes of this job, of which this one computes on `device`; torchrun says where they are."""
     if dist.is_initialized():
         return
     store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
         # What dead processes left in the store would mislead those after a restart: torch issue 135712.
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    backend, device_id = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT, device_id=device_id)
     atexit.register(dist.destroy_process_group)  # or its threads may abort a process that ends well
 
 

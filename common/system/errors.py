@@ -36,7 +36,7 @@ def torch_errors(batch_size: int) -> Iterator[None]:
             "batch normalisation cannot work on a single value: a batch has one image, which the network shrinks or "
             "pools to one pixel; use two training images or more, and a --batch-size of 2 or more"
         ) from None
-    except IndexError as error:
+    except IndexError as error:  # on a GPU this is a device-side assert, see below
         if not (found := re.search(r"Target (\d+) is out of bounds", str(error))):
             raise
         raise UserError(
@@ -46,6 +46,11 @@ def torch_errors(batch_size: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, as is the processor's
         if "does not require grad" in str(error):
             raise UserError("nothing is trained: all that the loss depends on is frozen; unfreeze a part") from None
+        if "device-side assert" in str(error):
+            raise UserError(
+                "the GPU met a value out of range, most likely a mask value that is not a class of the model; run the "
+                "same command with --device cpu, which names the value"
+            ) from None
         if not is_out_of_memory(error):
             raise
         smaller = f"--batch-size {batch_size // 2}" if batch_size > 1 else "a smaller --image-size"
