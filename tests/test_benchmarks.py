@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, python, started, write_folder
 
-from benchmarks import epoch, gpu, leave_out, limit, loader, metrics, races
+from benchmarks import epoch, gpu, leave_out, limit, loader, metrics
 from benchmarks.reference import count_classes, count_pixels, mean_iou, reference_loader
 from common.cli import cli
 from common.datasets import VOID
@@ -83,16 +83,6 @@ def test_the_operations_and_bytes_of_a_step_are_counted():
         torch.conv2d(x.repeat(1, 3, 1, 1)[:, :8], torch.rand(8, 4, 1, 1, requires_grad=True), groups=2).sum().backward()
     flops = [flops for flops, _ in work.counts if flops]
     assert flops == [2 * pixels * 2 * 4 * 4, 2 * 2 * pixels * 2 * 4 * 4]
-
-
-@pytest.mark.slow
-def test_a_race_takes_a_minute_at_most_and_ends_with_a_network_that_knows_the_scenes(monkeypatch, capsys):
-    monkeypatch.setattr(races, "RACES", {"to 0.65": races.RACES["to 0.65"], "no scenes": "--scenes 16 --epochs 1"})
-    rows = races.main(repeats=2)
-    scores = {name: mean(row, "miou") for name, row in rows.items()}
-    assert scores["to 0.65"] > 0.6 > 0.3 > scores["no scenes"]
-    assert all(5 < run["seconds"] < 60 for run in rows["to 0.65"]["runs"])
-    assert f"{scores['to 0.65']:.3f} ±" in capsys.readouterr().out.splitlines()[0]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -83,14 +83,6 @@ def test_every_score_in_prose_is_in_results():
         assert not unknown, f"{page.name}: no file in results/ holds {sorted(unknown)}"
 
 
-def test_the_table_of_the_race_is_what_results_hold():
-    page = (REPOSITORY / "docs/speed.md").read_text(encoding="utf-8")
-    for name, row in json.loads((RESULTS / "race.json").read_text())["rows"].items():
-        score = say(results.mean(row, "miou"), results.deviation(row, "miou"))
-        cells = re.escape(f"{results.mean(row, 'seconds'):.1f} | {score} |")
-        assert re.search(rf"^\|.*{name}.* \| {cells}$", page, re.MULTILINE), (name, cells)
-
-
 def numbers(text: str, digits: int = 3) -> set[str]:
     """Return the numbers from 0 to 1 in `text` that have so many `digits` at least, rounded to three."""
     return {f"{float(number):.3f}" for number in re.findall(rf"(?<![\d.])0\.\d{{{digits},}}", text)}

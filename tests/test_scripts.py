@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_it_says_what_it_asks_changes_and_found(name):
 def test_it_has_no_loop_of_its_own_and_fits_on_a_screen(name):
     text = (REPOSITORY / f"{name}.py").read_text()
     assert ".backward(" not in text and len(text.splitlines()) <= (93 if name == "overfit" else 80)
+
+
+@pytest.mark.slow
+def test_the_readmes_first_command_knows_the_scenes_after_75_seconds_of_two_cores():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    python("train_fast.py", "--device", "cpu")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    test = json.loads(Path("runs/train_fast/test.json").read_text())
+    assert test["scores"]["mIoU"] > 0.8
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 75
 
 
 def test_every_model_is_built_by_some_script():

@@ -14,6 +14,7 @@ from common.models.dilated_fcn import DilatedFCN
 from common.models.encoder_fcn import EncoderFCN
 from common.models.encoder_unet import EncoderUNet
 from common.models.encoders import Encoder as Encoder
+from common.models.fast_unet import FastUNet
 from common.models.fcn8s import FCN8s
 from common.models.fcn_vgg16 import FCNVGG16
 from common.models.pspnet import PSPNet
@@ -30,6 +31,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "dilated_fcn": DilatedFCN,
     "encoder_fcn": EncoderFCN,
     "encoder_unet": EncoderUNet,
+    "fast_unet": FastUNet,
     "fcn_vgg16": FCNVGG16,
     "fcn8s": FCN8s,
     "segnet": SegNet,
