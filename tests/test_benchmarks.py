@@ -14,7 +14,6 @@ from benchmarks.reference import count_classes, count_pixels, mean_iou, referenc
 from common.cli import cli
 from common.datasets import VOID
 from common.models import BasicFCN
-from common.reporting.results import mean
 from common.run import Run
 from common.system.errors import UserError
 

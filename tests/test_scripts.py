@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, make_few
+from conftest import REPOSITORY, make_few, python
 from test_models import CASES
 
 from common.models import MODELS

@@ -1,7 +1,7 @@
 """FastUNet: a small U-Net without the finest level, which would take most of the time.
 
-After Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. Here the
-maps of the way down are added on the way up instead of appended, and strides take the place of pooling.
+After Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. Here
+maps are added across instead of appended, and strides take the place of pooling.
 """
 
 from itertools import pairwise
