@@ -124,7 +124,7 @@ def fit(
     """
     if epochs < 1:
         return list(previous)
-    check_schedule(scheduler, epochs, len(train_loader))
+    check_schedule(scheduler, epochs, len(train_loader), patience, keep)
     network, replica = prepare(model, criterion, run)
     if run.dry_run:
         from common.reporting.dry_run import dry_run  # brings matplotlib and Triton, which others need later or never
