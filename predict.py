@@ -33,7 +33,7 @@ from common.cli import cli
 from common.datasets import Size, pair
 from common.datasets.reading import files_by_name, find_files, name_below, read_image, read_pair
 from common.experiment import short_name
-from common.inference import predict
+from common.inference import SCALES, predict
 from common.labels import LabelMap
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
@@ -63,8 +63,9 @@ def main(
     """Predict, write and score; return the folder that was written to."""
     if own_size and image_size:
         raise UserError("--own-size and --image-size exclude each other; leave out one of them")
-    if max_pixels < STRIDE**2:
-        raise UserError(f"--max-pixels {max_pixels} must be at least {STRIDE**2}")
+    least = int(STRIDE * (max(SCALES) if tta else 1)) ** 2
+    if max_pixels < least:
+        raise UserError(f"--max-pixels {max_pixels} must be at least {least}{' with --tta' * tta}")
     model, metadata = load_model(find_checkpoint(checkpoint))
     run = Run(name=metadata["run"], device=device, precision=precision).prepared()
     model.to(run.device, memory_format=torch.channels_last)
@@ -126,7 +127,7 @@ def main(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            smaller = f"--max-pixels {max(STRIDE**2, max_pixels // 4)}, or a smaller --image-size"
+            smaller = f"--max-pixels {max(least, max_pixels // 4)}, or a smaller --image-size"
             stopped = UserError(f"the memory does not suffice for {max_pixels} pixels at a time; try {smaller}")
     if not rows:
         raise stopped or UserError(f"none of the images could be used: {problems[0]}")

@@ -1,23 +1,26 @@
-"""What does a GPU make of this repository? Everything about it in one command of at most 20 minutes.
+"""How does this repository do on a GPU? Six parts; each of these commands ends within 8 minutes.
 
-Run       python benchmarks/gpu.py                                         # every part
-          python benchmarks/gpu.py --parts "sync speed" --models "unet"    # two of them, and one network
-          python benchmarks/gpu.py --data-root FOLDER                      # that has VOC, to train on it too
+Run       python benchmarks/gpu.py --out gpu.json --parts "tests sync loading" --minutes 2
+          python benchmarks/gpu.py --out gpu.json --parts training --data-root FOLDER    # VOC too, if FOLDER has it
+          python benchmarks/gpu.py --out gpu.json --parts resume
+          python benchmarks/gpu.py --out gpu.json --parts speed    # again, until no network is missing
 
-tests     those of tests/ that are marked `gpu`
+tests     the tests that are marked `gpu`; they need pytest
 sync      where does the loop over the batches wait for the GPU? See benchmarks/sync.py
 loading   data on the GPU against data in host memory: loading alone, and an epoch of the baseline FCN
-training  train.py with the lesson's settings, and its scores on the test images
-resume    the first of these again, killed in its second epoch, and gone on with
-speed     training steps of each network, in turn with the plain loops that benchmarks/reference.py describes, but
-          without loading: theirs take a batch from host memory, ours from the GPU. Medians over --repeats, and the peak
-          of GPU memory of each alone. After --minutes no further network is measured
+training  train.py with the lesson's settings, and its test scores
+resume    the first of these trainings, killed in its second epoch and resumed
+speed     training steps of each network, in turn with the plain loops that benchmarks/reference.py describes. No loader
+          runs: the plain loops take a batch from host memory, ours from the GPU. Medians over --repeats, and the peak
+          of GPU memory of each loop. Networks that --out has already are not measured again
 
-Prints the results as Markdown, and writes them to results/gpu-<name of the GPU>.json, each as soon as it is there; what
-another command wrote of other parts stays, if commit, versions and sizes are the same. `--device cpu` tries all but
-`sync` on a processor, and writes only where --out says.
+A part stops after --minutes, and half a minute later it is killed. Each result is printed and written to --out at once.
+Results of earlier commands stay in the file if commit, versions and settings are the same. At the end, the speeds are
+printed as a Markdown table. `--device cpu` tries all parts but `sync` on a processor.
 """
 
+import faulthandler
+import importlib.util
 import re
 import subprocess
 import sys
@@ -67,26 +70,18 @@ def main(
     repeats: int = 3,  # times that each speed is measured
     datasets: str = "shapes voc2012 voc2007",  # to train on, where they are
     training_epochs: int = 0,  # of each training; 0 takes the lesson's
-    minutes: int = 15,  # after which no further network is measured
+    minutes: float = 7,  # after which a part stops
     out: str = "",  # file for the results, in place of results/gpu-<name of the GPU>.json
     run: Run = Run(),
 ):
     if run.device == "auto" and not torch.cuda.is_available():
         raise UserError("this installation of torch finds no GPU; --device cpu tries the parts on a processor")
-    run, end = run.start(main, locals()), time.monotonic() + 60 * minutes
+    run = run.start(main, locals())
     known = {"parts": PARTS.split(), "models": MODELS, "precisions": PRECISIONS.split(), "datasets": SETTINGS}
     for flag, names in known.items():
         if unknown := set(run.parameters[flag].split()) - set(names):
             raise UserError(f"--{flag} {unknown.pop()} is none of {', '.join(names)}")
     gpu = run.device.type == "cuda"
-    rows = {
-        "tests": tests(),
-        "sync": waits(image_size, batch_size, run) if gpu else [("training", "not measured, for there is no GPU")],
-        "loading": loading(image_size, batch_size, repeats, run),
-        "training": training(datasets.split(), training_epochs, run),
-        "resume": resume(datasets.split()[0], training_epochs, run),
-        "speed": speed(models.split(), precisions.split(), image_size, batch_size, repeats, end, run),
-    }
     result = {
         "device": torch.cuda.get_device_name(run.device) if gpu else machine(),
         "driver": collect_env.get_nvidia_driver_version(collect_env.run),
@@ -96,32 +91,60 @@ def main(
         "commit": commit(),
         "image_size": image_size,
         "batch_size": batch_size,
+        "precisions": precisions,
     }
     path = Path(out or RESULTS / f"gpu-{re.sub(r'[^a-zA-Z0-9]+', '-', result['device'])}.json")
     about, before = ", ".join(f"{key} {value}" for key, value in result.items()), read_json(path)
     result = before if result.items() <= before.items() else result
+    missing = [name for name in models.split() if not isinstance(result.get("speed", {}).get(name), dict)]
+
+    def left() -> float:
+        """Return the seconds that the part has left."""
+        return end - time.monotonic()
+
+    rows = {
+        "tests": tests(left),
+        "sync": waits(image_size, batch_size, run) if gpu else [("training", "not measured, for there is no GPU")],
+        "loading": loading(image_size, batch_size, repeats, run),
+        "training": training(datasets.split(), training_epochs, left, run),
+        "resume": resume(datasets.split()[0], training_epochs, left, run),
+        "speed": speed(missing, precisions.split(), image_size, batch_size, repeats, left, run),
+    }
     failed = []
+
+    def keep(part: str, name: str, outcome: str | dict) -> None:
+        result[part][name] = outcome
+        failed.extend([f"{part}, {name}"] * ("failed" in outcome))
+        print(f"{part}, {name}: {shown(outcome)}", flush=True)
+        if gpu or out:
+            write_json(path, result)
+
     for part in parts.split():
-        result[part] = {}
-        with torch_errors(batch_size):
-            for name, outcome in rows[part]:
-                result[part][name] = outcome
-                failed += [f"{part}, {name}"] * ("failed" in outcome)
-                print(f"{part}, {name}: {shown(outcome)}", flush=True)
-                if gpu or out:
-                    write_json(path, result)
-    print(f"\n{about}\n\n{markdown({part: result[part] for part in PARTS.split() if part in result})}")
+        end = time.monotonic() + 60 * minutes
+        faulthandler.dump_traceback_later(60 * minutes + 30, exit=True)  # works where a GPU hangs, too
+        result[part] = result.get(part, {}) if part == "speed" else {}
+        try:
+            with torch_errors(batch_size):
+                for name, outcome in rows[part]:
+                    keep(part, name, outcome)
+        except subprocess.TimeoutExpired:
+            keep(part, "all else", f"failed: stopped after {minutes:g} minutes")
+    faulthandler.cancel_dump_traceback_later()
+    print(f"\n{about}\n\n{speeds(result.get('speed', {}))}")
     if failed:
-        raise UserError(f"failed, as is said above: {'; '.join(failed)}")
+        raise UserError(f"failed: {'; '.join(failed)}")
     return result
 
 
-def tests() -> Iterator[tuple[str, str]]:
-    """Run the tests that are marked `gpu`; yield pytest's last line."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu"]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-    print(done.stdout)
-    yield "pytest -m gpu", "failed: " * bool(done.returncode) + done.stdout.strip().rpartition("\n")[2]
+def tests(left: Callable[[], float]) -> Iterator[tuple[str, str]]:
+    """Run the tests that are marked `gpu`; yield whether they passed."""
+    if not importlib.util.find_spec("pytest"):
+        yield "pytest -m gpu", "not run, for pytest is not installed"
+        return
+    # Other test files import packages that only development needs.
+    files = [path for path in (REPOSITORY / "tests").glob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
+    done = subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", *files], cwd=REPOSITORY, timeout=left())
+    yield "pytest -m gpu", "failed, as is said above" if done.returncode else "passed"
 
 
 def loading(image_size: int, batch_size: int, repeats: int, run: Run) -> Iterator[tuple[str, dict]]:
@@ -141,7 +164,7 @@ def network(name: str, run: Run) -> nn.Module:
     return build(name, len(CLASSES), encoder="resnet18", pretrained=False).to(run.device)
 
 
-def training(datasets: list[str], epochs: int, run: Run) -> Iterator[tuple[str, str | dict]]:
+def training(datasets: list[str], epochs: int, left: Callable[[], float], run: Run) -> Iterator[tuple[str, str | dict]]:
     """Run train.py on each of `datasets` that is there; yield its scores."""
     for dataset in datasets:
         try:
@@ -150,27 +173,25 @@ def training(datasets: list[str], epochs: int, run: Run) -> Iterator[tuple[str, 
             yield dataset, "not measured, for it is not below --data-root"
             continue
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(train_command(dataset, epochs, run), cwd=folder)
+            subprocess.run(train_command(dataset, epochs, run), cwd=folder, timeout=left())
             yield dataset, scores(Path(folder, "runs/gpu"))
 
 
-def resume(dataset: str, epochs: int, run: Run) -> Iterator[tuple[str, str | dict]]:
-    """Run train.py, kill it in the middle of its second epoch, and go on; yield the scores."""
+def resume(dataset: str, epochs: int, left: Callable[[], float], run: Run) -> Iterator[tuple[str, str | dict]]:
+    """Run train.py, kill it as soon as its second epoch begins, and resume it; yield the scores."""
     with tempfile.TemporaryDirectory() as temporary:
-        command, folder = train_command(dataset, epochs, run), Path(temporary, "runs/gpu")
-        with subprocess.Popen(command, cwd=temporary, stdout=subprocess.PIPE, text=True) as process:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                if re.match("epoch +1/", line):
-                    time.sleep(read_history(folder)[-1]["seconds"] / 2)
-                    process.kill()
-        if process.returncode >= 0:
-            yield dataset, "failed: it ended before it was killed"
+        command, history = train_command(dataset, epochs, run), Path(temporary, "runs/gpu/history.csv")
+        with subprocess.Popen(command, cwd=temporary) as process:
+            while process.poll() is None and left() > 0 and not history.exists():
+                time.sleep(0.01)
+            process.kill()
+        if process.returncode >= 0 or not history.exists():
+            yield dataset, "failed: no epoch ended, or all did"
             return
-        before = (folder / "history.csv").read_text()
-        subprocess.run([*command, "--resume"], cwd=temporary)
-        went_on = (folder / "history.csv").read_text().startswith(before)
-        yield f"{dataset}, killed in epoch 2", scores(folder) if went_on else "failed: it began anew"
+        before = history.read_text()
+        subprocess.run([*command, "--resume"], cwd=temporary, timeout=left())
+        went_on = history.read_text().startswith(before)
+        yield f"{dataset}, killed in epoch 2", scores(history.parent) if went_on else "failed: it began anew"
 
 
 def train_command(dataset: str, epochs: int, run: Run) -> list[str]:
@@ -197,13 +218,19 @@ def scores(folder: Path) -> str | dict:
 
 
 def speed(
-    models: list[str], precisions: list[str], image_size: int, batch_size: int, repeats: int, end: float, run: Run
+    models: list[str],
+    precisions: list[str],
+    image_size: int,
+    batch_size: int,
+    repeats: int,
+    left: Callable[[], float],
+    run: Run,
 ) -> Iterator[tuple[str, str | dict]]:
     """Yield images/s, the peak of GPU memory in GiB, and the seconds of the first steps, of each network and loop.
 
-    No network is begun after `end`, seconds of time.monotonic.
+    No network is begun in less time than the slowest one took.
     """
-    gpu = run.device.type == "cuda"
+    gpu, longest = run.device.type == "cuda", 0
     steps = 10 if gpu else 1  # several, so that starting the first one counts little
     loader = Loader(noise_set(batch_size, image_size), batch_size, run)
     images, masks = next(iter(loader))
@@ -220,8 +247,8 @@ def speed(
         return partial(reference_epoch, model, optimizer, batches, [], run, best=kind == BEST)
 
     for name in models:
-        if time.monotonic() > end:
-            yield name, "not measured, for the time was over"
+        if (begun := left()) < longest:
+            yield name, "not measured yet, for the time was over"
             continue
         torch.compiler.reset()  # what is compiled for one network counts against the limit of the next
         loops, row = {}, {}
@@ -235,6 +262,7 @@ def speed(
             row[kind] = {"GiB": peak / 2**30, "first steps, s": time.perf_counter() - start}
         for kind, (_, median) in in_turn(loops, repeats, run, tutorial=TUTORIAL).items():
             row[kind] = {"images/s": steps * batch_size / median} | row[kind]
+        longest = max(longest, begun - left())
         yield name, row
 
 
@@ -245,19 +273,16 @@ def shown(outcome: object) -> str:
     return f"{outcome:.4g}" if isinstance(outcome, float) else str(outcome)
 
 
-def markdown(result: dict) -> str:
-    """Return the outcomes of the parts as a table, and the speeds of the networks as one of their own."""
-    speeds = {name: row for name, row in result.get("speed", {}).items() if isinstance(row, dict)}
-    rows = [[part, *map(shown, row)] for part in result for row in result[part].items() if row[0] not in speeds]
-    tables = [table([["part", "of what", "result"], *rows])] * bool(rows)
-    if speeds:
-        first, *_ = kinds = list(next(iter(speeds.values())))
-        rows = [["images/s (GiB)", *kinds, f"{first} to {BEST}", "to the tutorial's"]]
-        for name, row in speeds.items():
-            ratios = [f"{row[first]['images/s'] / row[kind]['images/s']:.2f}" for kind in (BEST, TUTORIAL)]
-            rows.append([name, *(f"{row[kind]['images/s']:.4g} ({row[kind]['GiB']:.1f})" for kind in kinds), *ratios])
-        tables.append(table(rows))
-    return "\n\n".join(tables)
+def speeds(networks: dict[str, dict | str]) -> str:
+    """Return the speeds of the networks that were measured as a Markdown table."""
+    if not (networks := {name: row for name, row in networks.items() if isinstance(row, dict)}):
+        return ""
+    first, *_ = kinds = list(next(iter(networks.values())))
+    rows = [["images/s (GiB)", *kinds, f"{first} to {BEST}", "to the tutorial's"]]
+    for name, row in networks.items():
+        ratios = [f"{row[first]['images/s'] / row[kind]['images/s']:.2f}" for kind in (BEST, TUTORIAL)]
+        rows.append([name, *(f"{row[kind]['images/s']:.4g} ({row[kind]['GiB']:.1f})" for kind in kinds), *ratios])
+    return table(rows)
 
 
 if __name__ == "__main__":

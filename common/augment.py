@@ -112,9 +112,10 @@ def random_scale_crop(
 
     Args:
         size: height and width of the result, or one number for both.
-        scale: smallest and largest factor; at 1 the window shows the whole image, at 2 a quarter of its area. Its
-            logarithm is drawn uniformly.
-        ratio: smallest and largest width / height of the window, both as a part of the image's; likewise.
+        scale: smallest and largest factor; its logarithm is drawn uniformly. At ratio 1, factor 1 shows the whole image
+            and factor 2 a quarter of its area.
+        ratio: smallest and largest width / height of the window, relative to the image's; its logarithm is drawn
+            uniformly.
     """
     side = 1 / uniform(math.log(scale[0]), math.log(scale[1]), (len(images),), generator).exp()
     stretch = uniform(math.log(ratio[0]) / 2, math.log(ratio[1]) / 2, (len(images),), generator).exp()

@@ -126,7 +126,7 @@ def fit(
     """
     if epochs < 1:
         return list(previous)
-    check_schedule(scheduler, epochs, len(train_loader))
+    check_schedule(scheduler, epochs, len(train_loader), patience, keep)
     with torch_errors(train_loader.batch_size):
         network, replica = prepare(model, criterion, run)
     if run.dry_run:

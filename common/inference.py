@@ -28,26 +28,38 @@ def predict(
 ) -> np.ndarray:
     """Return the class of each pixel of an RGB image, (H, W) uint8, at the image's own size.
 
-    The network sees the image resized to `image_size`, as in training; its logits are upsampled to the image's size,
-    bilinearly, before the best class is chosen.
+    The network sees the image resized to `image_size`, as in training. Its logits are upsampled bilinearly to the
+    image's own size before the best class is chosen.
 
     Args:
         image_size: height and width.
         tta: average over flips and scales.
-        max_pixels: of what the network sees at a time, STRIDE**2 or more; beyond, a window slides over the image.
+        max_pixels: most that the network sees at a time: STRIDE**2 or more, with `tta` (STRIDE * max(SCALES))**2. If
+            `image_size` has more, overlapping windows are predicted; the pixels near a window's inner edges are left to
+            the next window.
     """
     model.to(run.device).eval()
     model = FlipsAndScales(model) if tta else model
-    pixels = resize(image, image_size)
-    if math.prod(image_size) > max_pixels:
-        classes = sliding_window(model, pixels, run, max_pixels)
-        return np.asarray(Image.fromarray(classes).resize(image.size, Image.Resampling.NEAREST))
-    return upsample_argmax(predict_logits(model, pixels, run), image.size[::-1])
+    max_pixels /= max(SCALES) ** 2 if tta else 1
+    height, width = seen = image_size
+    if height * width > max_pixels:
+        rows = min(height, int(max_pixels**0.5) // STRIDE * STRIDE)  # networks pad to a multiple of STRIDE
+        seen = rows, min(width, int(max_pixels / rows) // STRIDE * STRIDE)
+    # Windows are cut from the image itself, so that their logits can be upsampled one window at a time.
+    window_height, window_width = -(-seen[0] * image.height // height), -(-seen[1] * image.width // width)
+    classes = np.empty((image.height, image.width), dtype=np.uint8)
+    for top, bottom, first_row, last_row in window_spans(image.height, window_height):
+        for left, right, first, last in window_spans(image.width, window_width):
+            pixels = resize(image, seen, (left, top, right, bottom))
+            window = upsample_argmax(predict_logits(model, pixels, run), (bottom - top, right - left))
+            kept = window[first_row - top : last_row - top, first - left : last - left]
+            classes[first_row:last_row, first:last] = kept
+    return classes
 
 
-def resize(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
-    """Return an RGB image stretched to `size`, height and width, bilinearly: (1, 3, height, width) uint8."""
-    pixels = np.array(image.resize(size[::-1], Image.Resampling.BILINEAR))
+def resize(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> torch.Tensor:
+    """Return an RGB image, or a `box` of it, stretched to `size`, height and width: (1, 3, height, width) uint8."""
+    pixels = np.array(image.resize(size[::-1], Image.Resampling.BILINEAR, box))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
@@ -97,23 +109,6 @@ def upsample_argmax(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
         band = F.interpolate(band, (band.shape[2], width), mode="bilinear", align_corners=False)
         classes.append(band.max(1).indices[0].to("cpu", torch.uint8))
     return torch.cat(classes).numpy()
-
-
-def sliding_window(model: nn.Module, image: torch.Tensor, run: Run, max_pixels: int) -> np.ndarray:
-    """Return the classes (H, W) uint8 of an image (1, 3, H, W) uint8, predicted in overlapping windows.
-
-    Each pixel is taken from a window in which it is not near an edge, but for the image's own edges.
-    """
-    height, width = image.shape[-2:]
-    window_height = min(height, int(max_pixels**0.5) // STRIDE * STRIDE)  # networks pad what is no multiple of it
-    window_width = min(width, max_pixels // window_height // STRIDE * STRIDE)
-    classes = np.empty((height, width), dtype=np.uint8)
-    for top, bottom, first_row, last_row in window_spans(height, window_height):
-        for left, right, first, last in window_spans(width, window_width):
-            window = predict_logits(model, image[..., top:bottom, left:right], run)[0].argmax(0).to("cpu", torch.uint8)
-            kept = window[first_row - top : last_row - top, first - left : last - left]
-            classes[first_row:last_row, first:last] = kept.numpy()
-    return classes
 
 
 def window_spans(length: int, size: int) -> list[tuple[int, int, int, int]]:

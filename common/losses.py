@@ -74,7 +74,8 @@ class Focal(nn.Module):
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
         loss = F.cross_entropy(logits, target, ignore_index=VOID, reduction="none")  # -log p; 0 where void
-        loss = (1 - (-loss).exp()) ** self.gamma * loss
+        # Where p is 1, as in void pixels, a power below 1 of 0 would have an infinite gradient.
+        loss = (-torch.expm1(-loss)).clamp(min=1e-12) ** self.gamma * loss
         return loss.sum() / (target != VOID).sum().clamp(min=1)
 
 

@@ -88,6 +88,9 @@ def test_the_weights_file_is_found_in_a_folder_or_in_torch_hubs_cache_and_else_d
     contents = official("resnet18")
     torch.save(contents, offline / "resnet18-f37072fd.pth")
     assert torch.equal(build_encoder("resnet18").network.conv1.weight, contents["conv1.weight"])
+    torch.save({}, tmp_path / "resnet18_bn-0.pth")  # another network's, as vgg16_bn-*.pth beside vgg16-*.pth
+    torch.save(contents, tmp_path / "resnet18-f37072fd.pth")
+    assert torch.equal(build_encoder("resnet18", weights=tmp_path).network.conv1.weight, contents["conv1.weight"])
     torch.save(contents, tmp_path / "mobilenet_v1_other.pth")
     with pytest.raises(UserError, match=r"should hold one file called mobilenet_v1\*\.pth; there: mobilenet_v1_1\.0"):
         build_encoder("mobilenet_v1", weights=tmp_path)

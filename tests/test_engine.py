@@ -211,6 +211,12 @@ def test_fit_ends_with_the_weights_of_the_epoch_that_is_kept(data, monkeypatch, 
     assert checkpoint.load(Path("last_test.pt"))["weights"]["level"].item() == pytest.approx(-0.45)
 
 
+def test_an_epoch_in_the_middle_of_the_schedule_is_not_kept_as_the_last(data):
+    with pytest.raises(UserError, match='keep="last" needs all epochs, and patience=2 may end before'):
+        fitted(data, Fading(), Push(), epochs=3, keep="last", patience=2)
+    assert not list(Path().glob("*.pt"))
+
+
 def test_a_loss_that_is_not_finite_stops_training_and_names_images_and_learning_rate(data, voc_root):
     run, train_set, _, _ = data
     with pytest.raises(UserError) as error:

@@ -225,12 +225,14 @@ def test_drawn_splits_are_exact_and_few_images_move_when_others_are_added(photos
 
 
 def test_every_image_is_tested_once_in_a_cross_validation(photos, capsys):
-    tested = []
+    tested, validated = [], set()
     for fold in ("1/3", "2/3", "3/3"):
         train_names, val_names, test_names = (s.names for s in load(str(photos), 16, started(fold=fold)))
+        validated |= {*val_names}
         assert len(train_names + val_names + test_names) == 8 == len({*train_names, *val_names, *test_names})
         tested += test_names
     assert len(tested) == 8 == len({*tested}) and "fold 3/3" in capsys.readouterr().out
+    assert len(validated) == 3  # one image for each fold
 
 
 def test_a_fold_may_be_the_images_of_a_folder(photos):
@@ -238,6 +240,10 @@ def test_a_fold_may_be_the_images_of_a_folder(photos):
         (photos / kind / "kitchen").mkdir()
         for name in ("1", "2"):
             (photos / f"{kind}/{name}.{suffix}").rename(photos / f"{kind}/kitchen/{name}.{suffix}")
+        (photos / f"{kind}/hall/left").mkdir(parents=True)
+        (photos / f"{kind}/3.{suffix}").rename(photos / f"{kind}/hall/left/3.{suffix}")
+    with pytest.raises(UserError, match=r"\(there: hall, hall/left, kitchen\)"):
+        folder(photos, Path("cache"), fold="left")
     splits = folder(photos, Path("cache"), fold="kitchen").splits
     assert {sample[0] for sample in splits["test"]} == {"kitchen/1", "kitchen/2"}
     assert len(splits["train"]) + len(splits["val"]) == 6

@@ -103,6 +103,13 @@ def test_focal_is_what_the_formula_says_and_with_gamma_0_cross_entropy():
     torch.testing.assert_close(Focal()(logits, target), (-((1 - p) ** 2) * p.log()).mean())
 
 
+@pytest.mark.parametrize("gamma", [0, 0.5, 1, 2])
+def test_focal_has_a_gradient_where_a_pixel_is_certain_or_void(gamma):
+    logits = torch.tensor([[17.0, 0.0], [200.0, 0.0], [0.0, 1.0], [0.0, 1.0]]).T[None, ..., None].requires_grad_()
+    Focal(gamma)(logits, torch.tensor([0, 0, 0, VOID]).view(1, 4, 1)).backward()
+    assert logits.grad.isfinite().all() and logits.grad[0, :, 2].all() and not logits.grad[0, :, 3].any()
+
+
 def test_a_sum_of_losses_is_their_sum():
     logits, target = batch()
     assert Sum(CrossEntropy(), Dice())(logits, target) == CrossEntropy()(logits, target) + Dice()(logits, target)

@@ -1,6 +1,7 @@
 import csv
 import itertools
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from common import inference
 from common.datasets.reading import open_image
 from common.datasets.shapes import CLASSES, PALETTE, draw_scene
-from common.inference import FlipsAndScales, predict, predict_logits, resize, sliding_window, upsample_argmax
+from common.inference import FlipsAndScales, predict, predict_logits, resize, upsample_argmax
 from common.labels import VOID
 from common.metrics import ConfusionMatrix
 from common.reporting.overlay import overlay
@@ -189,6 +190,7 @@ BAD_INPUT = [
     ({"split": "test"}, r"--split test needs runs/tiny/splits\.json"),
     ({"checkpoint": "best_no.pt"}, r"best_no\.pt is missing"),
     ({"own_size": True, "image_size": 9}, "exclude each other"),
+    ({"max_pixels": 1599, "tta": True}, "--max-pixels 1599 must be at least 1600 with --tta"),
 ]
 
 
@@ -225,14 +227,33 @@ def test_upsampling_in_bands_is_upsampling(monkeypatch):
     assert (upsample_argmax(logits, (50, 70)) == expected.numpy()).mean() > 0.999
 
 
+def brightness() -> nn.Conv2d:
+    """Return a model that looks at single pixels: its classes are "dark" and "bright"."""
+    model = nn.Conv2d(3, 2, kernel_size=1)
+    nn.init.constant_(model.weight, 1)
+    model.weight.data[0], model.bias.data = -model.weight.data[0], torch.tensor([1.5, -1.5])
+    return model
+
+
 def test_a_sliding_window_sees_what_the_whole_shows():
-    brightness = nn.Conv2d(3, 2, kernel_size=1)  # looks at single pixels: its classes are "dark" and "bright"
-    nn.init.constant_(brightness.weight, 1)
-    brightness.weight.data[0], brightness.bias.data = -brightness.weight.data[0], torch.tensor([1.5, -1.5])
-    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 150, 200), dtype=np.uint8))
-    whole = predict_logits(brightness, image, started())[0].argmax(0)
-    assert 0.4 < whole.float().mean() < 0.6
-    assert (sliding_window(brightness, image, started(), max_pixels=64 * 64) == whole.numpy()).all()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8))
+    whole = predict(brightness(), image, (150, 200), started())
+    assert 0.4 < whole.mean() < 0.6
+    assert (predict(brightness(), image, (150, 200), started(), max_pixels=64 * 64) == whole).all()
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_windows_draw_outlines_as_fine_as_the_whole_does_and_never_show_more_than_max_pixels(tta):
+    rows, columns = np.mgrid[:400, :600]
+    ramp = 0.5 + (2 * (rows - 200) + (columns - 300)) / 1600
+    image = Image.fromarray((255 * ramp).round().astype(np.uint8)).convert("RGB")
+    model, shown = brightness(), []
+    model.register_forward_hook(lambda model, images, logits: shown.append(math.prod(images[0].shape[2:])))
+    wrong = [
+        (predict(model, image, (96, 144), started(), tta, limit) != (ramp > 0.5)).sum() for limit in (math.inf, 6400)
+    ]
+    assert max(shown) > 96 * 144 - 1 and 3000 < max(shown[6 if tta else 1 :]) <= 6400
+    assert wrong[1] < 1.2 * wrong[0] < 600
 
 
 def test_over_an_image_of_too_many_pixels_slides_a_window(model):

@@ -27,7 +27,7 @@ import hashlib
 import itertools
 import re
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from common.datasets.mask_classes import interpret, read_classes, scan
 from common.datasets.reading import Problem, files_by_name, read_text
@@ -90,9 +90,10 @@ def inspect(
 
 
 def drawn_fold(names: list[str], fold: str, where: str) -> dict[str, list[str]]:
-    """Return the splits of a cross-validation: of "2/5" every fifth image, from the second, is the test.
+    """Return the splits of a cross-validation: for "2/5" every fifth image, from the second, is the test.
 
-    Of "kitchen" the images in the folder of that name are: those of a place, a patient or a film that is new.
+    Each of the folds 1/5 to 5/5 validates on other images. For "kitchen" the test is the folder of that name: a place,
+    a patient or a film that is new to the network.
 
     Raises:
         UserError: a fold that is none, or that `where` has too few images for.
@@ -102,12 +103,13 @@ def drawn_fold(names: list[str], fold: str, where: str) -> dict[str, list[str]]:
     if 1 <= number <= count <= len(names):
         test = _shuffled(names)[number - 1 :: count]
     if not 0 < len(test) < len(names):
-        folders = ", ".join(sorted({name.partition("/")[0] for name in names if "/" in name}))
+        folders = ", ".join(sorted({str(parent) for name in names for parent in PurePosixPath(name).parents} - {"."}))
         raise UserError(
             f"--fold {fold} is not possible with the {len(names)} images of {where}; 2/5 is the second fifth"
             + f", and a folder's name what is in it (there: {folders})" * bool(folders)
         )
-    val, train = _draw(sorted({*names} - {*test}), 2, where)
+    rest = sorted({*names} - {*test})
+    val, train = _draw(rest, 2, where, start=(number - 1) * len(rest) // count if number else 0)
     return {"train": train, "val": val, "test": sorted(test)}
 
 
@@ -168,11 +170,15 @@ def _read_list(file: Path, images: dict[str, Path], problems: list[UserError]) -
     return list(dict.fromkeys(name for name in names if name in images))
 
 
-def _draw(names: list[str], parts: int, where: Path | str) -> list[list[str]]:
-    """Divide `names` into `parts`, none empty: SHARE of them in each but the last, which has the rest."""
+def _draw(names: list[str], parts: int, where: Path | str, start: int = 0) -> list[list[str]]:
+    """Divide `names` into `parts`, none empty: SHARE of them in each but the last, which has the rest.
+
+    The drawing begins at the place `start` of their order.
+    """
     if len(names) < parts:
         raise UserError(f"{where} has {len(names)} images to draw a split from, and needs {parts} at least")
     order, count = _shuffled(names), max(1, round(SHARE * len(names)))
+    order = order[start:] + order[:start]
     cuts = [part * count for part in range(parts)]
     return [sorted(order[a:b]) for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
 

@@ -180,8 +180,8 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
     Args:
         name: a key of `ENCODERS`.
         pretrained: start from ImageNet weights, else from random ones.
-        weights: a local file with them, or a folder with a file whose name begins with the encoder's. By default, and
-            where a folder has none, torchvision's are downloaded, once.
+        weights: a local file with them, or a folder with a file called `name-*` or, if there is none, `name*`. By
+            default, and if a folder has no such file, torchvision's weights are downloaded, once.
 
     Raises:
         UserError: weights that are missing, damaged, of another network, or cannot be downloaded.
@@ -212,7 +212,9 @@ def local_file(path: Path, name: str) -> Path | None:
         raise UserError(f"--encoder-weights {path} is missing")
     if not path.is_dir():
         return path
-    found = sorted([*path.glob(f"{name}*.pth"), *path.glob(f"{name}*.pt")])
+    files = sorted([*path.glob(f"{name}*.pth"), *path.glob(f"{name}*.pt")])
+    # torchvision's vgg16-397923af.pth, beside which vgg16_bn-6c64b313.pth may lie
+    found = [file for file in files if file.name.startswith(f"{name}-")] or files
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise UserError(f"--encoder-weights {path} should hold one file called {name}*.pth; there: {names}")

@@ -38,8 +38,8 @@ def check_logits(logits: object, masks: torch.Tensor, num_classes: int) -> None:
         )
 
 
-def check_schedule(scheduler: LRScheduler | None, epochs: int, steps: int) -> None:
-    """Raise UserError if a cosine over `epochs` is meant by the epoch: `fit` goes on in it by the batch.
+def check_schedule(scheduler: LRScheduler | None, epochs: int, steps: int, patience: int, keep: str) -> None:
+    """Raise UserError if `fit` would follow the schedule by the wrong steps, or keep an epoch in its middle.
 
     Args:
         steps: batches in an epoch.
@@ -49,6 +49,8 @@ def check_schedule(scheduler: LRScheduler | None, epochs: int, steps: int) -> No
             f"CosineAnnealingLR(T_max={epochs}) ends after {epochs} batches, for fit steps a scheduler after each; "
             "give T_max=epochs * len(train_loader)"
         )
+    if patience and keep == "last":
+        raise UserError(f'keep="last" needs all epochs, and patience={patience} may end before; leave out one of them')
 
 
 def hints(history: list[dict], test: ConfusionMatrix, classes: tuple[str, ...]) -> list[str]:
