@@ -34,7 +34,7 @@ def run_train(root, epochs, script=train, **settings):
 
 
 @pytest.fixture
-def data(voc_root):
+def data(voc_root, without_pictures):
     """A started run, and the small VOC data: to train on, to validate on and to test on."""
     run = started(data_root=voc_root)
     return run, *load("voc2007", 32, run)
