@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import train
 from common import checkpoint
 from common.datasets.segmentation_set import SegmentationSet
 from common.datasets.shapes import CLASSES, COUNTS, draw_scene
@@ -121,6 +122,12 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test where its files disturb nobody."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
+
+
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make train.py train a network that takes half the time, in checkpoints of a quarter of the size."""
+    monkeypatch.setattr(train, "BasicFCN", DilatedFCN)
 
 
 FEW = {"train": 24, "val": 10, "test": 7}  # scenes; different numbers, lest one split pass for another

@@ -61,7 +61,7 @@ def test_a_folder_is_a_data_set_whose_values_are_classes(photos, capsys):
     assert "images at 48x48, 6 classes" in capsys.readouterr().out
 
 
-def test_any_experiment_trains_on_it_and_the_checkpoint_knows_names_and_colours(photos, without_pictures):
+def test_any_experiment_trains_on_it_and_the_checkpoint_knows_names_and_colours(photos, small_network, without_pictures):
     classes(
         photos, "ground 0 0 0", "disk 230 75 60", "box #f5be28", "wedge 80,180,90", "star 60 130 220", "cross 9 9 9"
     )
@@ -298,7 +298,9 @@ def keep_back(photos, *names):
         (photos / f"masks/{name}.png").unlink()
 
 
-def test_a_test_without_masks_is_not_scored_and_the_command_that_is_told_predicts_it(photos, capsys, without_pictures):
+def test_a_test_without_masks_is_not_scored_and_the_command_that_is_told_predicts_it(
+    photos, small_network, without_pictures, capsys
+):
     keep_back(photos, "2", "5")
     assert train.main(str(photos), 32, 1, run=Run(device="cpu", name="hidden")) == {}
     lines = capsys.readouterr().out.splitlines()
@@ -312,7 +314,7 @@ def test_a_test_without_masks_is_not_scored_and_the_command_that_is_told_predict
     assert masks.keys() == {"2", "5"} and all(mask.mode == "P" and mask.size == (48, 48) for mask in masks.values())
 
 
-def test_variants_are_not_compared_by_a_test_without_masks(photos, capsys, without_pictures):
+def test_variants_are_not_compared_by_a_test_without_masks(photos, small_network, without_pictures, capsys):
     keep_back(photos, "2", "5")
     parameters, run = {"dataset": str(photos), "image_size": 32, "epochs": 1}, Run(device="cpu", name="all")
     with pytest.raises(UserError, match="1 of 1 variants failed"):
