@@ -34,6 +34,17 @@ SHARED = Path(os.environ.get("SHARED", REPOSITORY.parent / "shared"))  # real im
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Give the quick suite as a whole several processes; anything less is done before they have started."""
+    asked, option = config.args != config.getini("testpaths"), config.option
+    if asked or option.markexpr != "not slow" or option.keyword or option.usepdb or hasattr(config, "workerinput"):
+        return
+    if config.pluginmanager.hasplugin("xdist") and option.numprocesses is None:
+        option.numprocesses, option.dist = min(4, os.cpu_count()), "worksteal"
+
+
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the real images are not at {SHARED}")
 
 
