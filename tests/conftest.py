@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import train
 from common import checkpoint
 from common.datasets.segmentation_set import SegmentationSet
 from common.datasets.shapes import CLASSES, COUNTS, draw_scene
@@ -32,6 +33,17 @@ SHARED = Path(os.environ.get("SHARED", REPOSITORY.parent / "shared"))  # real im
 # The tensors of tests are small: more threads gain nothing, and wait for each other where the machine is busy.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Give the quick suite as a whole several processes; anything less is done before they have started."""
+    asked, option = config.args != config.getini("testpaths"), config.option
+    if asked or option.markexpr != "not slow" or option.keyword or option.usepdb or hasattr(config, "workerinput"):
+        return
+    if config.pluginmanager.hasplugin("xdist") and option.numprocesses is None:
+        option.numprocesses, option.dist = min(4, os.cpu_count()), "worksteal"
+
 
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the real images are not at {SHARED}")
 
@@ -121,6 +133,12 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test where its files disturb nobody."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
+
+
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make train.py train a network that takes half the time, in checkpoints of a quarter of the size."""
+    monkeypatch.setattr(train, "BasicFCN", DilatedFCN)
 
 
 FEW = {"train": 24, "val": 10, "test": 7}  # scenes; different numbers, lest one split pass for another

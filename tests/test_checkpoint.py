@@ -148,7 +148,7 @@ def test_an_optimizer_that_was_edited_in_the_script_is_not_given_the_state_of_th
         Training(kind, **options).resume()
 
 
-def test_a_training_starts_from_the_weights_that_fit_and_says_which_do_not(voc_root, capsys):
+def test_a_training_starts_from_the_weights_that_fit_and_says_which_do_not(voc_root, without_pictures, capsys):
     model = write_checkpoint(Path("best_scenes.pt"), BasicFCN(len(CLASSES)))
     settings = {"dataset": "voc2007", "image_size": 32, "epochs": 1, "lr": 0.0}
     run = Run(device="cpu", precision="fp32", data_root=voc_root, init="best_scenes.pt")

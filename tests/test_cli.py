@@ -50,12 +50,11 @@ def test_a_choice_mistyped_in_the_script_itself_is_named(tmp_path):
     assert done.stderr == "experiment.py: model is 'unte' in the script; it must be one of unet, fcn\n"
 
 
-def test_flags_set_parameters_and_name_the_run(tmp_path):
-    (tmp_path / "experiment.py").write_text(SCRIPT)
+def test_flags_set_parameters_and_name_the_run(experiment, capsys):
     flags = ["--dataset", "shapes", "--epochs", "5", "--lr", "0.01", "--no-pretrained", "--model", "fcn", "--seed", "2"]
-    result = python(tmp_path / "experiment.py", *flags, PYTHONPATH=str(REPOSITORY))
+    cli(experiment, flags)
     name = "experiment-shapes-epochs5-lr0.01-no_pretrained-fcn-s2"
-    assert result.stdout.splitlines()[-1] == f"shapes 5 0.01 False fcn 224 2 {name}", result.stderr
+    assert capsys.readouterr().out.splitlines()[-1] == f"shapes 5 0.01 False fcn 224 2 {name}"
 
 
 def test_without_flags_the_defaults_stand_and_a_size_may_be_height_by_width(experiment, capsys):

@@ -67,14 +67,16 @@ def test_a_file_of_torchvision_gives_torchvisions_features(tmp_path):
         assert torch.allclose(pooled, theirs((images - mean) / std), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_a_local_file_is_loaded_with_or_without_a_wrapper(name, tmp_path, offline):
+FILES = [*((name, False) for name in ENCODERS), ("mobilenet_v1", True), ("mobilenet_v2", True)]
+
+
+@pytest.mark.parametrize(("name", "wrapped"), FILES)
+def test_a_local_file_is_loaded_with_or_without_a_wrapper(name, wrapped, tmp_path, offline):
     contents = official(name)
-    for whole in (contents, {"epoch": 3, "state_dict": contents}):
-        torch.save(whole, tmp_path / "w.pth")
-        encoder = build_encoder(name, weights=str(tmp_path / "w.pth"))
-        first, value = next(iter(contents.items()))
-        assert torch.equal(encoder.network.get_parameter(first.removeprefix("features.")), value)
+    torch.save({"epoch": 3, "state_dict": contents} if wrapped else contents, tmp_path / "w.pth")
+    encoder = build_encoder(name, weights=str(tmp_path / "w.pth"))
+    first, value = next(iter(contents.items()))
+    assert torch.equal(encoder.network.get_parameter(first.removeprefix("features.")), value)
 
 
 def test_the_weights_file_is_found_in_a_folder_or_in_torch_hubs_cache_and_else_downloaded(tmp_path, offline):

@@ -34,7 +34,7 @@ def run_train(root, epochs, script=train, **settings):
 
 
 @pytest.fixture
-def data(voc_root):
+def data(voc_root, without_pictures):
     """A started run, and the small VOC data: to train on, to validate on and to test on."""
     run = started(data_root=voc_root)
     return run, *load("voc2007", 32, run)
@@ -68,7 +68,7 @@ def same(a, b) -> bool:
     return a == b or (a != a and b != b)
 
 
-def test_a_run_leaves_what_it_promises_and_resumed_when_finished_it_is_only_scored_again(voc_root, capsys):
+def test_a_run_leaves_what_it_promises_and_resumed_when_finished_is_scored_again(voc_root, small_network, capsys):
     result = run_train(voc_root, 2, tensorboard=True)
     said = capsys.readouterr().out
     with Path("runs/test/history.csv").open() as file:
@@ -105,7 +105,9 @@ def test_a_run_leaves_what_it_promises_and_resumed_when_finished_it_is_only_scor
 
 # train_4_c has a schedule, augmentation and class weights as well, train_4_e an optimizer of our own.
 @pytest.mark.parametrize("script", [train, *(pytest.param(s, marks=pytest.mark.slow) for s in (train_4_c, train_4_e))])
-def test_a_run_stopped_and_resumed_equals_an_unbroken_one_bit_for_bit(voc_root, script, monkeypatch, without_pictures):
+def test_a_run_stopped_and_resumed_equals_an_unbroken_one_bit_for_bit(
+    voc_root, script, small_network, monkeypatch, without_pictures
+):
     whole = run_train(voc_root, 3, script)
     expected = comparable("last_test.pt"), comparable_weights("best_test.pt")
     set_epoch = Loader.set_epoch
@@ -320,7 +322,7 @@ def test_a_full_gpu_and_a_mask_value_that_it_cannot_name_are_explained_in_a_sent
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def test_a_kill_between_the_checkpoints_of_an_epoch_loses_nothing(voc_root, without_pictures):
+def test_a_kill_between_the_checkpoints_of_an_epoch_loses_nothing(voc_root, small_network, without_pictures):
     run_train(voc_root, 1)
     expected = comparable_weights("best_test.pt")
     Path("best_test.pt").write_bytes(b"of an earlier run")

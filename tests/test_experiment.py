@@ -19,9 +19,9 @@ FP32 = {"device": "cpu", "precision": "fp32"}
 
 @pytest.fixture
 def script(few_shapes, without_pictures):
-    """A copy of train.py; the function runs its main after an edit, if any."""
+    """A copy of train.py with a smaller network; the function runs its main after an edit, if any."""
     path = Path("mine.py")
-    path.write_text((REPOSITORY / "train.py").read_text())
+    path.write_text((REPOSITORY / "train.py").read_text().replace("BasicFCN", "DilatedFCN"))
 
     def run(old: str = "", new: str = "", epochs: int = 1, **settings) -> dict:
         text = path.read_text()
@@ -110,9 +110,9 @@ def test_a_corrected_mask_makes_a_run_of_its_own(script, capsys, monkeypatch):
 
 
 MISTAKES = {
-    "model = BasicFCN(train_set.num_classes + 1)": r"returns \(\d+, 7, 32, 32\), and should return",
+    "model = DilatedFCN(train_set.num_classes + 1)": r"returns \(\d+, 7, 32, 32\), and should return",
     "model = torchvision.models.segmentation.lraspp_mobilenet_v3_large(None, weights_backbone=None)": "TorchvisionNetw",
-    "model = BasicFCN(6).requires_grad_(False)": "nothing is trained: all that the loss depends on is frozen",
+    "model = DilatedFCN(6).requires_grad_(False)": "nothing is trained: all that the loss depends on is frozen",
     "criterion = torch.nn.CrossEntropyLoss()": r"met the mask value 255, .* with ignore_index=255",
     "criterion = torch.nn.CrossEntropyLoss(ignore_index=255, reduction='none')": r"gives the shape .* a scalar tensor",
 }
@@ -153,9 +153,9 @@ THEIRS = "TorchvisionNetwork(torchvision.models.segmentation.lraspp_mobilenet_v3
 @pytest.mark.parametrize("model", ["MyNet(6)", PLAIN, THEIRS])
 def test_a_model_that_is_written_in_the_script_trains_is_tested_and_resumed(script, capsys, model):
     text = Path("mine.py").read_text().replace("def main(", MY_NET, 1)
-    text = text.replace("BasicFCN(train_set.num_classes)", model)
+    text = text.replace("DilatedFCN(train_set.num_classes)", model)
     Path("mine.py").write_text(text.replace("import torch\n", "import torch\nimport torchvision\n").replace(
-        "import BasicFCN", "import TorchvisionNetwork"))  # fmt: skip
+        "import DilatedFCN", "import TorchvisionNetwork"))  # fmt: skip
     whole = script(epochs=2, name="whole")
     script(epochs=1, name="part")
     assert script(epochs=2, name="part", resume=True)["scores"] == whole["scores"]

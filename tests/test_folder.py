@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 import unicodedata
 from pathlib import Path
@@ -6,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import python, started, write_folder
+from conftest import started, write_folder
 from PIL import Image
 
+import predict
 import train
 from common.checkpoint import load_model
+from common.cli import cli
 from common.datasets import VOID, load
 from common.datasets.folder import folder, inspect
 from common.datasets.reading import open_image
@@ -58,11 +61,11 @@ def test_a_folder_is_a_data_set_whose_values_are_classes(photos, capsys):
     assert "images at 48x48, 6 classes" in capsys.readouterr().out
 
 
-def test_any_experiment_trains_on_it_and_the_checkpoint_knows_names_and_colours(photos):
+def test_experiments_train_on_it_and_the_checkpoint_knows_names_and_colours(photos, small_network, without_pictures):
     classes(
         photos, "ground 0 0 0", "disk 230 75 60", "box #f5be28", "wedge 80,180,90", "star 60 130 220", "cross 9 9 9"
     )
-    python("train.py", "--dataset", photos, "--image-size", "32", "--epochs", "1", "--device", "cpu").check_returncode()
+    cli(train.main, ["--dataset", str(photos), "--image-size", "32", "--epochs", "1", "--device", "cpu"])
     _, contents = load_model(Path("best_train-photos-image_size32-epochs1.pt"))
     assert contents["classes"] == ["ground", "disk", "box", "wedge", "star", "cross"]
     assert contents["palette"][2] == [245, 190, 40] and contents["dataset"] == str(photos)
@@ -301,20 +304,23 @@ def keep_back(photos, *names):
         (photos / f"masks/{name}.png").unlink()
 
 
-def test_a_test_without_masks_is_not_scored_and_the_command_that_is_told_predicts_it(photos, capsys, without_pictures):
+def test_a_test_without_masks_is_not_scored_and_the_command_that_is_told_predicts_it(
+    photos, small_network, without_pictures, capsys
+):
     keep_back(photos, "2", "5")
     assert train.main(str(photos), 32, 1, run=Run(device="cpu", name="hidden")) == {}
     lines = capsys.readouterr().out.splitlines()
     assert f"{photos}: the 2 images of test.txt have no masks: they can be predicted, not scored" in lines
     assert lines[-1].startswith("test: 2 images without masks, not scored; `python predict.py ")
     assert not Path("runs/hidden/test.json").exists()
-    result = python(*lines[-1].split("`")[1].split()[1:])
-    assert result.returncode == 0, result.stderr
+    program, *arguments = shlex.split(lines[-1].split("`")[1])[1:]
+    assert program == "predict.py"
+    cli(predict.main, arguments)
     masks = {path.stem: open_image(path) for path in Path("predictions/hidden/images/masks").iterdir()}
     assert masks.keys() == {"2", "5"} and all(mask.mode == "P" and mask.size == (48, 48) for mask in masks.values())
 
 
-def test_variants_are_not_compared_by_a_test_without_masks(photos, capsys, without_pictures):
+def test_variants_are_not_compared_by_a_test_without_masks(photos, small_network, without_pictures, capsys):
     keep_back(photos, "2", "5")
     parameters, run = {"dataset": str(photos), "image_size": 32, "epochs": 1}, Run(device="cpu", name="all")
     with pytest.raises(UserError, match="1 of 1 variants failed"):

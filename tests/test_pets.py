@@ -171,7 +171,7 @@ def test_a_batch_of_one_image_is_refused_where_it_cannot_be_normalised(pets_root
 
 
 @pytest.mark.slow
-def test_a_comparison_runs_what_is_missing_and_goes_on_where_it_was(pets_root, monkeypatch, capsys):
+def test_a_comparison_runs_what_is_missing_and_goes_on_where_it_was(pets_root, small_network, monkeypatch, capsys):
     parameters = {name: p.default for name, p in inspect.signature(train.main).parameters.items() if name != "run"}
     parameters |= {"dataset": "pets", "image_size": 32, "epochs": 3, "batch_size": 8}
     variants = {"slow": {"lr": 1e-4}, "fast": {"lr": 1e-2}}
@@ -200,7 +200,7 @@ def test_a_comparison_runs_what_is_missing_and_goes_on_where_it_was(pets_root, m
     assert "| slow |" in text and Path("plots/broken.png").stat().st_size > 10_000
 
 
-def test_a_variant_that_fails_is_named_at_the_end_and_left_out(pets_root, capsys):
+def test_a_variant_that_fails_is_named_at_the_end_and_left_out(pets_root, small_network, capsys):
     parameters = {"dataset": "pets", "image_size": 32, "epochs": 1}
     run = Run(device="cpu", name="c", data_root=pets_root)
     with pytest.raises(UserError, match=r"1 of 2 variants failed, for reasons above: bad"):
@@ -209,7 +209,7 @@ def test_a_variant_that_fails_is_named_at_the_end_and_left_out(pets_root, capsys
     assert "bad failed: --batch-size 0 must be at least 1" in capsys.readouterr().out
 
 
-def test_a_comparison_takes_nothing_that_is_not_its_own(pets_root, capsys):
+def test_a_comparison_takes_nothing_that_is_not_its_own(pets_root, small_network, capsys):
     parameters = {name: p.default for name, p in inspect.signature(train.main).parameters.items() if name != "run"}
     parameters |= {"dataset": "pets", "image_size": 32, "epochs": 1}
     run = Run(device="cpu", name="c", data_root=pets_root)

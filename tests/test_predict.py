@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common import inference
+from common.cli import cli
 from common.datasets.reading import open_image
 from common.datasets.shapes import CLASSES, PALETTE, draw_scene
 from common.inference import FlipsAndScales, predict, predict_logits, resize, upsample_argmax
@@ -103,8 +104,7 @@ def test_nothing_is_overwritten_without_being_asked(model, photos):
 def test_several_images_and_folders_are_predicted_at_once(model, photos):
     draw_scene(1, 48)[0].save("a.jpg")
     draw_scene(2, 48)[0].save("b.jpg")
-    result = python("predict.py", "a.jpg", "b.jpg", photos / "images", "--device", "cpu")
-    assert result.returncode == 0, result.stderr
+    cli(main, ["a.jpg", "b.jpg", str(photos / "images"), "--device", "cpu"])
     written = {path.stem for path in Path("predictions/tiny/a_and_2_more/masks").iterdir()}
     assert written == {"a", "b", *"01234"}
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 import predict
 import score
+from common.cli import cli
 from common.datasets.shapes import CLASSES
 from common.labels import VOID
 from common.system.errors import UserError
@@ -50,9 +51,8 @@ def miou_of(predictions, targets) -> float:
     return float(np.mean(ious))
 
 
-def test_the_scores_are_those_that_numpy_computes_class_by_class_printed_and_written(folders, masks):
-    result = python("score.py", *folders, "--json", "out/scores.json")
-    assert result.returncode == 0, result.stderr
+def test_the_scores_are_those_that_numpy_computes_class_by_class_printed_and_written(folders, masks, capsys):
+    cli(score.main, [*map(str, folders), "--json", "out/scores.json"])
     predictions, targets = ([part[name] for name in sorted(part)] for part in masks)
     miou = miou_of(predictions, targets)
     most = np.bincount(np.concatenate([t[t != VOID] for t in targets])).argmax()
@@ -64,7 +64,8 @@ def test_the_scores_are_those_that_numpy_computes_class_by_class_printed_and_wri
     assert recorded["image_miou"] == pytest.approx(
         {name: miou_of([masks[0][name]], [masks[1][name]]) for name in masks[0]}
     )
-    assert f"{'mIoU':<45}{miou:>14.4f}{floor:>18.4f}" in result.stdout and "all class" in result.stdout
+    printed = capsys.readouterr().out
+    assert f"{'mIoU':<45}{miou:>14.4f}{floor:>18.4f}" in printed and "all class" in printed
 
 
 def test_it_scores_what_predict_wrote_as_predict_does(tmp_path):

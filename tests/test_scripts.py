@@ -22,10 +22,9 @@ SCENES = {"train": 6, "val": 3, "test": 2}  # different numbers, lest one split 
 def test_it_trains_on_shapes(name, monkeypatch, without_pictures):
     make_few(monkeypatch, **SCENES)
     main = importlib.import_module(name).main
-    options = {"pretrained": False} if "pretrained" in inspect.signature(main).parameters else {}
-    if "fine_tune_epochs" in inspect.signature(main).parameters:
-        options["fine_tune_epochs"] = 1
-    result = main(dataset="shapes", image_size=32, epochs=1, **options, run=Run(device="cpu", name="test"))
+    small = {"image_size": 32, "epochs": 1, "fine_tune_epochs": 1, "pretrained": False, "width": 4}
+    options = {name: value for name, value in small.items() if name in inspect.signature(main).parameters}
+    result = main(dataset="shapes", **options, run=Run(device="cpu", name="test"))
     assert 0 <= result["scores"]["mIoU"] <= 1
     names = {split: [f"{split}_{i:04}" for i in range(count)] for split, count in SCENES.items()}
     assert json.loads(Path("runs/test/splits.json").read_text()) == names
