@@ -26,12 +26,13 @@ from common.models import Encoder, Model, build
 from common.reporting.diagnosis import not_overfitted
 from common.reporting.dry_run import dry_run
 from common.reporting.overfitting import report_overfit
-from common.run import Run
+from common.run import Run, experiment
 from common.system.errors import UserError, torch_errors
 
 ENOUGH = 0.99  # mIoU over the classes in the image
 
 
+@experiment
 def main(
     dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     image_size: Size = 224,  # side of the square that the image is resized to, pixels; 120x160 is height x width
@@ -46,7 +47,6 @@ def main(
 ):
     if run.init:
         raise UserError("overfit.py always begins with random weights; leave out --init")
-    run = run.start(main, locals())
     train_set, val_set, _ = load(dataset, image_size, run)
     if image >= len(train_set):
         raise UserError(f"--image {image}: {dataset} has the training images 0 to {len(train_set) - 1}")

@@ -25,9 +25,10 @@ from common.engine import fit, score
 from common.loader import Loader
 from common.losses import CrossEntropy, class_weights
 from common.models import BasicFCN
-from common.run import Run
+from common.run import Run, experiment
 
 
+@experiment
 def main(
     dataset: str = "voc2007",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     image_size: Size = 224,  # side of the square that every image is resized to, pixels; 120x160 is height x width
@@ -39,7 +40,6 @@ def main(
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     run: Run = Run(),
 ):
-    run = run.start(main, locals())
     train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
     augment = [partial(random_rotated_crop, size=image_size), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment, copies=copies)

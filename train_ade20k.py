@@ -6,10 +6,10 @@ Result    not run on ADE20K itself. On the 660-image part of VOC 2012, one seed:
           floor 0.045, loss 0.972 and 0.947
           python train_ade20k.py --dataset voc2012 --no-pretrained --epochs 22 [--model ade_unet]
           On the drinks, FCN: AdamW 0.703, Adam 0.691, RMSprop 0.690, floor 0.213
-          python train_ade20k.py --dataset drinks --no-pretrained --compare-optimizers
+          python -m tools.compare train_ade20k.py optimizer=rmsprop,adamw,adam --flags="--dataset drinks --no-pretrained"
 Run       python download.py ade20k && python train_ade20k.py                  # fetches VGG-16's weights
           python train_ade20k.py --model ade_unet --optimizer rmsprop
-          python train_ade20k.py --compare-models        # or --compare-optimizers, or both: one figure, one table
+          python -m tools.compare train_ade20k.py model=fcn_vgg16,ade_unet optimizer=rmsprop,adamw,adam
           python train_ade20k.py --epochs 10 --steps 100 --val-steps 40 --lr 1e-3 --count-other    # as the project
           python train_ade20k.py --dataset shapes --no-pretrained --epochs 3   # needs no download
 """
@@ -26,8 +26,7 @@ from common.engine import fit, score
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import build
-from common.reporting.comparison import compare_variants
-from common.run import Run
+from common.run import Run, experiment
 from common.system.errors import UserError
 
 MODELS = ("fcn_vgg16", "ade_unet")
@@ -39,6 +38,7 @@ OPTIMIZERS = {
 }
 
 
+@experiment
 def main(
     dataset: str = "ade20k",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     count_other: bool = False,  # make ADE20K's label 0, "other", a class of its own instead of void
@@ -52,15 +52,8 @@ def main(
     encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
     optimizer: Literal[tuple(OPTIMIZERS)] = "adam",  # how gradients become steps
     lr: float = 3e-4,  # learning rate
-    compare_models: bool = False,  # both networks in turn
-    compare_optimizers: bool = False,  # each optimizer in turn, from the same weights and with the same batches
     run: Run = Run(),
 ):
-    if compare_models or compare_optimizers:
-        models, optimizers = MODELS if compare_models else [model], OPTIMIZERS if compare_optimizers else [optimizer]
-        variants = {f"{m}-{o}": {"model": m, "optimizer": o} for m in models for o in optimizers}
-        return compare_variants(main, variants, locals(), run)
-    run = run.start(main, locals())
     if count_other and dataset != "ade20k":
         raise UserError(f"--count-other is about ADE20K's label 0, which {dataset} does not have; leave it out")
     train_set, val_set, test_set = load("ade20k_other" if count_other else dataset, image_size, run)

@@ -25,15 +25,15 @@ from common.augment import random_color, random_hflip, random_scale_crop
 from common.cli import cli
 from common.datasets import Size, load
 from common.engine import fit, score
-from common.inference import FlipsAndScales
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import ASPPUNet, Encoder
 from common.models.deeplabv3 import dilations_for
 from common.muon import Muon
-from common.run import Run
+from common.run import Run, experiment
 
 
+@experiment
 def main(
     dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     image_size: Size = 224,  # side of the square that the network sees, pixels; 240x320 is height x width
@@ -50,7 +50,6 @@ def main(
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
     run: Run = Run(),
 ):
-    run = run.start(main, locals())
     train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
     crop = partial(random_scale_crop, size=image_size, scale=(smallest_scale, largest_scale))  # whole: 0.858, not 0.889
     augment = [crop, random_hflip, random_color]  # colours, one seed: 0.908 instead of 0.869 on images half as bright
@@ -69,10 +68,7 @@ def main(
 
     # The epoch that few validation images call best may be a bad one: VOC 2012, 36 epochs: 0.555 instead of 0.623
     fit(model, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, keep="last", run=run)
-    result = score(model, test_loader, criterion, run)
-    # As predict.py --tta sees images
-    score(FlipsAndScales(model), test_loader, criterion, run, stage="flips_and_scales")
-    return result
+    return score(model, test_loader, criterion, run, tta=True)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from common.engine import fit, score
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import ResNetV2FCN
-from common.run import Run
+from common.run import Run, experiment
 
 
+@experiment
 def main(
     dataset: str = "drinks",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     image_size: Size = (120, 160),  # height x width that every image is resized to, pixels; 96 is 96x96
@@ -39,7 +40,6 @@ def main(
     l2: float = 1e-4,  # weight of the squares of the backbone's kernels in the loss
     run: Run = Run(),
 ):
-    run = run.start(main, locals())
     train_set, val_set, test_set = load(dataset, image_size, run)
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=[random_hflip] if flip else [])
     val_loader = Loader(val_set, batch_size, run)

@@ -4,7 +4,7 @@ Change    train_voc2012.py, with a choice of six decoders, on Oxford-IIIT Pet, i
           frozen encoder, then both learn at lower rates. Rates fall, and a stage ends, where validation stays as it is.
 Result    mIoU on part of VOC 2012: pspnet 0.657 (floor 0.119); on the drinks: encoder_unet 0.879 (floor 0.213)
 Run       python train_pets.py --model pspnet --encoder mobilenet_v2
-          python train_pets.py --compare --encoder-weights FOLDER    # all six on both MobileNets: a table, a figure
+          python -m tools.compare train_pets.py model=fcn8s,pspnet,deeplabv3 encoder=mobilenet_v1,mobilenet_v2
 """
 
 from functools import partial
@@ -22,13 +22,12 @@ from common.losses import CrossEntropy
 from common.models import Encoder, build
 from common.models.deeplabv3 import dilations_for
 from common.models.encoders import freeze
-from common.reporting.comparison import compare_variants
-from common.run import Run
+from common.run import Run, experiment
 
 DECODERS = ("encoder_unet", "fcn8s", "segnet", "pspnet", "deeplabv3", "deeplabv3plus")
-PAIRS = {f"{m}-{e}": {"model": m, "encoder": e} for e in ("mobilenet_v1", "mobilenet_v2") for m in DECODERS}
 
 
+@experiment
 def main(
     dataset: str = "pets",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     model: Literal[DECODERS] = "encoder_unet",  # architecture of the decoder
@@ -46,12 +45,8 @@ def main(
     plateau: int = 2,  # epochs without a better validation mIoU after which the rates are divided by 3; 0 never does
     patience: int = 6,  # such epochs after which a stage ends
     weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
-    compare: bool = False,  # train all six on both MobileNets, or what of it is missing, and compare them
     run: Run = Run(),
 ):
-    if compare:
-        return compare_variants(main, PAIRS, locals(), run)
-    run = run.start(main, locals())
     train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
     augment = [partial(random_resized_crop, size=image_size), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment)
@@ -60,19 +55,21 @@ def main(
     options = {"pretrained": pretrained, "encoder_weights": encoder_weights, "dilations": dilations_for(image_size)}
     network = build(model, train_set.num_classes, encoder=encoder, freeze_encoder=True, **options)
     criterion = CrossEntropy()
-    train = partial(fit, network, train_loader, val_loader, criterion, patience=patience, run=run)
+    train = partial(fit, network, train_loader, val_loader, criterion, patience=patience)
     adamw = partial(torch.optim.AdamW, weight_decay=weight_decay, fused=True)
     # torch waits one epoch longer than its patience says
     schedule = partial(ReduceLROnPlateau, mode="max", factor=1 / 3, patience=(plateau or float("inf")) - 1, threshold=0)
     optimizer = adamw([{"name": "decoder", "params": network.decoder.parameters(), "lr": lr}])
-    history = train(optimizer, schedule(optimizer), epochs=epochs)
-    if fine_tune_epochs:
-        score(network, test_loader, criterion, run, stage="frozen")
-        run.print("fine-tuning: from now on the encoder is trained, too")
-        freeze(network.encoder, False)
-        decoder = {"name": "decoder", "params": network.decoder.parameters(), "lr": fine_tune_lr}
-        optimizer = adamw([{"name": "encoder", "params": network.encoder.parameters(), "lr": encoder_lr}, decoder])
-        train(optimizer, schedule(optimizer), epochs=fine_tune_epochs, previous=history)
+    train(optimizer, schedule(optimizer), epochs=epochs, run=run)
+    result = score(network, test_loader, criterion, run)
+    if not fine_tune_epochs:
+        return result
+
+    run = run.then("fine_tuned")
+    freeze(network.encoder, False)
+    decoder = {"name": "decoder", "params": network.decoder.parameters(), "lr": fine_tune_lr}
+    optimizer = adamw([{"name": "encoder", "params": network.encoder.parameters(), "lr": encoder_lr}, decoder])
+    train(optimizer, schedule(optimizer), epochs=fine_tune_epochs, run=run)
     return score(network, test_loader, criterion, run)
 
 

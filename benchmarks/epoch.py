@@ -35,11 +35,12 @@ from common.engine import evaluate, train_one_epoch
 from common.loader import Loader
 from common.losses import CrossEntropy
 from common.models import Model, build
-from common.run import Run
+from common.run import Run, experiment
 
 TUTORIAL = "tutorial loop, fp32"
 
 
+@experiment
 def main(
     model: Model = "basic_fcn",  # network, from random weights
     image_size: Size = 224,  # pixels
@@ -50,7 +51,6 @@ def main(
     repeats: int = 3,  # epochs measured
     run: Run = Run(),
 ):
-    run = run.start(main, locals())
     with voc_part(run, {"train": images, "val": images, "test": 1}) as run:
         start = time.perf_counter()
         loaders = our_loaders(image_size, batch_size, augment, run)

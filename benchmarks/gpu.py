@@ -51,16 +51,17 @@ from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.models import MODELS, build
 from common.reporting.results import REPOSITORY, RESULTS, commit, machine, table
-from common.run import Run
+from common.run import Run, experiment
 from common.system.errors import UserError, torch_errors
 from common.system.files import read_json, write_json
-from lesson import OF_ONE, SETTINGS
+from tools.lesson import OF_ONE, SETTINGS
 
 PARTS = "tests sync loading training resume speed"
 PRECISIONS = "bf16 fp16 fp32 bf16+compile"
 BEST = "best plain loop"
 
 
+@experiment
 def main(
     parts: str = PARTS,  # which of them, in this order
     models: str = " ".join(MODELS),  # networks whose speed is measured, from random weights
@@ -76,7 +77,6 @@ def main(
 ):
     if run.device == "auto" and not torch.cuda.is_available():
         raise UserError("this installation of torch finds no GPU; --device cpu tries the parts on a processor")
-    run = run.start(main, locals())
     known = {"parts": PARTS.split(), "models": MODELS, "precisions": PRECISIONS.split(), "datasets": SETTINGS}
     for flag, names in known.items():
         if unknown := set(run.parameters[flag].split()) - set(names):

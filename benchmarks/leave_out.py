@@ -9,22 +9,19 @@ data set's training images: its own test images are not looked at. What is finis
 training, its records and pictures are kept, its weights are not.
 """
 
-import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import zlib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import torch
-from tqdm import tqdm
-
+from benchmarks.tables import leave_out_table
 from common.cli import cli
-from common.experiment import fingerprint, short_name
-from common.reporting.results import REPOSITORY, RESULTS, about, keep_run, leave_out_table, record
+from common.reporting.results import REPOSITORY, RESULTS, about, keep_run, record
+from common.run import short_name
 from common.system.errors import UserError
 from common.system.files import write_text
-from lesson import finished_run
+from tools.trainings import train_all
 
 # What takes the place of what in the script. The first changes nothing.
 CHANGES = {
@@ -59,31 +56,24 @@ def main(
     scripts = {change: Path("runs", f"train_best-{change}.py").resolve() for change in changes.split()}
     for change, script in scripts.items():
         write_text(script, changed(text, change))
-    os.environ["PYTHONPATH"] = str(REPOSITORY)  # of the copies, which import common
-
-    def train(job: tuple[str, str]) -> Path | str:
-        change, seed = job
-        name = f"{short_name(dataset)}-{fingerprint(flags + fold)[:4]}-{change}-s{seed}"
-        settings = ["--dataset", dataset, "--fold", fold, "--seed", seed, *flags.split(), *own.split()]
-        return finished_run(scripts[change], name, settings)
-
-    jobs, runs = [(change, seed) for seed in seeds.split() for change in scripts], {}
-    with ThreadPoolExecutor(1 if torch.cuda.is_available() else os.cpu_count()) as pool:
-        for (change, seed), folder in zip(jobs, tqdm(pool.map(train, jobs), "trainings", len(jobs)), strict=True):
-            result = record(folder) if isinstance(folder, Path) else {}
-            if result and (unknown := set(names) - result["iou"].keys()):
-                folder = f"--classes {','.join(unknown)}: {dataset} has {','.join(result['iou'])}"
-            if isinstance(folder, str):
-                pool.shutdown(cancel_futures=True)  # otherwise all others are trained before this is said
-                raise UserError(f"{change}, seed {seed}, {folder}")
-            for weights in Path().glob(f"*_{folder.name}.pt"):  # predict.py would take them for the user's newest
-                weights.unlink()
-            runs.setdefault(change, []).append(result)
-            tqdm.write(f"{change}, seed {seed}: mIoU {runs[change][-1]['miou']:.3f}")
-            if write:
-                part = f"--dataset {dataset} --fold {fold}"
-                command = f'python benchmarks/leave_out.py {part} --flags="{flags}" --changes {change}'
-                keep_run(folder, command, RESULTS / short_name(dataset) / f"leave_out-{change}.json")
+    jobs, runs = {}, {}
+    for seed in seeds.split():
+        for change, script in scripts.items():
+            name = f"{short_name(dataset)}-{zlib.crc32((flags + fold).encode()):08x}-{change}-s{seed}"
+            settings = ["--dataset", dataset, "--fold", fold, "--seed", seed, *flags.split(), *own.split()]
+            jobs[name] = (change, [script, *settings])
+    folders = train_all({name: job for name, (_, job) in jobs.items()}, "trainings")
+    for name, folder in folders.items():
+        change, result = jobs[name][0], record(folder)
+        if unknown := set(names) - result["iou"].keys():
+            raise UserError(f"--classes {','.join(unknown)}: {dataset} has {','.join(result['iou'])}")
+        Path(f"best_{name}.pt").unlink(missing_ok=True)  # tools.predict would take them for the user's newest
+        (folder / "last.pt").unlink(missing_ok=True)
+        runs.setdefault(change, []).append(result)
+        if write:
+            part = f"--dataset {dataset} --fold {fold}"
+            command = f'python benchmarks/leave_out.py {part} --flags="{flags}" --changes {change}'
+            keep_run(folder, command, RESULTS / short_name(dataset) / f"leave_out-{change}.json")
     floor = about(folder)["floor"]
     results = {change: {"runs": those, "floor": floor} for change, those in runs.items()}
     print("\n" + leave_out_table(results, names))

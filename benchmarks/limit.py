@@ -41,13 +41,14 @@ from common.datasets.voc import CLASSES
 from common.loader import Loader
 from common.models import MODELS, build, count_parameters
 from common.reporting.results import RESULTS, machine
-from common.run import Run
+from common.run import Run, experiment
 from common.system.files import write_json
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
+@experiment
 def main(
     model: Literal[("all", *MODELS)] = "all",  # which network; encoders are ResNet-18, everything is trained
     image_size: int = 224,  # side of the square images, pixels
@@ -57,7 +58,6 @@ def main(
     write: bool = False,  # write the table to results/limit.json
     run: Run = Run(),
 ):
-    run = run.start(main, locals())
     cuda = run.device.type == "cuda"
     steps, side = (10, 8192) if cuda else (1, 2048)  # several steps, so that starting the first one counts little
     a, b = torch.rand(2, side, side, device=run.device).to(DTYPES[run.precision])

@@ -26,11 +26,12 @@ from benchmarks.step import training_steps
 from common.cli import cli
 from common.datasets import Size
 from common.models import BasicFCN
-from common.run import Run
+from common.run import Run, experiment
 
 TUTORIAL, LATER = "plain loader, new workers each epoch", "this project, later epochs"
 
 
+@experiment
 def main(
     image_size: Size = 224,  # pixels
     images: int = 200,  # training images, at most
@@ -40,7 +41,6 @@ def main(
     repeats: int = 5,  # epochs measured
     run: Run = Run(),
 ):
-    run = run.start(main, locals())
     with voc_part(run, {"train": images, "val": 1, "test": 1}) as run:
         fresh = copy.copy(run)
         fresh.cache_dir = run.cache_dir / "fresh"

@@ -24,9 +24,10 @@ from common.cli import cli
 from common.datasets import VOID, Size, pair
 from common.datasets.voc import CLASSES
 from common.metrics import ConfusionMatrix
-from common.run import Run
+from common.run import Run, experiment
 
 
+@experiment
 def main(
     classes: int = len(CLASSES),  # number of classes
     image_size: Size = 224,  # pixels
@@ -35,7 +36,6 @@ def main(
     repeats: int = 5,  # times that each is measured
     run: Run = Run(),
 ):
-    run = run.start(main, locals())
     pairs = [scene(classes, (batch_size, *pair(image_size)), seed, run) for seed in range(batches)]
 
     def numpy_miou(count: Callable) -> float:

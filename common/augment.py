@@ -35,7 +35,7 @@ def random_rotated_crop(
     images: torch.Tensor,
     masks: torch.Tensor,
     generator: torch.Generator,
-    size: int | tuple[int, int] = 224,
+    size: int | tuple[int, int],
     degrees: float = 15.0,
     smallest: float = 0.6,
 ) -> Pair:
@@ -64,7 +64,7 @@ def random_resized_crop(
     images: torch.Tensor,
     masks: torch.Tensor,
     generator: torch.Generator,
-    size: int | tuple[int, int] = 224,
+    size: int | tuple[int, int],
     scale: tuple[float, float] = (0.25, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Pair:
@@ -101,7 +101,7 @@ def random_scale_crop(
     images: torch.Tensor,
     masks: torch.Tensor,
     generator: torch.Generator,
-    size: int | tuple[int, int] = 224,
+    size: int | tuple[int, int],
     scale: tuple[float, float] = (0.5, 2.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Pair:

@@ -1,15 +1,12 @@
 """Checkpoints: written whole or not at all, loaded without running code, described by themselves.
 
 A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`, its arguments and weights, and the
-data set's classes, palette, label map and image size. `last_<run>.pt` also holds what training needs to go on.
+data set's classes, palette, label map and image size. `last.pt` also holds the state of the training.
 """
 
-import inspect
 import platform
 import shutil
 import sys
-import zlib
-from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -18,13 +15,12 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from common.datasets.segmentation_set import SegmentationSet
-from common.experiment import code_of, differences, fingerprint, may_differ, numbered_name, plain
 from common.history import kept_row, last_epoch, write_history
 from common.models import MODELS, build, name_of
-from common.run import Run
+from common.run import Run, differences, plain
 from common.system.distributed import barrier
 from common.system.errors import UserError
-from common.system.files import atomic, load_tensors, read_json, write_json, write_text
+from common.system.files import atomic, load_tensors, write_json, write_text
 
 FORMAT = 2  # raise it when an older program could not read what is written
 KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "label_map", "image_size"}
@@ -50,21 +46,19 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
     }
 
 
-def describe_run(run: Run) -> dict:
-    """Return the contents of config.json: the experiment, where and how it runs, and by which versions."""
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+def record_run(run: Run, model: nn.Module, data: SegmentationSet) -> None:
+    """Write the records of a run to its folder: config.json, splits.json, and the script as it is."""
     settings = {field.name: plain(getattr(run, field.name)) for field in fields(run) if field.init}
-    return run.config | {"run": settings, "command": sys.argv, "versions": versions}
-
-
-def record_run(run: Run, data: SegmentationSet) -> None:
-    """Write what is run, and on what images, to the run's folder, and the script as it is."""
-    write_json(run.folder / "config.json", describe_run(run))
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    config = {"experiment": run.experiment, "run": settings, "command": sys.argv, "versions": versions}
+    write_json(run.folder / "config.json", config)
     write_json(run.folder / "splits.json", data.splits)
-    script = run.folder / f"{run.script}.py"
-    if run.resume and script.exists() and script.read_text(encoding="utf-8") != run.script_text:
-        script = run.folder / f"{run.script}-resumed.py"  # beside the one that the run began with
-    write_text(script, run.script_text)
+    write_text(run.folder / f"{run.script}.py", run.script_text)
+    if name_of(model) not in MODELS:
+        run.print(
+            f"{name_of(model)} is not in MODELS, so tools.predict, tools.report and the notebook cannot load this run; "
+            "docs/your-own.md shows how to register a model"
+        )
 
 
 def save(path: Path, contents: dict) -> None:
@@ -137,7 +131,7 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
     if found != expected:
         raise UserError(
             f"{path} holds {_say(*found)}, but this run builds {_say(*expected)}; "
-            "give the flags that it was trained with, or another --name"
+            "give the flags that it was trained with"
         )
     try:
         model.load_state_dict(contents["weights"])
@@ -168,118 +162,62 @@ def _say(model: str, arguments: dict) -> str:
     return f"{model}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
 
 
-def source_of(model: nn.Module) -> str:
-    """Return a fingerprint of the file that the model's class is written in; "" if it is in none."""
-    try:
-        return fingerprint(code_of(Path(inspect.getfile(type(model))).read_text(encoding="utf-8")))
-    except (TypeError, OSError):  # typed in a notebook
-        return ""
-
-
-def settle_name(run: Run, model: nn.Module, sets: Sequence[SegmentationSet]) -> None:
-    """Give `run` the name that is free for it, now that model and images are known; say what may surprise later.
-
-    Raises:
-        UserError: a run that is resumed began with other images, or other splits of them.
-    """
-    masks = [zlib.crc32(part.masks.numpy()) for part in sets]  # a label that was corrected makes other data
-    run.fingerprints |= {"model": source_of(model), "images": fingerprint(repr((sets[0].splits, masks)))}
-    recorded = read_json(run.folder / "config.json").get("fingerprints", {})
-    if run.resume and recorded.get("images", run.fingerprints["images"]) != run.fingerprints["images"]:
-        raise UserError(
-            f"the images, their masks or their splits are not those with which {run.name} began "
-            f"({run.folder / 'splits.json'}); bring them back, or start over without --resume"
-        )
-    if not run.resume:
-        before, (run.name, beside) = run.name, numbered_name(run.base, run.config)
-        if run.name != before:
-            run.print(f"this run is called {run.name}: {beside}")
-    if name_of(model) not in MODELS:
-        run.print(
-            f"{name_of(model)} is not in MODELS: predict.py, report.py and the notebook will not be able to load this "
-            "run; if they are to, register the model first (docs/your-own.md)"
-        )
-
-
 class Checkpointer:
-    """Owns what a training keeps and goes on from: last_<run>.pt, best_<run>.pt and history.csv.
-
-    Args:
-        data: the validation set, which says what the model's output means.
-        previous: the history of the stages before, if training has several.
-
-    Attributes:
-        stage: number of this stage, from 1.
-    """
+    """Writes and restores the state of a training: last.pt in the run's folder, best_<run>.pt and history.csv."""
 
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         scheduler: LRScheduler | None,
-        data: SegmentationSet,
         train_set: SegmentationSet,
+        val_set: SegmentationSet,
         run: Run,
-        previous: Sequence[dict] = (),
     ):
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.data, self.train_set, self.run, self.previous = data, train_set, run, list(previous)
-        self.stage = previous[-1]["stage"] + 1 if previous else 1
-        self.recorded = bool(previous)  # whether config.json is of this run; it is written with the first epoch
+        self.train_set, self.val_set, self.run = train_set, val_set, run
 
-    def restore(self) -> tuple[list[dict], bool]:
-        """Return the history to go on from, and whether this stage is finished.
+    def begin(self) -> list[dict]:
+        """Load the weights that --init names, if any; return an empty history."""
+        if self.run.init:
+            self.run.print(start_from(self.model, Path(self.run.init)))
+        return []
 
-        With `--resume`, model, optimizer and scheduler are what they were after the history's last epoch.
+    def restore(self) -> list[dict]:
+        """Load model, optimizer and scheduler as they were after the last finished epoch; return the history.
 
         Raises:
-            UserError: the checkpoint is of another model or optimizer, or was trained with other parameters.
+            UserError: the checkpoint has another model, optimizer or schedule, or the run began with other data.
         """
-        history, finished = self._load_last() if self.run.resume else (self.previous, False)
-        if not self.previous and not finished:
-            settle_name(self.run, self.model, [self.data, self.train_set])
-            barrier()  # until all have looked
-        return history, finished
-
-    def _load_last(self) -> tuple[list[dict], bool]:
-        """Return what `restore` does, from last_<run>.pt."""
-        run, path = self.run, self.run.last_checkpoint
+        path = self.run.last_checkpoint
         contents = load(path)
-        if contents["stage"] < self.stage:
-            return self.previous, False
-        if contents["stage"] > self.stage:
-            run.print(f"stage {self.stage} is finished")
-            load_weights(self.model, load(run.best_checkpoint), run.best_checkpoint)
-            return [row for row in contents["history"] if row["stage"] <= self.stage], True
         load_weights(self.model, contents, path)
-        self._check_settings(contents)
+        self._check(contents)
         self.optimizer.load_state_dict(contents["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(contents["scheduler"])
-        run.scaler.load_state_dict(contents["scaler"])
+        self.run.scaler.load_state_dict(contents["scaler"])
         history = contents["history"]
-        self._write_best_and_history(history)
+        self._write_kept(history)  # the process may have been killed between the two files
         barrier()
-        if not run.best_checkpoint.exists():
-            raise UserError(f"{run.best_checkpoint} is missing; without it, the epoch that was kept is lost")
-        run.print(f"resuming {path} after epoch {last_epoch(history)}")
-        return history, False
+        if not self.run.best_checkpoint.exists():
+            raise UserError(f"{self.run.best_checkpoint} is missing; without it, the epoch that was kept is lost")
+        self.run.print(f"resuming {path} after epoch {last_epoch(history)}")
+        return history
 
     def save(self, history: list[dict]) -> None:
-        """Write what the last epoch of `history` left; the first time, what is run and on what."""
-        if self.run.rank == 0 and not self.recorded:
-            self.recorded = True
-            record_run(self.run, self.data)
-            for path in self.run.folder.glob("test*.json"):  # of an equal run before
-                path.unlink()
-        if self.run.rank == 0:
-            state = {"optimizer": self.optimizer.state_dict(), "history": history, "stage": self.stage}
-            state["scheduler"] = self.scheduler and self.scheduler.state_dict()
-            state["scaler"] = self.run.scaler.state_dict()
-            save(self.run.last_checkpoint, describe(self.model, self.data, self.run, history) | state)
-        self._write_best_and_history(history)  # after a kill in between, restore does it
+        """Write the state after the last epoch of `history`; after the first epoch also the records of the run."""
+        if self.run.rank > 0:
+            return
+        if not (self.run.folder / "config.json").exists():
+            record_run(self.run, self.model, self.val_set)
+        state = {"optimizer": self.optimizer.state_dict(), "history": history, "data": self._data()}
+        state["scheduler"] = self.scheduler and self.scheduler.state_dict()
+        state["scaler"] = self.run.scaler.state_dict()
+        save(self.run.last_checkpoint, describe(self.model, self.val_set, self.run, history) | state)
+        self._write_kept(history)
 
-    def load_best(self, history: list[dict]) -> None:
+    def load_kept(self, history: list[dict]) -> None:
         """Give the model the weights of the epoch that is kept."""
         barrier()  # until the main process has written them
         contents = load(self.run.best_checkpoint)
@@ -287,30 +225,35 @@ class Checkpointer:
             raise UserError(f"{self.run.best_checkpoint} is not of the epoch that this run kept; was it replaced?")
         load_weights(self.model, contents, self.run.best_checkpoint)
 
-    def _write_best_and_history(self, history: list[dict]) -> None:
-        if self.run.rank > 0:
-            return
-        if kept_row(history) is history[-1]:
-            save(self.run.best_checkpoint, describe(self.model, self.data, self.run, history))
-        write_history(self.run.folder, history)
+    def _write_kept(self, history: list[dict]) -> None:
+        if self.run.rank == 0:
+            if kept_row(history) is history[-1]:
+                save(self.run.best_checkpoint, describe(self.model, self.val_set, self.run, history))
+            write_history(self.run.folder, history)
 
-    def _check_settings(self, contents: dict) -> None:
-        """Raise UserError where the checkpoint was trained with other parameters, schedule or optimizer."""
+    def _data(self) -> list:
+        return [self.val_set.splits, self.train_set.fingerprint, self.val_set.fingerprint]
+
+    def _check(self, contents: dict) -> None:
+        """Raise UserError unless the checkpoint was trained with the same data, optimizer and schedule."""
         path, scheduler = self.run.last_checkpoint, self.scheduler
-        changes = differences(contents, {"experiment": self.run.experiment, "fingerprints": {}})
-        if not scheduler or isinstance(scheduler, ReduceLROnPlateau):  # others are drawn over all epochs
-            changes = {key: text for key, text in changes.items() if not may_differ(key)}
-        changes.pop("patience", None)
-        if changes:
+        if contents["data"] != self._data():
             raise UserError(
-                f"{path} was trained with other settings: {', '.join(changes.values())}; give the same flags"
+                f"{self.run.name} began with other images, masks or splits ({self.run.folder / 'splits.json'}); bring "
+                "them back, or start over without --resume"
             )
-        if (contents["scheduler"] or {}).keys() != (self.scheduler.state_dict() if self.scheduler else {}).keys():
+        changes = differences(contents["experiment"], self.run.experiment)
+        epochs = [text for key, text in changes.items() if key.endswith("epochs")]
+        if epochs and scheduler and not isinstance(scheduler, ReduceLROnPlateau):
+            raise UserError(
+                f"{path} was trained with {epochs[0]}, and its schedule depends on that; give the same number"
+            )
+        if (contents["scheduler"] or {}).keys() != (scheduler.state_dict() if scheduler else {}).keys():
             raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
         if settings_of(contents["optimizer"]) != settings_of(self.optimizer.state_dict()):
             raise UserError(f"{path} was trained with another optimizer, or other settings of it; it cannot be resumed")
 
 
 def settings_of(state: dict) -> list[dict]:
-    """Return an optimizer's settings from its state, but for the learning rates, which a schedule changes."""
+    """Return an optimizer's settings from its state, without the learning rates, which a schedule changes."""
     return [{key: value for key, value in group.items() if key != "lr"} for group in state["param_groups"]]

@@ -32,7 +32,8 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
     """
     module = sys.modules[main.__module__]
     file, repository = Path(module.__file__).resolve(), Path(__file__).parents[1]
-    name = file.relative_to(repository).as_posix() if file.is_relative_to(repository) else file.name
+    place = file.relative_to(repository) if file.is_relative_to(repository) else Path(file.name)
+    name = place.name if len(place.parts) == 1 else "-m " + ".".join(place.with_suffix("").parts)
     parser = argparse.ArgumentParser(
         prog=f"python {name}",
         description=module.__doc__,
@@ -91,7 +92,7 @@ def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: li
             continue
         if default not in ("", None):
             shown = "x".join(map(str, default)) if isinstance(default, tuple) else default
-            text += f" [{('yes' if default else 'no') if kind is bool else shown}]"
+            text += f" [{('yes' if default else 'no') if isinstance(default, bool) else shown}]"
         options = {"default": default, "help": text.replace("%", "%%")}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
@@ -101,6 +102,8 @@ def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: li
                 there = ", ".join(options["choices"])
                 raise UserError(f"{parameter.name} is {default!r} in the script; it must be one of {there}")
             options["metavar"] = "|".join(options["choices"])
+        elif kind == bool | str:  # a flag with or without a value
+            options |= {"nargs": "?", "const": True, "metavar": "NAME"}
         elif kind == Size:
             options["type"], options["metavar"] = read_size, "PIXELS|HEIGHTxWIDTH"
         else:

@@ -2,26 +2,26 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from common.checkpoint import Checkpointer, start_from
+from common.checkpoint import Checkpointer
 from common.history import best_row, epoch_row, last_epoch, learning_rates, out_of_patience
+from common.inference import FlipsAndScales
 from common.loader import Loader
 from common.losses import weighted_loss
 from common.metrics import ConfusionMatrix, WeightedMean
 from common.reporting.diagnosis import check_logits, check_schedule, diverged
+from common.reporting.dry_run import dry_run
 from common.reporting.progress import Progress, summarize
-from common.reporting.scores import report_test, report_unlabelled
+from common.reporting.scores import report_test, report_tta, report_unlabelled
 from common.run import Run
 from common.system.distributed import broadcast_buffers, data_parallel, ddp_scale
 from common.system.errors import torch_errors
-from common.system.files import read_json
 
 
 def train_one_epoch(
@@ -99,96 +99,75 @@ def fit(
     patience: int = 0,
     clip_norm: float = 0,
     keep: Literal["best", "last"] = "best",
-    previous: Sequence[dict] = (),
 ) -> list[dict]:
-    """Train `model`, then give it the weights of the epoch that is kept; return the history.
-
-    After every epoch, history.csv and last_<run>.pt are written, and best_<run>.pt if the epoch is kept; at the end, or
-    at Ctrl-C, the curves. With `--resume` training goes on after the last finished epoch.
+    """Train `model`, then give it the weights of the epoch that is kept; return the rows of history.csv.
 
     Args:
-        model: any module from images (B, 3, H, W) to logits (B, num_classes, H, W); moved to the run's device.
-        criterion: a module or function from (logits, masks) to a scalar, see `common.losses`.
         scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
-        epochs: how often the training set is seen; with 0 the stage is left out.
-        patience: stop after so many epochs without a better validation mIoU; 0 never stops early.
-        clip_norm: norm to which a larger gradient is clipped; 0 leaves it as it is.
-        keep: the epoch with the best validation mIoU, or the last, where the rate falls to 0 and few validation images
-            would choose by chance.
-        previous: what an earlier `fit` of the same run returned, if training has stages. Epochs are counted on, the
-            best is sought among all, and `--resume` passes over stages that are finished.
-
-    Returns:
-        The rows of history.csv, one for each epoch of this stage and those before; the first, epoch 0, is untrained.
+        patience: stop after this many epochs without a better validation mIoU; 0 never stops early.
+        clip_norm: clip gradients to this norm; 0 does not clip.
+        keep: the epoch with the best validation mIoU, or the last one.
 
     Raises:
-        UserError: a checkpoint that does not fit, a loss that is not finite.
+        UserError: a checkpoint does not fit, or a loss is not finite.
     """
-    if epochs < 1:
-        return list(previous)
     check_schedule(scheduler, epochs, len(train_loader), patience, keep)
     with torch_errors(train_loader.batch_size):
         network, replica = prepare(model, criterion, run)
-    if run.dry_run:
-        from common.reporting.dry_run import dry_run  # brings matplotlib and Triton, which others need later or never
-
-        dry_run(model, train_loader, criterion, optimizer, run)  # and exit
-    checkpointer = Checkpointer(model, optimizer, scheduler, val_loader.data, train_loader.data, run, previous)
-    history, finished = checkpointer.restore()
-    if finished:
-        return history
-    if run.init and not history:
-        run.print(start_from(model, Path(run.init)))
-
-    stage, epochs = checkpointer.stage, epochs + last_epoch(previous)
-    with Progress(history, epochs, train_loader, run) as progress, torch_errors(train_loader.batch_size):
-        if not history:  # epoch 0 is the model before training
-            val = evaluate(network, val_loader, criterion, run)
-            history.append(epoch_row(0, stage, learning_rates(optimizer), None, val))
-            progress.end_epoch(model, val_loader)
-        while last_epoch(history) < epochs and not out_of_patience(history, stage, patience):
-            start, rates, epoch = time.perf_counter(), learning_rates(optimizer), last_epoch(history) + 1
-            train_loader.set_epoch(epoch)
-            train = train_one_epoch(replica, train_loader, criterion, optimizer, scheduler, run, progress, clip_norm)
-            trained = time.perf_counter()
-            broadcast_buffers(model)  # each process has BatchNorm statistics of its own share
-            val = evaluate(network, val_loader, criterion, run)
-            row = epoch_row(epoch, stage, rates, train, val)
-            row["train_images_per_second"] = train_loader.num_images / (trained - start)
-            row["seconds"] = time.perf_counter() - start
-            if not math.isfinite(row["val_loss"]):
-                raise diverged(f"in validation in epoch {epoch}", rates["lr"], run)
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(row["val_miou"])
-            row["kept"] = float(keep == "last" or best_row([*history, row]) is row)
-            history.append(row)
-            checkpointer.save(history)
-            progress.end_epoch(model, val_loader)
-    checkpointer.load_best(history)
+        if run.dry_run:
+            dry_run(model, train_loader, criterion, optimizer, run)  # and exit
+        checkpointer = Checkpointer(model, optimizer, scheduler, train_loader.data, val_loader.data, run)
+        run.history = history = checkpointer.restore() if run.resume else checkpointer.begin()
+        with Progress(history, epochs, train_loader, run) as progress:
+            if not history:
+                val = evaluate(network, val_loader, criterion, run)
+                history.append(epoch_row(0, learning_rates(optimizer), None, val))
+                progress.end_epoch(model, val_loader)
+            while last_epoch(history) < epochs and not out_of_patience(history, patience):
+                start, rates, epoch = time.perf_counter(), learning_rates(optimizer), last_epoch(history) + 1
+                train_loader.set_epoch(epoch)
+                train = train_one_epoch(
+                    replica, train_loader, criterion, optimizer, scheduler, run, progress, clip_norm
+                )
+                seconds = time.perf_counter() - start
+                broadcast_buffers(model)  # each process has BatchNorm statistics of its own share
+                val = evaluate(network, val_loader, criterion, run)
+                if not math.isfinite(val[0]):
+                    raise diverged(f"in validation in epoch {epoch}", rates["lr"], run)
+                if isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step(val[1].mean_iou())
+                history.append(epoch_row(epoch, rates, train, val, time.perf_counter() - start))
+                history[-1]["train_images_per_second"] = train_loader.num_images / seconds
+                history[-1]["kept"] = float(keep == "last" or best_row(history) is history[-1])
+                checkpointer.save(history)
+                progress.end_epoch(model, val_loader)
+    checkpointer.load_kept(history)
     summarize(model, history, train_loader.data, val_loader.data, epochs, run)
     return history
 
 
-def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run, stage: str = "") -> dict:
-    """Score `model` on the test set, once: print a table, write runs/<run>/test.json, draw some predictions.
+def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run, tta: bool = False) -> dict:
+    """Score `model` on the test set: print a table, write test.json, draw some predictions.
 
-    Ends with hints at what to try, where history and scores call for it. Of a `stage`, which is not the
-    headline, only print a line and write test_<stage>.json.
+    Args:
+        tta: score a second time, with test-time augmentation, and write test_tta.json.
 
     Returns:
-        What was written, see `common.reporting.scores`; nothing if the test set has no masks.
+        The contents of test.json, see `common.reporting.scores`; nothing if the test set has no masks.
     """
     if test_loader.data.unlabelled:
-        return report_unlabelled(test_loader.data, run, stage)
-    if stage and run.resume and (scored := read_json(run.folder / f"test_{stage}.json")):
-        return scored  # its model may be gone
+        return report_unlabelled(test_loader.data, run)
     with torch_errors(test_loader.batch_size):
         loss, matrix = evaluate(model, test_loader, criterion, run)
-    return report_test(model, test_loader, loss, matrix, run, stage)
+        result = report_test(model, test_loader, loss, matrix, run)
+        if tta:
+            loss, matrix = evaluate(FlipsAndScales(model), test_loader, criterion, run)
+            report_tta(model, test_loader, loss, matrix, run)
+    return result
 
 
 def prepare(model: nn.Module, criterion: Callable, run: Run) -> tuple[nn.Module, nn.Module]:
-    """Move model and criterion to the device; return the network to evaluate, and that which averages gradients."""
+    """Move model and criterion to the device; return the network to evaluate and the one that averages gradients."""
     model.to(run.device, memory_format=torch.channels_last)
     if isinstance(criterion, nn.Module):
         criterion.to(run.device)

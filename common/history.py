@@ -1,4 +1,4 @@
-"""The history of a training: a row of numbers for each epoch, from epoch 0, the untrained model; in history.csv."""
+"""The history of a training: one row of numbers for each epoch, as in history.csv. Epoch 0 is the untrained model."""
 
 import csv
 import io
@@ -11,15 +11,23 @@ import torch
 from common.system.files import write_text
 
 
-def epoch_row(epoch: int, stage: int, rates: dict, train: tuple | None, val: tuple) -> dict[str, float]:
-    """Return a row of history.csv, but for the times: rates, and what training (None: NaN) and validation gave."""
-    row = {"epoch": epoch, "stage": stage} | rates
+def epoch_row(epoch: int, rates: dict, train: tuple | None, val: tuple, seconds: float = 0) -> dict[str, float]:
+    """Return a row of history.csv.
+
+    Args:
+        epoch: number of the epoch; 0 is the untrained model.
+        rates: learning rates at the start of the epoch, see `learning_rates`.
+        train: mean loss and confusion matrix in training; None for epoch 0.
+        val: the same in validation.
+        seconds: time of the epoch, with validation.
+    """
+    row = {"epoch": epoch} | rates
     for split, scores in (("train", train), ("val", val)):
         loss, matrix = scores or (math.nan, None)
         row[f"{split}_loss"] = loss
         row[f"{split}_miou"] = matrix.mean_iou() if matrix else math.nan
         row[f"{split}_pixel_accuracy"] = matrix.pixel_accuracy() if matrix else math.nan
-    return row | {"train_images_per_second": math.nan, "seconds": 0.0}
+    return row | {"train_images_per_second": math.nan, "seconds": seconds}
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -44,10 +52,9 @@ def kept_row(history: list[dict]) -> dict:
     return next(row for row in reversed(history) if row.get("kept") == 1)
 
 
-def out_of_patience(history: list[dict], stage: int, patience: int) -> bool:
-    """Return whether the last `patience` epochs of a stage brought no better mIoU than its best; never if it is 0."""
-    rows = [row for row in history if row["stage"] == stage and row["epoch"]]
-    return bool(patience and rows) and last_epoch(rows) - best_row(rows)["epoch"] >= patience
+def out_of_patience(history: list[dict], patience: int) -> bool:
+    """Return whether the last `patience` epochs brought no better validation mIoU; False if `patience` is 0."""
+    return bool(patience) and last_epoch(history) > 0 and last_epoch(history) - best_row(history)["epoch"] >= patience
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
@@ -59,7 +66,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
 def write_history(folder: Path, history: list[dict]) -> None:
     """Write the rows to the history.csv in a run's `folder`."""
     text = io.StringIO()
-    columns = dict.fromkeys(key for row in history for key in row)  # a stage may have rates that others have not
+    columns = dict.fromkeys(key for row in history for key in row)
     writer = csv.DictWriter(text, columns, restval=math.nan, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)

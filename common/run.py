@@ -1,94 +1,116 @@
-"""The settings of a run, its name, and the names of its files."""
+"""The settings of a run, its name, and the folder that holds what it leaves."""
 
+import atexit
+import contextlib
+import copy
+import functools
 import inspect
 import os
 import random
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
-from common.experiment import NOT_IN_NAMES, code_of, default_name, fingerprint, numbered_name, plain, resumable_name
 from common.system.device import choose_device, choose_precision, keep_freed_memory
 from common.system.distributed import all_gather, init_process_group
 from common.system.errors import UserError
-from common.system.files import check_writable
+from common.system.files import check_writable, read_json
 
-# That these parameters must be; others must be 0 or more.
-LEAST = {"epochs": 1, "batch_size": 1, "copies": 1, "smallest_scale": 0.1, "largest_scale": 0.1}
+LEAST = {"epochs": 1, "batch_size": 1, "copies": 1, "smallest_scale": 0.1, "largest_scale": 0.1}  # all others: 0
+NOT_IN_NAMES = '/\\:*?"<>|$'  # file systems or shells do not take these characters
+
+
+def experiment(main: Callable) -> Callable:
+    """Decorate the `main` of a script: start its run, then call it.
+
+    Inside `main`, `run` knows its device, its name and its folder. The arguments become part of the run's records.
+    """
+    signature = inspect.signature(main)
+
+    @functools.wraps(main)
+    def started(*args: object, **kwargs: object) -> object:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        parameters = {key: value for key, value in bound.arguments.items() if key != "run"}
+        return main(**parameters, run=bound.arguments["run"].start(main, parameters))
+
+    return started
 
 
 @dataclass
 class Run:
-    """What does not change an experiment's question. `main` receives one and begins with `run = run.start(...)`."""
+    """Settings that all experiments share. Each run has a folder, runs/<name>/."""
 
-    name: str = ""  # name of all that the run leaves; by default the script's, and what differs from its defaults
-    seed: int = 0  # seeds the initial weights, the order of the images, and their augmentation
-    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps; auto takes a GPU where there is one
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # auto: bf16 where it is fast, fp16 on older GPUs
+    name: str = ""  # name of the run; by default the script's name and the parameters that differ from their defaults
+    seed: int = 0  # seed of the initial weights, the order of the images and their augmentation
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps; auto takes a GPU if there is one
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # auto: bf16 if it is faster, fp16 on older GPUs
     data_root: Path = Path("data")  # folder that download.py filled
-    cache_dir: Path = Path(".cache")  # folder for decoded images; the data folder is never written to
-    resume: bool = False  # go on from last_<name>.pt
-    init: str = ""  # best_*.pt of another run, whose weights this one starts from, as far as they fit
-    fold: str = ""  # 2/5 tests on the second fifth, kitchen on images/kitchen/; a set's own test images are left out
+    cache_dir: Path = Path(".cache")  # folder for decoded images; nothing is written to the data folder
+    resume: bool | str = False  # continue the newest run of this name, or the run that is given
+    init: str = ""  # start from the weights in this best_*.pt, as far as they fit
+    fold: str = ""  # cross-validation: 2/5 tests on the second fifth, kitchen on the images in images/kitchen/
     compile: bool = False  # compile the model with torch.compile
-    dry_run: bool = False  # show the data, the model, what a step costs and a batch, then stop
+    dry_run: bool = False  # show the data, the model, the cost of a step and a batch, then stop
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/
 
-    base: str = field(default="", init=False)  # the name without a number
-    fingerprints: dict = field(default_factory=dict, init=False)  # of the script, the model's source, the images
-    script: str = field(default="", init=False)  # stem of the file that main is in
-    script_text: str = field(default="", init=False, repr=False)  # of that file
+    script: str = field(default="", init=False)  # name of the script's file, without .py
+    script_text: str = field(default="", init=False, repr=False)
     parameters: dict = field(default_factory=dict, init=False)  # main's arguments
-    scaler: torch.amp.GradScaler | None = field(default=None, init=False)  # of the loss; it does nothing but in fp16
-    rank: int = field(default=0, init=False)  # which of `world_size` processes this is; torchrun decides
+    history: list = field(default_factory=list, init=False, repr=False)  # rows of history.csv, see common.history
+    scaler: torch.amp.GradScaler | None = field(default=None, init=False)  # scales the loss in fp16
+    rank: int = field(default=0, init=False)  # number of this process among `world_size`; torchrun sets both
     world_size: int = field(default=1, init=False)
 
     def start(self, main: Callable, parameters: dict) -> "Run":
-        """Return a copy of this run that is ready to train; the first line of every `main`.
+        """Return a copy of this run that is ready to train, with a folder of its own.
 
         Args:
-            main: the experiment's function, whose file and defaults give the run its name.
-            parameters: its arguments, that is `locals()`.
+            main: the function of the experiment.
+            parameters: its arguments by name.
 
         Raises:
-            UserError: a number that is too small, a device that is not there, a folder that cannot be written, or
-                nothing to resume.
+            UserError: a number is too small, the device is missing, a file cannot be written, nothing can be resumed.
         """
         run = self.prepared()
-        run.script = Path(inspect.getfile(main)).stem
-        run.parameters = {key: value for key, value in parameters.items() if key != "run"}
-        for key, value in {**run.parameters, "seed": self.seed}.items():
-            if isinstance(value, int | float) and not value >= LEAST.get(key, 0):  # NaN is not either
-                raise UserError(f"--{key.replace('_', '-')} {value} must be at least {LEAST.get(key, 0)}")
-        run.base = self.name or default_name(main, run.parameters, self)
-        if set(run.base) & set(NOT_IN_NAMES) or run.base.startswith("."):
-            raise UserError(f"--name {run.base} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")
+        run.script, run.parameters = Path(inspect.getfile(main)).stem, dict(parameters)
         run.script_text = Path(inspect.getfile(main)).read_text(encoding="utf-8")
-        package = sorted(Path(__file__).parent.rglob("*.py"))
-        run.fingerprints = {"common": fingerprint("".join(path.read_text(encoding="utf-8") for path in package))}
-        run.fingerprints["script"] = fingerprint(code_of(run.script_text))
-        run.name, beside = (run.base, "") if self.dry_run else numbered_name(run.base, run.config)
-        # After a process has died, torchrun gives the same command again; each machine counts the deaths on it.
-        if any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0")) and run.last_checkpoint.exists():
+        for key, value in {**parameters, "seed": self.seed}.items():
+            if isinstance(value, int | float) and not value >= LEAST.get(key, 0):  # also refuses NaN
+                raise UserError(f"--{key.replace('_', '-')} {value} must be at least {LEAST.get(key, 0)}")
+        base = self.name or default_name(main, parameters, self)
+        if set(base) & set(NOT_IN_NAMES) or base.startswith("."):
+            raise UserError(f"--name {base} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")
+        # When a process has died, torchrun gives the same command again.
+        restarted = any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
+        if self.resume or (restarted and newest_run(base)):
+            run.name = self.resume if isinstance(self.resume, str) else newest_run(base)
             run.resume = True
-        elif run.resume:
-            run.name, beside = resumable_name(run.base, run.config)
-        for path in (run.best_checkpoint, run.last_checkpoint, run.folder / "config.json", run.plot()):
-            check_writable(path)  # now, not after hours of training
+            run.take_up(base, auto=self.precision == "auto")
+        else:
+            run.name = base
+            check_writable(run.best_checkpoint)
+            check_writable(run.plot())
+            if not self.dry_run:
+                run.name = all_gather(claim_name(base) if run.rank == 0 else "")[0]
+        if run.name != base and not run.resume:
+            run.print(f"a run named {base} exists, so this one is named {run.name}")
         keep_freed_memory()
         torch.manual_seed(self.seed)
         np.random.seed(self.seed)
         random.seed(self.seed)
-        run.print(f"{run.name}{f' ({beside})' * bool(beside)}: {run.where()}")
+        run.print(f"{run.name}: {run.where()}")
         return run
 
     def prepared(self) -> "Run":
-        """Return a copy that knows its processes, device and precision: all that loading and predicting need."""
+        """Return a copy that knows its processes, device and precision. Loading and predicting need no more."""
         run = replace(self)
         run.world_size, run.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         run.device = choose_device(self.device)
@@ -98,48 +120,80 @@ class Run:
             torch.cuda.set_device(run.device)
         if run.world_size > 1:
             init_process_group(run.device)
-        run.precision = all_gather(choose_precision(self.precision, run.device))[0]  # the same in all processes
-        run.scaler = torch.amp.GradScaler(run.device.type, enabled=run.precision == "fp16")
+        run.set_precision(all_gather(choose_precision(self.precision, run.device))[0])  # the same in all processes
+        return run
+
+    def set_precision(self, precision: str) -> None:
+        """Compute in `precision`: "bf16", "fp16" or "fp32"."""
+        self.precision = precision
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         # TF32 keeps 10 of fp32's 23 bits. Someone who asks for fp32 gets fp32.
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
-        if run.precision == "fp16":  # GradScaler skips the first steps, and torch's schedulers warn about that
+        if precision == "fp16":  # GradScaler skips the first steps, and torch's schedulers warn about that
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+
+    def take_up(self, base: str, auto: bool) -> None:
+        """Check that this run can be resumed with its present settings.
+
+        Args:
+            base: the name without a number, for the error.
+            auto: take the precision that the run began with.
+
+        Raises:
+            UserError: there is no such run, or a setting other than epochs and patience differs.
+        """
+        recorded = read_json(self.folder / "config.json").get("experiment")
+        if not self.name or not recorded or not self.last_checkpoint.is_file():
+            newest = sorted(Path("runs").glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)[:3]
+            there = ", ".join(path.parent.name for path in newest) or "none"
+            raise UserError(
+                f"nothing to resume: {Path('runs', self.name or base)} has no last.pt (the newest runs that have one: "
+                f"{there}); give the same flags as the run, or name it with --resume NAME"
+            )
+        if auto:
+            self.set_precision(recorded["precision"])
+        changes = differences(recorded, self.experiment)
+        if changes := [text for key, text in changes.items() if key != "patience" and not key.endswith("epochs")]:
+            raise UserError(f"{self.name} began with other settings: {', '.join(changes)}; give the same flags")
+
+    def then(self, part: str) -> "Run":
+        """Return a run that follows this one, such as a fine-tuning: same settings, a name and a folder of its own."""
+        run = copy.copy(self)
+        run.name, run.init, run.history = f"{self.name}-{part}", "", []
+        run.parameters = self.parameters | {"part": part}
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.resume = bool(self.resume) and run.last_checkpoint.is_file()
         return run
 
     @property
     def experiment(self) -> dict:
-        """What makes two runs the same: all that can change a score. Resume, comparison and report go by it."""
+        """Everything that can change a score, as JSON has it: script, parameters, seed, precision."""
         about = {"script": self.script, "seed": self.seed, "precision": self.precision}
         about |= {key: value for key in ("init", "fold") if (value := getattr(self, key))}
         return about | plain(self.parameters)
 
     @property
-    def config(self) -> dict:
-        """What config.json holds of this, to tell runs apart."""
-        return {"experiment": self.experiment, "fingerprints": self.fingerprints}
-
-    @property
     def folder(self) -> Path:
-        """Where the run keeps its records."""
+        """Folder of the run's records."""
         return Path("runs") / self.name
 
     @property
     def best_checkpoint(self) -> Path:
-        """The model of the epoch that `fit` keeps: the one with the best validation mIoU, if not the last."""
+        """Model of the epoch that `fit` keeps."""
         return Path(f"best_{self.name}.pt")
 
     @property
     def last_checkpoint(self) -> Path:
-        """Everything after the last finished epoch, to resume from."""
-        return Path(f"last_{self.name}.pt")
+        """State after the last finished epoch, to resume from."""
+        return self.folder / "last.pt"
 
     def plot(self, kind: str = "") -> Path:
         """Return the path of a picture: plots/<name>.png, or plots/<name>_<kind>.png."""
         return Path("plots") / f"{self.name}{'_' * bool(kind)}{kind}.png"
 
     def where(self) -> str:
-        """Say in words what the run computes on."""
+        """Return in words what the run computes on."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
         threads = f" with {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         processes = f" in {self.world_size} processes" if self.world_size > 1 else ""
@@ -154,3 +208,84 @@ class Run:
         """Print in the first process only."""
         if self.rank == 0:
             print(text, flush=True)
+
+
+def default_name(main: Callable, parameters: dict, run: Run) -> str:
+    """Return the script's name and the parameters that differ from their defaults: train-shapes-epochs20-s1."""
+    parts = [Path(inspect.getfile(main)).stem]
+    for key, value in parameters.items():
+        if value == inspect.signature(main).parameters[key].default or key == "encoder_weights":  # a place on this disk
+            continue
+        if isinstance(value, bool):
+            parts.append(key if value else f"no_{key}")
+        elif isinstance(value, tuple):
+            parts.append(key + "x".join(map(str, value)))
+        else:
+            parts.append(short_name(value) if isinstance(value, str) else f"{key}{value}")
+    if run.init:
+        parts.append(f"init_{short_name(run.init)}")
+    if run.fold:
+        parts.append(f"fold{run.fold.replace('/', 'of')}")
+    if run.seed:
+        parts.append(f"s{run.seed}")
+    return re.sub(rf"[{re.escape(NOT_IN_NAMES)}\s]", "_", "-".join(parts))
+
+
+def short_name(value: str) -> str:
+    """Return the last part of a path; of best_x.pt x, of "." and ".." the name of the folder."""
+    if value.endswith(".pt"):
+        return Path(value).stem.removeprefix("best_")
+    name = Path(value).name
+    return name if name.strip(".") else Path(value).resolve().name
+
+
+def claim_name(base: str) -> str:
+    """Create runs/<base>, or runs/<base>-2, -3, ... if others have these names; return the name.
+
+    Creating the folder claims the name, so two runs that start together get two names. A run that ends before its first
+    epoch leaves the folder empty; it is removed when the process ends.
+
+    Raises:
+        UserError: the folder cannot be created.
+    """
+    for number in count(1):
+        name = base if number == 1 else f"{base}-{number}"
+        if Path(f"best_{name}.pt").exists():
+            continue
+        try:
+            Path("runs", name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot write {Path('runs', name)}: {error.strerror}") from error
+        atexit.register(remove_if_empty, Path("runs", name).absolute())
+        return name
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder unless it holds something."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def newest_run(base: str) -> str:
+    """Return the newest run named `base`, `base`-2, ... that has a last.pt; "" if there is none."""
+    found = (
+        re.fullmatch(rf"{re.escape(base)}(?:-(\d+))?", path.parent.name) for path in Path("runs").glob("*/last.pt")
+    )
+    return max(filter(None, found), key=lambda match: int(match[1] or 1), default=[""])[0]
+
+
+def differences(before: dict, after: dict) -> dict[str, str]:
+    """Return which values of two `Run.experiment` differ, as {"lr": "lr 0.01 -> 0.001"}."""
+    pairs = {key: (before.get(key), after.get(key)) for key in {**before, **after}}
+    return {key: f"{key} {old} -> {new}" for key, (old, new) in pairs.items() if old != new}
+
+
+def plain(value: object) -> object:
+    """Return `value` as JSON gives it back: tuples as lists, paths as text."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return value if isinstance(value, bool | int | float | str | None) else str(value)

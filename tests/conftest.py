@@ -200,14 +200,16 @@ def started(main=lambda: None, parameters=None, **settings) -> Run:
 
 
 def python(*arguments: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess:
-    """Run a script of the repository in the current folder, as a user would."""
-    command = [sys.executable, REPOSITORY / str(arguments[0]), *arguments[1:]]
+    """Run a script of the repository in the current folder, as a user would; "tools.predict" as a module."""
+    script, *flags = arguments
+    script = ["-m", script] if str(script).startswith("tools.") else [REPOSITORY / str(script)]
+    command = [sys.executable, *script, *flags]
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,
         text=True,
         timeout=timeout,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
     )
 
 

@@ -7,8 +7,8 @@ import pytest
 from conftest import SHARED, needs_shared, write_voc
 from PIL import Image
 
-import check
 from common.cli import cli
+from tools import check
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def data(tmp_path) -> Path:
 
 
 def run(dataset: object, capsys, *flags: str) -> tuple[int, str]:
-    """Return the exit status and what check.py prints."""
+    """Return the exit status and what tools/check.py prints."""
     with pytest.raises(SystemExit) as end:
         cli(check.main, [str(dataset), *flags])
     return end.value.code, capsys.readouterr().out

@@ -8,12 +8,12 @@ import pytest
 from conftest import python, started, write_checkpoint
 from PIL import Image
 
-import export
 from common.datasets.reading import read_image
 from common.datasets.shapes import CLASSES, draw_scene
 from common.inference import predict
 from common.models import MODELS, build
 from common.system.errors import UserError
+from tools import export
 
 needs_onnx = pytest.mark.skipif(
     any(not export.importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")),
@@ -28,7 +28,7 @@ def test_an_exported_model_runs_without_this_repository_as_the_help_shows(tmp_pa
     picture = draw_scene(1, 90)[0].crop((0, 0, 90, 60))
     (exif := picture.getexif())[0x0112] = 6  # the camera was held upright
     picture.save("holiday.jpg", exif=exif)
-    result = python("export.py", "--checkpoint", "best_train_5_b.pt", "--image-size", "64x96")
+    result = python("tools.export", "--checkpoint", "best_train_5_b.pt", "--image-size", "64x96")
     assert result.returncode == 0 and "logits differ from torch's by" in result.stdout, result.stderr
     assert not result.stderr
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from common.reporting.comparison import compare_variants
 from conftest import started, write_folder
 from PIL import Image
 
-import predict
 import train
 from common.checkpoint import load_model
 from common.cli import cli
@@ -18,9 +18,9 @@ from common.datasets import VOID, load
 from common.datasets.folder import folder, inspect
 from common.datasets.reading import open_image
 from common.labels import voc_palette
-from common.reporting.comparison import compare_variants
 from common.run import Run
 from common.system.errors import UserError
+from tools import predict
 
 RED, GREEN, BLACK = (255, 0, 0), (0, 200, 0), (0, 0, 0)
 
@@ -311,10 +311,10 @@ def test_a_test_without_masks_is_not_scored_and_the_command_that_is_told_predict
     assert train.main(str(photos), 32, 1, run=Run(device="cpu", name="hidden")) == {}
     lines = capsys.readouterr().out.splitlines()
     assert f"{photos}: the 2 images of test.txt have no masks: they can be predicted, not scored" in lines
-    assert lines[-1].startswith("test: 2 images without masks, not scored; `python predict.py ")
+    assert lines[-1].startswith("test: 2 images without masks, not scored; `python -m tools.predict ")
     assert not Path("runs/hidden/test.json").exists()
     program, *arguments = shlex.split(lines[-1].split("`")[1])[1:]
-    assert program == "predict.py"
+    assert program == "tools/predict.py"
     cli(predict.main, arguments)
     masks = {path.stem: open_image(path) for path in Path("predictions/hidden/images/masks").iterdir()}
     assert masks.keys() == {"2", "5"} and all(mask.mode == "P" and mask.size == (48, 48) for mask in masks.values())

@@ -1,4 +1,4 @@
-"""Exports of labelling programs on their way to a training: import_labels.py, check.py, predict.py."""
+"""Exports of labelling programs on their way to a training: tools/import_labels.py, tools/check.py, tools/predict.py."""
 
 import hashlib
 import json
@@ -24,13 +24,11 @@ from exports import (
 )
 from PIL import Image
 
-import check
-import import_labels
-import predict
 import train
 from common.cli import cli
 from common.labels import VOID
 from common.run import Run
+from tools import check, import_labels, predict
 
 VECTOR = ("LabelMe", "COCO", "COCO by Roboflow", "VIA")
 
@@ -40,7 +38,7 @@ def run(*arguments: object) -> None:
 
 
 def checked(folder: Path, capsys) -> tuple[int, str]:
-    """Return the exit status and what check.py prints."""
+    """Return the exit status and what tools/check.py prints."""
     with pytest.raises(SystemExit) as end:
         cli(check.main, [str(folder)])
     return end.value.code, capsys.readouterr().out
@@ -69,7 +67,7 @@ def test_check_names_the_command_that_makes_a_sound_folder_of_an_export(name, tm
     path, out = EXPORTS[name](tmp_path / "my export"), tmp_path / "my export-imported"
     before = digests(path)
     status, said = checked(path, capsys)
-    assert status == 2 and f"python import_labels.py '{path}' '{out}'" in said
+    assert status == 2 and f"python -m tools.import_labels '{path}' '{out}'" in said
 
     run(path, out)
     said = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""lesson.py, and that what README, docs and scripts say of results is what results/ holds."""
+"""tools/lesson.py, and that what README, docs and scripts say of results is what results/ holds."""
 
 import json
 import re
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-import lesson
 from common.reporting import results
 from common.reporting.results import RESULTS, against, load_results, say, written
 from common.system.errors import UserError
+from tools import lesson
 
 SCORES = ("miou", "pixel_accuracy", "loss")
 SIX = ("background", "cat", "cow", "dog", "horse", "sheep")  # that the part of VOC 2012 has many of
@@ -61,7 +61,7 @@ def test_means_deviations_and_differences():
 
 def test_tables_and_result_lines_are_what_results_hold():
     for path, text in written(load_results(), lesson.SCRIPTS).items():
-        assert path.read_text(encoding="utf-8") == text, f"{path}: run python lesson.py --write --seeds ''"
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run python -m tools.lesson --write --seeds ''"
 
 
 def test_every_score_in_prose_is_in_results():

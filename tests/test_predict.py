@@ -23,7 +23,7 @@ from common.labels import VOID
 from common.metrics import ConfusionMatrix
 from common.reporting.overlay import overlay
 from common.system.errors import UserError
-from predict import main
+from tools.predict import main
 
 
 def on_cpu(images, **options):
@@ -53,7 +53,7 @@ def photos(tmp_path):
 
 def test_a_photograph_gets_a_mask_of_its_size_an_overlay_and_a_table(model):
     draw_scene(1, 90)[0].crop((0, 0, 90, 60)).save("at the sea.jpg")
-    result = python("predict.py", "at the sea.jpg", "--device", "cpu", "--precision", "fp32")
+    result = python("tools.predict", "at the sea.jpg", "--device", "cpu", "--precision", "fp32")
     assert result.returncode == 0, result.stderr
     folder = Path("predictions/tiny/at the sea")
     with Image.open(folder / "masks/at the sea.png") as mask, Image.open("at the sea.jpg") as photo:

@@ -71,7 +71,7 @@ def test_all_other_blocks_of_commands_are_run_by_a_test():
     assert len(others) > 4 and not [text for text in others if not text.startswith(tuple(TRIED))]
 
 
-@commands("python check.py path/to/folder")
+@commands("python -m tools.check path/to/folder")
 def test_a_folder_of_ones_own_is_checked_learnt_scored_and_new_photographs_are_labelled(clone, tmp_path, written):
     write_folder(clone / "path/to/folder", 60, side=64)
     new = clone / "path/to/new/photographs"
@@ -86,11 +86,11 @@ def test_a_folder_of_ones_own_is_checked_learnt_scored_and_new_photographs_are_l
     assert (clone / "best_train_best-folder.onnx").is_file()
 
 
-@commands("python import_labels.py path/to/export")
+@commands("python -m tools.import_labels path/to/export")
 def test_an_export_of_a_labelling_program_becomes_a_folder_of_ones_own(clone, written):
     new = clone / "path/to/new/photographs"
     shutil.copytree(labelme(clone / "path/to/export"), new, ignore=shutil.ignore_patterns("*.json"))
-    lines = [line.split("#")[0] for line in block("bash", "python check.py path/to/folder").splitlines()]
+    lines = [line.split("#")[0] for line in block("bash", "python -m tools.check path/to/folder").splitlines()]
     train = "python train.py --dataset path/to/folder --image-size 32 --epochs 1 --name tried"
     out = bash("\n".join([written, f"{lines[0]} || (( $? == 1 ))", train, lines[2]]), clone)
     assert "path/to/folder: 9 images, 3 classes: background, cat, dog" in out and "9 samples, 0 problems" in out

@@ -1,4 +1,4 @@
-"""report.py on real small runs, and its page in a real browser."""
+"""tools/report.py on real small runs, and its page in a real browser."""
 
 import csv
 import html
@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from conftest import leave_out_pictures, make_few
 
-import report
 import train
 from common.cli import cli
 from common.reporting.page import Record, compared, labels
 from common.run import Run
+from tools import report
 
 needs_browser = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs chromium and chromedriver"

@@ -1,35 +1,67 @@
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import started
+from conftest import one_sentence, python, started
 
-from common.run import Run
+from common.run import Run, claim_name, experiment
 from common.system.device import bf16_time, choose_device, choose_precision
 
 
-def experiment(dataset: str = "voc2007", epochs: int = 60, pretrained: bool = True, size=(3, 4), run: Run = Run()):
-    return run.start(experiment, locals())
+@experiment
+def main(dataset: str = "voc2007", epochs: int = 60, pretrained: bool = True, size=(3, 4), run: Run = Run()):
+    return run
 
 
-def test_a_run_is_named_after_its_script_and_what_differs_from_the_defaults():
-    assert experiment().name == "test_run"
-    assert experiment("shapes", 5).name == "test_run-shapes-epochs5"
-    assert experiment("my/photos", pretrained=False, run=Run(seed=3)).name == "test_run-photos-no_pretrained-s3"
-    assert experiment("shapes", run=Run(name="mine")).name == "mine"
+def test_a_run_is_named_after_its_script_and_the_parameters_that_differ_from_their_defaults():
+    assert main().name == "test_run"
+    assert main("shapes", 5).name == "test_run-shapes-epochs5"
+    assert main("my/photos", pretrained=False, run=Run(seed=3)).name == "test_run-photos-no_pretrained-s3"
+    assert main("shapes", run=Run(name="mine")).name == "mine"
 
 
 def test_starting_leaves_the_settings_as_they_were():
     settings = Run()
-    run = experiment(run=settings)
+    run = main(run=settings)
     assert settings == Run() and settings.name == "" and run is not settings
 
 
-def test_what_makes_two_runs_the_same_is_as_json_gives_it_back():
-    run = experiment("shapes", 5, run=Run(device="cpu", precision="fp32", seed=3))
+def test_the_record_of_a_run_is_as_json_gives_it_back():
+    run = main("shapes", 5, run=Run(device="cpu", precision="fp32", seed=3))
     expected = {"script": "test_run", "seed": 3, "precision": "fp32", "dataset": "shapes", "epochs": 5, "size": [3, 4]}
     assert run.experiment == expected | {"pretrained": True} == json.loads(json.dumps(run.experiment))
+
+
+def test_a_name_that_is_taken_gets_a_number(capsys):
+    assert [main(run=Run(name="mine")).name for _ in range(3)] == ["mine", "mine-2", "mine-3"]
+    assert "a run named mine exists, so this one is named mine-3" in capsys.readouterr().out
+
+
+def test_weights_without_records_keep_their_name():
+    Path("best_mine.pt").write_bytes(b"of a run whose folder was deleted")
+    assert main(run=Run(name="mine")).name == "mine-2"
+
+
+def test_runs_that_start_together_get_different_names():
+    with ThreadPoolExecutor(8) as pool:
+        names = [*pool.map(lambda _: claim_name("mine"), range(24))]
+    assert len(set(names)) == 24
+
+
+def test_a_run_that_ends_before_its_first_epoch_leaves_no_folder(tmp_path):
+    done = python("train.py", "--dataset", "nowhere")
+    assert "--dataset nowhere is not known" in one_sentence(done)
+    assert not any(Path("runs").iterdir())
+
+
+def test_a_run_that_follows_another_has_its_own_folder_and_is_told_apart():
+    run = main(run=Run(name="mine", init="best_x.pt"))
+    after = run.then("fine_tuned")
+    assert (after.name, after.resume, after.init) == ("mine-fine_tuned", False, "") and after.folder.is_dir()
+    assert after.experiment["part"] == "fine_tuned" and "part" not in run.experiment
 
 
 @pytest.mark.gpu

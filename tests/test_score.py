@@ -6,12 +6,11 @@ import pytest
 from conftest import one_sentence, python, write_checkpoint, write_folder
 from PIL import Image
 
-import predict
-import score
 from common.cli import cli
 from common.datasets.shapes import CLASSES
 from common.labels import VOID
 from common.system.errors import UserError
+from tools import predict, score
 
 COLORS = np.array([(0, 0, 64), (200, 0, 0), (0, 90, 0)], dtype=np.uint8)
 
@@ -116,7 +115,7 @@ def test_a_prediction_that_no_mask_asks_for_is_said_and_left_out(folders, masks,
 def test_a_prediction_that_is_missing_ends_it_with_status_1(folders):
     for name in ("e", "trip to Köln/c.d"):
         (folders[0] / f"{name}.png").unlink()
-    result = python("score.py", *folders, "--json", "scores.json")
+    result = python("tools.score", *folders, "--json", "scores.json")
     assert result.returncode == 1 and not Path("scores.json").exists()
     assert "2 of 4 masks have no prediction in" in (sentence := one_sentence(result)) and "e.png" in sentence
 

@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.datasets.ade20k import ade20k, ade20k_other
-from common.datasets.cache import decode_once
+from common.datasets.cache import decode_once, fingerprint
 from common.datasets.drinks import drinks
 from common.datasets.folder import drawn_fold, folder
 from common.datasets.pets import pets
 from common.datasets.segmentation_set import DatasetSpec, SegmentationSet
 from common.datasets.shapes import shapes
 from common.datasets.voc import voc2007, voc2012
-from common.experiment import short_name
 from common.labels import VOID
-from common.run import Run
+from common.run import Run, short_name
 from common.system.distributed import main_process_first
 from common.system.errors import UserError
 
@@ -70,6 +69,7 @@ def load(
                 split=split,
                 label_map=spec.label_map,
                 splits={part: [sample[0] for sample in samples] for part, samples in spec.splits.items()},
+                fingerprint=fingerprint(spec.splits[split], size, spec.label_map),
             )
             for split, size in sizes.items()
         ]

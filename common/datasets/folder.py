@@ -13,7 +13,7 @@ scored; where there is none, that is 255. A line that begins with `#` is a comme
 Palette masks are read by their colours if classes.txt lists them all, and else by their values.
 
 Without classes.txt the masks hold the values 0, 1, 2, ... and perhaps 255, which is ignored. Anything else, such as RGB
-masks or the grey levels 0, 128 and 255, must be listed, each with its colour: `python check.py folder` proposes lines,
+masks or the grey levels 0, 128 and 255, must be listed, each with its colour: `python -m tools.check folder` proposes lines,
 and writes them with --write-classes. Masks of 0 and 255 alone tell background from foreground, listed or not.
 
 A list that is missing is drawn, in the order of a hash of the names, so that few images move when others are added:
@@ -52,7 +52,7 @@ def folder(path: Path, cache_dir: Path, progress: bool = True, fold: str = "") -
     problems = []
     spec = inspect(path, cache_dir, problems, progress, fold)
     if problems:
-        more = f" (and {len(problems) - 1} more problems; `python check.py {path}` tells all)"
+        more = f" (and {len(problems) - 1} more problems; `python -m tools.check {path}` tells all)"
         raise UserError(f"{problems[0]}{more * (len(problems) > 1)}")
     return spec
 
@@ -118,7 +118,7 @@ def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
     if not folder.is_dir():
         there = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())) or "no folder"
         sentence = f"{folder} is missing; your own data needs the folders images and masks (there: {there})"
-        raise UserError(f"{sentence}; import_labels.py makes them of what labelling programs export")
+        raise UserError(f"{sentence}; tools/import_labels.py makes them of what labelling programs export")
     return files_by_name(folder, problems)
 
 

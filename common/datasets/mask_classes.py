@@ -132,7 +132,7 @@ def interpret(held: list[Held], listed: Classes, path: Path, problems: list[User
         some = f"the masks hold the {some} (the first in {unknown[min(unknown)].file})"
         lines = [] if hint or (listed.names and not listed.colors and not in_color) else _propose(held, listed)
         how = ", by a name for each of 0, 1, 2, ..." * (not in_color)
-        how += f"; `python check.py {path}` proposes lines" * bool(lines)
+        how += f"; `python -m tools.check {path}` proposes lines" * bool(lines)
         sentence = some + (hint or f", which {path / 'classes.txt'} must list{how}")
         problems.append(Problem("what the masks hold, and classes.txt does not list", sentence, lines))
     palette = [rgb(color) for color, index in listed.colors.items() if index != VOID] or voc_palette(len(names))

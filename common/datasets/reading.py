@@ -16,7 +16,7 @@ NO_CLASS = "values or colours that are no class"
 
 
 class Problem(UserError):
-    """Something wrong with the data, of a `kind` that check.py groups by, and lines that classes.txt could have."""
+    """Something wrong with the data, of a `kind` that tools/check.py groups by, and lines that classes.txt could have."""
 
     def __init__(self, kind: str, sentence: str, lines: Iterable[str] = ()):
         super().__init__(sentence)

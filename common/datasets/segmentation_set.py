@@ -28,6 +28,7 @@ class SegmentationSet:
     split: str  # "train", "val" or "test"
     label_map: LabelMap | None = None  # of the mask files, if the set has such
     splits: dict[str, list[str]] = field(default_factory=dict)  # names of all images of the data set, by split
+    fingerprint: str = ""  # hash of the files that it was decoded from
 
     def __len__(self) -> int:
         return len(self.images)

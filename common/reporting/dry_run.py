@@ -5,14 +5,11 @@ import time
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from common.datasets.segmentation_set import SegmentationSet
 from common.loader import Loader
 from common.models import count_parameters
-from common.reporting import plotting
 from common.run import Run
-from common.system.errors import torch_errors
 
 
 def dry_run(
@@ -27,6 +24,10 @@ def dry_run(
     """
     if run.rank > 0:
         raise SystemExit
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton, which no training needs
+
+    from common.reporting import plotting
+
     print(f"\nclasses of the training set, by their share of the pixels: {shares(train_loader.data)}")
     trained = count_parameters(model, trainable=True)
     print(f"model: {count_parameters(model) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained")
@@ -46,11 +47,10 @@ def dry_run(
     weights = {parameter.data_ptr() for parameter in model.parameters()}
     start = time.perf_counter()
     flops = FlopCounterMode(display=False)
-    with torch_errors(train_loader.batch_size):
-        with saved_tensors_hooks(keep, lambda tensor: tensor), flops, run.autocast():
-            loss = criterion(model(images).float(), masks)
-        loss.backward()
-        optimizer.step()
+    with saved_tensors_hooks(keep, lambda tensor: tensor), flops, run.autocast():
+        loss = criterion(model(images).float(), masks)
+    loss.backward()
+    optimizer.step()
     loss = loss.item()  # waits for the device
     seconds = time.perf_counter() - start
     state = [value for values in optimizer.state.values() for value in values.values() if torch.is_tensor(value)]

@@ -43,8 +43,8 @@ class Record:
     history: list[dict[str, float]]
     test: dict
     classes: list[dict[str, str]]  # the rows of classes.csv
-    fingerprints: dict  # of the script's text, the model's file and the images
-    stages: dict[str, dict] = field(default_factory=dict)  # what test_*.json hold, by their names
+    script: str  # text of the script as it was run
+    tta: dict | None = None  # contents of test_tta.json
     label: str = ""  # the name without what all runs of the section share
     pictures: list[dict] = field(default_factory=list)  # of its hardest and easiest test images
 
@@ -58,11 +58,9 @@ class Record:
 
     @property
     def experiment(self) -> str:
-        """All that can change a score but seed and fold, as text: the same in runs that differ in these alone."""
+        """Settings and script as text, without seed and fold: the same in runs that differ in these alone."""
         settings = {key: value for key, value in self.settings.items() if key not in VARIED}
-        others = ("common", "images") if "fold" in self.settings else ("common",)
-        prints = {key: value for key, value in self.fingerprints.items() if key not in others}
-        return json.dumps([settings, prints], sort_keys=True)
+        return json.dumps([settings, self.script], sort_keys=True)
 
     @property
     def question(self) -> str:
@@ -116,13 +114,13 @@ class Experiment:
         texts = [run.texts for run in self.runs]
         return {key: ", ".join(dict.fromkeys(text[key] for text in texts)) for key in texts[0]}
 
-    def score(self, name: str, stage: str = "") -> tuple[str, float]:
-        """Return the mean over the runs of a score: as text, with its standard deviation, and as a number.
+    def score(self, name: str, tta: bool = False) -> tuple[str, float]:
+        """Return the mean of a score over the runs: as text, with its standard deviation, and as a number.
 
         Args:
-            stage: of which test, "frozen" or "flips_and_scales"; "" is the headline. ("", 0) if a run has none.
+            tta: with test-time augmentation; ("", 0) if a run was not scored with it.
         """
-        tests = [run.stages.get(stage) if stage else run.test for run in self.runs]
+        tests = [run.tta if tta else run.test for run in self.runs]
         if None in tests:
             return "", 0.0
         scores = [test["scores"][name] for test in tests]
@@ -152,7 +150,7 @@ class Section:
         named = all(one.name.startswith(one.settings["script"]) for one in self.experiments)
         self.shared, self.columns, self.others = compared([one.settings for one in self.experiments], named)
         self.classes = list(dict.fromkeys(name for record in records for name in record.test["iou"]))
-        self.stages = sorted({stage for record in records for stage in record.stages})
+        self.tta = any(record.tta for record in records)
         self.seeds = any(len(one.runs) > 1 for one in self.experiments)
         self.pictures: list[dict] = []  # of the same images through all models
         self.legend: list[tuple[str, tuple]] = []  # of the colours in them
@@ -162,8 +160,7 @@ class Section:
     def head(self) -> list[str]:
         """The columns of the table."""
         settings = [key.replace("_", " ") for key in self.columns]
-        stages = [f"{MIOU} {stage.replace('_', ' ')}" for stage in self.stages]
-        return ["run", MIOU, *stages, PIXEL_ACCURACY, "loss", *settings, "parameters", "time"]
+        return ["run", MIOU, *[f"{MIOU} with TTA"] * self.tta, PIXEL_ACCURACY, "loss", *settings, "parameters", "time"]
 
     def floor(self, name: str) -> float:
         """Return what the most frequent class everywhere scores; of folds the mean."""
@@ -176,7 +173,7 @@ class Section:
             loss, parameters = statistics.mean(run.test["loss"] for run in one.runs), one.runs[0].test["parameters"]
             seconds = statistics.mean(sum(row["seconds"] for row in run.history) for run in one.runs)
             settings = [(text, text) for text in (one.settings.get(key, "") for key in self.columns)]
-            mious = [one.score(MIOU, stage) for stage in ("", *self.stages)]
+            mious = [one.score(MIOU), *[one.score(MIOU, tta=True)] * self.tta]
             rows.append([*mious, one.score(PIXEL_ACCURACY), (f"{loss:.3f}", loss), *settings])
             rows[-1] += [(f"{parameters / 1e6:.2f} M", parameters), (duration(seconds), seconds)]
         return rows

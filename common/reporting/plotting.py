@@ -23,14 +23,14 @@ from common.datasets.segmentation_set import SegmentationSet
 from common.inference import predict
 from common.labels import VOID, VOID_COLOR, colorize
 from common.loader import Loader
-from common.metrics import MIOU, ConfusionMatrix
+from common.metrics import ConfusionMatrix
 from common.run import Run
 from common.system.files import atomic
 
 rcParams["text.parse_math"] = False  # names of runs, images and classes may hold two $, and are no formulas
 
-TRAIN, VAL, KEPT, STAGE = "#1f77b4", "#d95f02", "#555555", "#7b3294"
-LINES = "-", (0, (6, 4)), (0, (6, 3, 1, 3))  # of neighbours in a comparison
+TRAIN, VAL, KEPT = "#1f77b4", "#d95f02", "#555555"
+LINES = "-", (0, (6, 4)), (0, (6, 3, 1, 3))  # for neighbours in a comparison
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -53,7 +53,7 @@ def plot_by_epoch(axes: Axes, history: list[dict], key: str, by: str = "epoch", 
 
 
 def plot_curves(history: list[dict], kept: dict, path: Path, title: str) -> None:
-    """Draw loss, mIoU, pixel accuracy and learning rate by epoch; mark the row `kept`, and where stages begin."""
+    """Draw loss, mIoU, pixel accuracy and learning rate by epoch; mark the row `kept`."""
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(2, 2).flatten()
@@ -69,10 +69,7 @@ def plot_curves(history: list[dict], kept: dict, path: Path, title: str) -> None
     panels[3].set_ylim(bottom=0)
     if rates:
         panels[3].legend(handles=panels[3].get_lines())
-    first = {row["stage"]: row["epoch"] for row in reversed(history)}
     for axes in panels:
-        for stage in range(2, max(first) + 1):
-            axes.axvline(first[stage] - 0.5, color=STAGE, ls=":", lw=1.5, label=f"stage {stage} begins")
         axes.axvline(kept["epoch"], color=KEPT, ls="--", lw=1, label=f"epoch {kept['epoch']} is kept")
     panels[1].plot(kept["epoch"], kept["val_miou"], "*", color=VAL, markersize=11)
     panels[0].legend()
@@ -80,34 +77,27 @@ def plot_curves(history: list[dict], kept: dict, path: Path, title: str) -> None
 
 
 def plot_comparison(
-    results: dict[str, dict],
-    frozen: dict[str, dict],
-    histories: dict[str, list[dict]],
-    speeds: dict[str, float],
-    path: Path,
-    title: str,
+    histories: dict[str, list[dict]], scores: dict[str, tuple[float, float]], path: Path, title: str
 ) -> None:
     """Draw the curves of several runs over each other, training thin and dotted, and their test mIoU over their speed.
 
-    A diamond marks where a stage begins. By the name of the run: what `score` returned at the end and with the encoder
-    frozen ({} if it never was), the rows of history.csv, images/s in training.
+    Args:
+        histories: rows of history.csv, by the name of the run.
+        scores: images/s in training and test mIoU, by the name of the run.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(2, 2).flatten()
-    colors = colormaps["tab20" if len(results) > 10 else "tab10"].colors
-    for number, (name, result) in enumerate(results.items()):
-        history, color = histories[name], colors[number % len(colors)]
-        begins = [i for i in range(1, len(history)) if history[i]["stage"] != history[i - 1]["stage"]]
-        # Lines that lie upon each other are all seen: solid ones are below the dashed, and dots take turns.
-        style = {"ls": LINES[number % 3], "zorder": 2 + number % 3 / 10, "marker": "D", "markevery": begins}
-        dots = {"ls": (4 * number / len(results), (1, 3)), "lw": 1.2, "marker": None}
+    colors = colormaps["tab20" if len(histories) > 10 else "tab10"].colors
+    for number, (name, history) in enumerate(histories.items()):
+        color = colors[number % len(colors)]
+        # Solid lines lie below dashed ones, and dots take turns, so that lines on top of each other are all seen.
+        style = {"ls": LINES[number % 3], "zorder": 2 + number % 3 / 10}
+        dots = {"ls": (4 * number / len(histories), (1, 3)), "lw": 1.2, "marker": None}
         for axes, key in zip(panels, ("loss", "pixel_accuracy", "miou"), strict=False):
             plot_by_epoch(axes, history, f"train_{key}", color=color, **dots)
-            plot_by_epoch(axes, history, f"val_{key}", color=color, label=name, **style, markersize=6)
-        after, before = (r["scores"][MIOU] for r in (result, frozen[name] or result))
-        panels[3].plot([speeds[name]] * 2, [before, after], "o-", color=color, markersize=9, mfc="none")
-        panels[3].plot(speeds[name], after, "o", color=color, markersize=9)
+            plot_by_epoch(axes, history, f"val_{key}", color=color, label=name, **style)
+        panels[3].plot(*scores[name], "o", color=color, markersize=9)
     for axes, label in zip(panels, ("loss", "pixel accuracy", "mIoU"), strict=False):
         axes.set_ylabel(label)
     limit_loss(panels[0], histories)
@@ -116,12 +106,9 @@ def plot_comparison(
     panels[3].grid(alpha=0.3)
     lines = [
         Line2D([], [], color=colors[number % len(colors)], ls=LINES[number % 3], label=name)
-        for number, name in enumerate(results)
+        for number, name in enumerate(histories)
     ]
     lines.append(Line2D([], [], color="black", ls=":", lw=1.2, label="training (others: validation)"))
-    if any(frozen.values()):
-        panels[3].set_ylabel("mIoU (test; hollow: before fine-tuning)")
-        lines.append(Line2D([], [], color="black", marker="D", ls="none", label="fine-tuning begins"))
     legend_by_row(figure, lines, 5, handlelength=3.5)
     save(figure, path)
 

@@ -1,4 +1,4 @@
-"""What was measured, kept in git as small JSON files under results/, and the tables that are written from them."""
+"""Results of trainings, kept as small JSON files, and their table."""
 
 import ast
 import math
@@ -26,10 +26,7 @@ def keep_run(folder: Path, command: str, result: Path) -> None:
     """
     settings, run = {"command": command} | about(folder), record(folder)
     before = read_json(result)
-    same = before.get("command") == command and all(
-        before["fingerprints"].get(key) == settings["fingerprints"][key] for key in ("script", "model")
-    )
-    runs = [other for other in before.get("runs", []) if other["seed"] != run["seed"]] if same else []
+    runs = [other for other in before.get("runs", []) if other["seed"] != run["seed"] and before["command"] == command]
     write_json(result, settings | {"runs": sorted([*runs, run], key=lambda other: other["seed"])})
 
 
@@ -40,7 +37,6 @@ def about(folder: Path) -> dict:
         "script": config["experiment"]["script"],
         "dataset": test["dataset"],
         "images": {split: len(names) for split, names in read_json(folder / "splits.json").items()},
-        "fingerprints": config["fingerprints"],
         "parameters": test["parameters"],
         "floor": {"miou": test["floor"][MIOU], "pixel_accuracy": test["floor"][PIXEL_ACCURACY]},
     }
@@ -65,10 +61,9 @@ def record(folder: Path) -> dict:
         "commit": commit(),
         "machine": machine(),
     }
-    for path in folder.glob("test_*.json"):  # of stages, or of flips and scales
-        other = read_json(path)
-        scores = {"miou": other["scores"][MIOU], "pixel_accuracy": other["scores"][PIXEL_ACCURACY]}
-        run[path.stem.removeprefix("test_")] = scores | {"loss": other["loss"], "iou": other["iou"]}
+    if tta := read_json(folder / "test_tta.json"):
+        scores = {"miou": tta["scores"][MIOU], "pixel_accuracy": tta["scores"][PIXEL_ACCURACY]}
+        run["tta"] = scores | {"loss": tta["loss"], "iou": tta["iou"]}
     return run
 
 
@@ -159,62 +154,3 @@ def lesson_table(results: dict, dataset: str, scripts: list[str]) -> str:
     last = ["", f"*{floor['miou']:.3f}*", "", f"*{floor['pixel_accuracy']:.3f}*", "", ""]
     rows.append(["*floor*", "*the most frequent class everywhere*", *last])
     return f"Each with `{' '.join(shared)}`:\n\n{table(rows)}"
-
-
-def leave_out_table(results: dict[str, dict], classes: list[str]) -> str:
-    """Return the table of benchmarks/leave_out.py, whose first row is of what nothing was left out of.
-
-    Args:
-        results: by what was changed.
-        classes: over which mIoU is the mean, the most frequent one among them; all if there are none.
-    """
-
-    def miou(test: dict) -> float:
-        return statistics.mean(test["iou"][name] for name in classes) if classes else test["miou"]
-
-    rows, parent = [["changed", "mIoU", "difference", "loss", "flips and scales", "minutes"]], None
-    for change, result in results.items():
-        runs = [run | {"miou": miou(run), "flips": miou(run["flips_and_scales"])} for run in result["runs"]]
-        result = result | {"runs": runs}
-        scores = [say(mean(result, key), deviation(result, key)) for key in ("miou", "loss", "flips")]
-        scores.insert(1, against(result, parent))
-        rows.append([change.replace("_", " "), *scores, f"{mean(result, 'minutes'):.1f}"])
-        parent = parent or result
-    floor = parent["floor"]["pixel_accuracy"] / len(classes) if classes else parent["floor"]["miou"]
-    return table([*rows, ["*floor*", f"*{floor:.3f}*", "", "", "", ""]])
-
-
-def written(results: dict, scripts: list[str]) -> dict[Path, str]:
-    """Return the text of each file that shows results, as it should be: tables between marks, and Result lines."""
-    texts = {}
-    for path in (REPOSITORY / "README.md", REPOSITORY / "docs" / "experiments.md"):
-        text = path.read_text(encoding="utf-8")
-        for dataset in re.findall(r"<!-- lesson (\w+) -->", text):
-            new = lesson_table(results, dataset, scripts)
-            text = re.sub(rf"(<!-- lesson {dataset} -->\n).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
-        for mark, dataset, classes in re.findall(r"(<!-- leave_out (\w+)(.*) -->\n)", text):
-            names = sorted(
-                (name for of, name in results if of == dataset and "leave_out" in name),
-                key=lambda name: ("as_it_is" not in name, name),
-            )
-            found = {name.removeprefix("leave_out-"): results[dataset, name] for name in names}
-            new = leave_out_table(found, classes.strip().split(",") if classes else [])
-            text = re.sub(rf"({mark}).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
-        texts[path] = text
-    for script in scripts:
-        path = REPOSITORY / f"{script}.py"
-        new = "".join(result_lines(results[dataset, script]) for dataset in SETS if (dataset, script) in results)
-        text = path.read_text(encoding="utf-8")
-        texts[path] = re.sub(r"(?<=\nResult).*?(?=\nRun)", f"    {new.strip()}", text, count=1, flags=re.DOTALL)
-    return texts
-
-
-def result_lines(result: dict) -> str:
-    """Return what a script's docstring says of a result."""
-    scores = {key: say(mean(result, key), deviation(result, key)) for key in ("miou", "pixel_accuracy", "loss")}
-    floor, seeds = result["floor"], len(result["runs"])
-    return (
-        f"          on {SETS[result['dataset']]}, {seeds} seed{'s' * (seeds > 1)}: test mIoU {scores['miou']} "
-        f"(floor {floor['miou']:.3f}),\n          pixel accuracy {scores['pixel_accuracy']} "
-        f"(floor {floor['pixel_accuracy']:.3f}), loss {scores['loss']}\n          {result['command']}\n"
-    )

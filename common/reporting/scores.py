@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import nn
 
 from common.datasets.segmentation_set import SegmentationSet
-from common.history import read_history
 from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models import count_parameters
@@ -18,56 +17,69 @@ from common.run import Run
 from common.system.files import write_json, write_text
 
 
-def report_test(model: nn.Module, loader: Loader, loss: float, matrix: ConfusionMatrix, run: Run, stage: str) -> dict:
-    """Print the scores in `matrix`, write test.json and classes.csv to runs/<run>/, draw it and some predictions.
-
-    Of a `stage`, which is not the headline (its name, or ""), only print a line and write test_<stage>.json.
+def report_test(model: nn.Module, loader: Loader, loss: float, matrix: ConfusionMatrix, run: Run) -> dict:
+    """Print the scores in `matrix`, write test.json and classes.csv to the run's folder, and draw the pictures.
 
     Returns:
-        What test.json holds: `ConfusionMatrix.report`, the loss, and by name the mean IoU of each image over the
-        classes in it (None if all of it is void).
+        The contents of test.json, see `contents`.
     """
-    data = loader.data
-    result = {"run": run.name, "dataset": data.dataset, "images": len(data), "image_size": data.image_size}
-    result |= {"parameters": count_parameters(model), "loss": loss} | matrix.report(data.classes)
-    by_image = sorted(zip(loader.order(), matrix.image_scores().tolist(), strict=True))
-    result["image_miou"] = {data.names[i]: None if math.isnan(miou) else miou for i, miou in by_image}
-    scores, floor = result["scores"], result["floor"]
-    between = "95 % interval {:.4f} to {:.4f}, ".format(*result["interval"]) if "interval" in result else ""
-    summary = (
-        f"test: mIoU {scores[MIOU]:.4f} ({between}floor {floor[MIOU]:.4f}) over {result['classes_in_target']} of "
-        f"{data.num_classes} classes, pixel accuracy {scores[PIXEL_ACCURACY]:.4f} (floor {floor[PIXEL_ACCURACY]:.4f}), "
-        f"loss {loss:.3f}"
-    )
-    if run.rank == 0:
-        write_json(run.folder / f"test{stage and f'_{stage}'}.json", result)
-    if stage:
-        run.print(f"{stage.replace('_', ' ')}, {summary}")
+    data, result = loader.data, contents(model, loader, loss, matrix, run)
+    if run.rank > 0:
         return result
-    if run.rank == 0:
-        from common.reporting import confusion, plotting  # not before: matplotlib is slow to import
+    from common.reporting import confusion, plotting  # here, since matplotlib is slow to import
 
-        write_classes(run.folder / "classes.csv", matrix, data.classes)
-        plotting.save(plotting.predictions(model, [data], run), run.plot("predictions"))
-        confusion.plot_confusion(matrix, data.classes, run.plot("confusion"), f"{run.name}: {data.dataset} test")
+    write_json(run.folder / "test.json", result)
+    write_classes(run.folder / "classes.csv", matrix, data.classes)
+    plotting.save(plotting.predictions(model, [data], run), run.plot("predictions"))
+    confusion.plot_confusion(matrix, data.classes, run.plot("confusion"), f"{run.name}: {data.dataset} test")
     height, width = data.image_size
     run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes, result))
-    run.print(summary)
-    history = read_history(run.folder) if (run.folder / "history.csv").exists() else []
-    for hint in hints(history, matrix, data.classes) if history else ():
+    run.print(f"test: {summary(result)}")
+    for hint in hints(run.history, matrix, data.classes) if run.history else ():
         run.print(f"hint: {hint}")
-    took = f", trained in {duration(sum(row['seconds'] for row in history))}" if history else ""
+    took = f", trained in {duration(sum(row['seconds'] for row in run.history))}" if run.history else ""
     run.print(f"see {run.plot()} and {run.plot('predictions')}")
     run.print(f"see {run.plot('confusion')} and {run.folder / 'classes.csv'}")
     run.print(f"the model is {run.best_checkpoint}, {result['parameters'] / 1e6:.2f} M parameters{took}")
     return result
 
 
-def report_unlabelled(data: SegmentationSet, run: Run, stage: str) -> dict:
-    """Say, after the last stage, that the test set has no masks, and what predicts them; return no scores."""
-    if not stage:
-        predict = f"python predict.py {data.dataset}/images --checkpoint {run.best_checkpoint} --split test"
-        run.print(f"test: {len(data)} images without masks, not scored; `{predict}` predicts them")
+def report_tta(model: nn.Module, loader: Loader, loss: float, matrix: ConfusionMatrix, run: Run) -> None:
+    """Print the scores with test-time augmentation in a line, and write them to test_tta.json."""
+    result = contents(model, loader, loss, matrix, run)
+    if run.rank == 0:
+        write_json(run.folder / "test_tta.json", result)
+    run.print(f"test with test-time augmentation: {summary(result)}")
+
+
+def contents(model: nn.Module, loader: Loader, loss: float, matrix: ConfusionMatrix, run: Run) -> dict:
+    """Return the contents of test.json.
+
+    These are `ConfusionMatrix.report`, the loss, and the mean IoU of each image, by name, over the classes in it (None
+    if the whole image is void).
+    """
+    data = loader.data
+    result = {"run": run.name, "dataset": data.dataset, "images": len(data), "image_size": data.image_size}
+    result |= {"parameters": count_parameters(model), "loss": loss} | matrix.report(data.classes)
+    by_image = sorted(zip(loader.order(), matrix.image_scores().tolist(), strict=True))
+    return result | {"image_miou": {data.names[i]: None if math.isnan(miou) else miou for i, miou in by_image}}
+
+
+def summary(result: dict) -> str:
+    """Return the headline scores of a test in one line."""
+    scores, floor = result["scores"], result["floor"]
+    between = "95 % interval {:.4f} to {:.4f}, ".format(*result["interval"]) if "interval" in result else ""
+    return (
+        f"mIoU {scores[MIOU]:.4f} ({between}floor {floor[MIOU]:.4f}) over {result['classes_in_target']} of "
+        f"{len(result['iou'])} classes, pixel accuracy {scores[PIXEL_ACCURACY]:.4f} (floor "
+        f"{floor[PIXEL_ACCURACY]:.4f}), loss {result['loss']:.3f}"
+    )
+
+
+def report_unlabelled(data: SegmentationSet, run: Run) -> dict:
+    """Print that the test set has no masks, and the command that predicts them; return no scores."""
+    predict = f"python -m tools.predict {data.dataset}/images --checkpoint {run.best_checkpoint} --split test"
+    run.print(f"test: {len(data)} images without masks, not scored; `{predict}` predicts them")
     return {}
 
 

@@ -1,8 +1,8 @@
 """How good are masks that some program has predicted?
 
-    python score.py their/masks true/masks                                   # values 0, 1, 2, ... and 255 for void
-    python score.py their/masks true/masks --classes classes.txt --json scores.json
-    python score.py predictions/train-photos/images/masks hidden --classes photos/classes.txt --numbers
+    python -m tools.score their/masks true/masks                                   # values 0, 1, 2, ... and 255 for void
+    python -m tools.score their/masks true/masks --classes classes.txt --json scores.json
+    python -m tools.score predictions/train-photos/images/masks hidden --classes photos/classes.txt --numbers
 
 Prints what the test of a training prints, at the masks' own size: every score (docs/scores.md) beside the floor, that
 of the most frequent class everywhere, and the IoU of each class. Every mask in the second folder needs a prediction of

@@ -1,8 +1,8 @@
 """Is this data as it should be? Every image and mask is read, and the first fault of each is told, all at once.
 
-    python check.py voc2012                       # a set that download.py has fetched
-    python check.py path/to/folder                # your own images and masks
-    python check.py path/to/folder --write-classes
+    python -m tools.check voc2012                       # a set that download.py has fetched
+    python -m tools.check path/to/folder                # your own images and masks
+    python -m tools.check path/to/folder --write-classes
 
 Ends with status 0 if all is well, 1 if there is something to think about (an image in two splits, a class that a split
 lacks, a mask of nothing but background, an image that EXIF turns upside down and its mask not), and 2 if a training
@@ -113,7 +113,9 @@ def way_on(path: Path) -> str:
     if not layout:
         return ""
     place = path if path.name else path.resolve()
-    command = shlex.join(["python", "import_labels.py", str(path), str(place.with_name(f"{place.name}-imported"))])
+    command = shlex.join(
+        ["python", "tools/import_labels.py", str(path), str(place.with_name(f"{place.name}-imported"))]
+    )
     return f"this looks like {layout.NAME}: {reason}; a folder that a training takes is made by\n  {command}"
 
 

@@ -1,7 +1,7 @@
 """Turn what a labelling program has exported into a folder that any experiment trains on.
 
-    python import_labels.py path/to/export path/to/folder
-    python import_labels.py instances.json path/to/folder --images path/to/photographs
+    python -m tools.import_labels path/to/export path/to/folder
+    python -m tools.import_labels instances.json path/to/folder --images path/to/photographs
 
 Reads LabelMe, COCO JSON, VIA, VOC's layout (CVAT's "Segmentation mask"), Label Studio's PNGs, and masks that are
 pictures: of the images' names, perhaps with _mask behind them (Roboflow), in the same folder or in another, in one
@@ -82,7 +82,7 @@ def main(
     counts = f"{len(written)} images" + f" ({counts})" * bool(counts)
     some = ", ".join(labels.names[:20]) + ", ..." * (len(labels.names) > 20)
     print(f"\n{out}: {counts}, {len(labels.names)} classes: {some}")
-    print(f"`python check.py {out}` looks at them")
+    print(f"`python -m tools.check {out}` looks at them")
 
 
 def read(path: Path, images: str, out: Path) -> tuple[Labels, str]:
@@ -105,7 +105,7 @@ def read(path: Path, images: str, out: Path) -> tuple[Labels, str]:
         ours = all((path / kind).is_dir() for kind in ("images", "masks"))
         known = ", ".join(layout.NAME for layout in FORMATS)
         raise UserError(
-            f"{path} has images/ and masks/, as a training takes them; see `python check.py {path}`"
+            f"{path} has images/ and masks/, as a training takes them; see `python -m tools.check {path}`"
             if ours
             else f"{path} is of no layout that is known, which are {known}; most programs can export COCO JSON"
         )

@@ -1,8 +1,8 @@
 """Export a trained model to ONNX, which runs without this repository and without torch.
 
     pip install onnx onnxscript onnxruntime
-    python export.py                                                        # the newest best_*.pt here
-    python export.py --checkpoint best_train_5_b.pt --image-size 480x640    # the size of its input is fixed here
+    python -m tools.export                                                        # the newest best_*.pt here
+    python -m tools.export --checkpoint best_train_5_b.pt --image-size 480x640    # the size of its input is fixed here
 
 Input "images": float32 (1, 3, height, width), RGB from 0 to 1, stretched to that size; the model itself normalises.
 Output "logits": float32 (1, classes, height, width); the largest is the class, their softmax its probability. Names

@@ -1,8 +1,8 @@
 """What does a trained model see in my images?
 
-    python predict.py holiday.jpg                                  # the newest best_*.pt here, on one image
-    python predict.py a.jpg b.jpg photos --checkpoint best_train_5_b.pt    # on several, and a folder with all in it
-    python predict.py photos/images --score photos/masks --split test    # scores at the images' own size
+    python -m tools.predict holiday.jpg                                  # the newest best_*.pt here, on one image
+    python -m tools.predict a.jpg b.jpg photos --checkpoint best_train_5_b.pt    # on several, and a folder with all in it
+    python -m tools.predict photos/images --score photos/masks --split test    # scores at the images' own size
 
 Writes, at each image's own size, a palette PNG of class numbers to masks/; the image tinted by class, with a legend, to
 overlays/; and the share of every class in every image to shares.csv, all below predictions/<run>/<image or folder>/.
@@ -32,13 +32,12 @@ from common.checkpoint import find_checkpoint, load_model
 from common.cli import cli
 from common.datasets import Size, pair
 from common.datasets.reading import files_by_name, find_files, name_below, read_image, read_pair
-from common.experiment import short_name
 from common.inference import SCALES, predict
 from common.labels import LabelMap
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
 from common.reporting.overlay import overlay
-from common.run import Run
+from common.run import Run, short_name
 from common.system.errors import UserError, is_out_of_memory, more
 from common.system.files import atomic, read_json, write_json
 

@@ -1,8 +1,8 @@
 """One page with everything that was trained here: settings, scores, curves, classes, and what every model sees.
 
-    python report.py                          # all finished runs in runs/, and their best_*.pt
-    python report.py --images 12 --cases 3    # more pictures
-    python report.py --images 0               # no pictures: needs neither data nor models, and takes seconds
+    python -m tools.report                          # all finished runs in runs/, and their best_*.pt
+    python -m tools.report --images 12 --cases 3    # more pictures
+    python -m tools.report --images 0               # no pictures: needs neither data nor models, and takes seconds
 
 Writes one file, report.html, for a browser; it can be sent as it is. Runs with other test images, or of another size,
 stand in sections of their own. In each are:
@@ -38,7 +38,7 @@ from common.reporting.results import table
 from common.reporting.visualization import with_data_of
 from common.run import Run
 from common.system.errors import UserError
-from common.system.files import write_text
+from common.system.files import read_json, write_text
 
 
 def main(
@@ -79,12 +79,9 @@ def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
         try:
             config, test = (json.loads((path / name).read_text("utf-8")) for name in ("config.json", "test.json"))
             rows = list(csv.DictReader(io.StringIO((path / "classes.csv").read_text("utf-8"))))
-            prints = config.get("fingerprints", {})
-            stages = {
-                other.stem.removeprefix("test_"): json.loads(other.read_text("utf-8"))
-                for other in path.glob("test_*.json")
-            }
-            records.append(Record(path.name, config["experiment"], read_history(path), test, rows, prints, stages))
+            settings, tta = config["experiment"], read_json(path / "test_tta.json") or None
+            script = (path / f"{settings['script']}.py").read_text("utf-8")
+            records.append(Record(path.name, settings, read_history(path), test, rows, script, tta))
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"{path} cannot be read ({type(error).__name__}: {error})")
     return records, problems

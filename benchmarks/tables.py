@@ -1,0 +1,84 @@
+"""Write the tables of README.md and docs/, and the Result line of each script, from the numbers in results/.
+
+Run       python benchmarks/tables.py
+"""
+
+import re
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from common.cli import cli
+from common.reporting.results import REPOSITORY, SETS, against, deviation, lesson_table, load_results, mean, say, table
+from common.system.files import write_text
+from tools.lesson import SCRIPTS
+
+
+def main():
+    for path, text in written(load_results(), SCRIPTS).items():
+        write_text(path, text)
+
+
+def leave_out_table(results: dict[str, dict], classes: list[str]) -> str:
+    """Return the table of benchmarks/leave_out.py, whose first row is of what nothing was left out of.
+
+    Args:
+        results: by what was changed.
+        classes: over which mIoU is the mean, the most frequent one among them; all if there are none.
+    """
+
+    def miou(test: dict) -> float:
+        return statistics.mean(test["iou"][name] for name in classes) if classes else test["miou"]
+
+    rows, parent = [["changed", "mIoU", "difference", "loss", "TTA", "minutes"]], None
+    for change, result in results.items():
+        runs = [run | {"miou": miou(run), "tta_miou": miou(run["tta"])} for run in result["runs"]]
+        result = result | {"runs": runs}
+        scores = [say(mean(result, key), deviation(result, key)) for key in ("miou", "loss", "tta_miou")]
+        scores.insert(1, against(result, parent))
+        rows.append([change.replace("_", " "), *scores, f"{mean(result, 'minutes'):.1f}"])
+        parent = parent or result
+    floor = parent["floor"]["pixel_accuracy"] / len(classes) if classes else parent["floor"]["miou"]
+    return table([*rows, ["*floor*", f"*{floor:.3f}*", "", "", "", ""]])
+
+
+def written(results: dict, scripts: list[str]) -> dict[Path, str]:
+    """Return the text of each file that shows results, as it should be: tables between marks, and Result lines."""
+    texts = {}
+    for path in (REPOSITORY / "README.md", REPOSITORY / "docs" / "experiments.md"):
+        text = path.read_text(encoding="utf-8")
+        for dataset in re.findall(r"<!-- lesson (\w+) -->", text):
+            new = lesson_table(results, dataset, scripts)
+            text = re.sub(rf"(<!-- lesson {dataset} -->\n).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
+        for mark, dataset, classes in re.findall(r"(<!-- leave_out (\w+)(.*) -->\n)", text):
+            names = sorted(
+                (name for of, name in results if of == dataset and "leave_out" in name),
+                key=lambda name: ("as_it_is" not in name, name),
+            )
+            found = {name.removeprefix("leave_out-"): results[dataset, name] for name in names}
+            new = leave_out_table(found, classes.strip().split(",") if classes else [])
+            text = re.sub(rf"({mark}).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
+        texts[path] = text
+    for script in scripts:
+        path = REPOSITORY / f"{script}.py"
+        new = "".join(result_lines(results[dataset, script]) for dataset in SETS if (dataset, script) in results)
+        text = path.read_text(encoding="utf-8")
+        texts[path] = re.sub(r"(?<=\nResult).*?(?=\nRun)", f"    {new.strip()}", text, count=1, flags=re.DOTALL)
+    return texts
+
+
+def result_lines(result: dict) -> str:
+    """Return what a script's docstring says of a result."""
+    scores = {key: say(mean(result, key), deviation(result, key)) for key in ("miou", "pixel_accuracy", "loss")}
+    floor, seeds = result["floor"], len(result["runs"])
+    return (
+        f"          on {SETS[result['dataset']]}, {seeds} seed{'s' * (seeds > 1)}: test mIoU {scores['miou']} "
+        f"(floor {floor['miou']:.3f}),\n          pixel accuracy {scores['pixel_accuracy']} "
+        f"(floor {floor['pixel_accuracy']:.3f}), loss {scores['loss']}\n          {result['command']}\n"
+    )
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,87 @@
+"""Train a script with every combination of some parameters, and set the results side by side.
+
+    python -m tools.compare train_pets.py model=encoder_unet,pspnet encoder=mobilenet_v1,mobilenet_v2
+    python -m tools.compare train_ade20k.py optimizer=adam,adamw,rmsprop --flags="--dataset shapes --no-pretrained"
+
+Prints a table, writes it to runs/compare-<script>.csv and draws the curves to plots/compare-<script>.png. Trainings that
+are finished are not run again.
+"""
+
+import csv
+import itertools
+import statistics
+from pathlib import Path
+
+from common.cli import cli
+from common.history import read_history
+from common.metrics import MIOU, PIXEL_ACCURACY
+from common.reporting import plotting
+from common.system.errors import UserError
+from common.system.files import atomic, read_json
+from tools.trainings import train_all
+
+
+def main(
+    script: Path,  # the experiment, such as train_pets.py
+    vary: list[str],  # parameters and their values: model=fcn8s,pspnet
+    flags: str = "",  # flags of every training, with = before the quotes
+):
+    choices = {}
+    for text in vary:
+        key, equals, values = text.partition("=")
+        if not equals or not all(values.split(",")):
+            raise UserError(f"{text!r} gives no values; write a parameter and its values as in model=fcn8s,pspnet")
+        choices[key] = values.split(",")
+    jobs = {}
+    for values in itertools.product(*choices.values()):
+        own = [
+            word for key, value in zip(choices, values, strict=True) for word in (f"--{key.replace('_', '-')}", value)
+        ]
+        jobs[f"compare-{script.stem}-{'-'.join(values)}"] = [script, *flags.split(), *own]
+    # A training may have a second part, such as fine-tuning, as a run of its own.
+    folders = [part for folder in train_all(jobs, "comparing").values() for part in parts_of(folder)]
+    rows, histories = [], {folder.name: read_history(folder) for folder in folders}
+    for folder in folders:
+        test, history = read_json(folder / "test.json"), histories[folder.name]
+        rows.append(
+            {
+                "run": folder.name.removeprefix(f"compare-{script.stem}-"),
+                "parameters": f"{test['parameters'] / 1e6:.2f} M",
+                MIOU: f"{test['scores'][MIOU]:.3f}",
+                "floor": f"{test['floor'][MIOU]:.3f}",
+                PIXEL_ACCURACY: f"{test['scores'][PIXEL_ACCURACY]:.3f}",
+                "loss": f"{test['loss']:.3f}",
+                "images/s": f"{training_speed(history):.1f}",
+                "minutes": f"{sum(row['seconds'] for row in history) / 60:.1f}",
+            }
+        )
+    table, picture = Path("runs", f"compare-{script.stem}.csv"), Path("plots", f"compare-{script.stem}.png")
+    with atomic(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    scores = {name: (training_speed(history), read_json(Path("runs", name, "test.json"))["scores"][MIOU])
+              for name, history in histories.items()}  # fmt: skip
+    plotting.plot_comparison(histories, scores, picture, f"{script.name}: {', '.join(vary)}")
+    print(f"\n{markdown(rows)}\n\nsee {picture} and {table}")
+    return rows
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Return the folder of a run, and those of the runs that follow it."""
+    return [folder, *sorted(path.parent for path in folder.parent.glob(f"{folder.name}-*/test.json"))]
+
+
+def training_speed(history: list[dict]) -> float:
+    """Return the images/s of training, without validation: the median over the epochs."""
+    return statistics.median(row["train_images_per_second"] for row in history if row["epoch"])
+
+
+def markdown(rows: list[dict]) -> str:
+    """Return rows as a table in Markdown."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    cli(main)
