@@ -6,7 +6,8 @@ Result    not run on ADE20K itself. On the 660-image part of VOC 2012, one seed:
           floor 0.045, loss 0.972 and 0.947
           python train_ade20k.py --dataset voc2012 --no-pretrained --epochs 22 [--model ade_unet]
           On the drinks, FCN: AdamW 0.703, Adam 0.691, RMSprop 0.690, floor 0.213
-          python -m tools.compare train_ade20k.py optimizer=rmsprop,adamw,adam --flags="--dataset drinks --no-pretrained"
+          python -m tools.compare train_ade20k.py optimizer=rmsprop,adamw,adam
+              --flags="--dataset drinks --no-pretrained"
 Run       python download.py ade20k && python train_ade20k.py                  # fetches VGG-16's weights
           python train_ade20k.py --model ade_unet --optimizer rmsprop
           python -m tools.compare train_ade20k.py model=fcn_vgg16,ade_unet optimizer=rmsprop,adamw,adam

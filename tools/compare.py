@@ -26,6 +26,7 @@ def main(
     vary: list[str],  # parameters and their values: model=fcn8s,pspnet
     flags: str = "",  # flags of every training, with = before the quotes
 ):
+    """Train every combination, print the table, draw the curves."""
     choices = {}
     for text in vary:
         key, equals, values = text.partition("=")
@@ -34,9 +35,7 @@ def main(
         choices[key] = values.split(",")
     jobs = {}
     for values in itertools.product(*choices.values()):
-        own = [
-            word for key, value in zip(choices, values, strict=True) for word in (f"--{key.replace('_', '-')}", value)
-        ]
+        own = [f"--{key.replace('_', '-')}={value}" for key, value in zip(choices, values, strict=True)]
         jobs[f"compare-{script.stem}-{'-'.join(values)}"] = [script, *flags.split(), *own]
     # A training may have a second part, such as fine-tuning, as a run of its own.
     folders = [part for folder in train_all(jobs, "comparing").values() for part in parts_of(folder)]
