@@ -43,7 +43,6 @@ from common.system.errors import UserError, is_out_of_memory, more
 from common.system.files import atomic, read_json, write_json
 
 THREADS = 4  # that read images ahead and write results behind
-Image.MAX_IMAGE_PIXELS = 1 << 28  # above, Pillow warns; it refuses twice as many
 
 
 def main(

@@ -23,7 +23,8 @@ import torch
 from tqdm import tqdm
 
 from common.cli import cli
-from common.datasets.mask_classes import interpret, read_classes, scan
+from common.datasets.mask_classes import interpret, read_classes
+from common.datasets.mask_contents import scan
 from common.datasets.reading import NO_CLASS, Problem, files_by_name, read_mask
 from common.labels import VOID, LabelMap
 from common.metrics import ConfusionMatrix
@@ -50,7 +51,7 @@ def main(
     if extra := [path for name, path in predictions.items() if name not in masks]:
         print(f"{len(extra)} predictions have no mask in {truth} and are left out; first {extra[0]}")
     names, palette, true_map, notes = interpret(
-        scan([*masks.items()], cache_dir, progress=True), read_classes(file), file.parent, problems := []
+        scan([*masks.items()], cache_dir, progress=True).held, read_classes(file), file.parent, problems := []
     )
     if problems:
         raise problems[0]

@@ -29,7 +29,8 @@ import re
 import unicodedata
 from pathlib import Path
 
-from common.datasets.mask_classes import interpret, read_classes, scan
+from common.datasets.mask_classes import interpret, read_classes
+from common.datasets.mask_contents import scan
 from common.datasets.reading import Problem, files_by_name, read_text
 from common.datasets.segmentation_set import DatasetSpec
 from common.system.errors import UserError
@@ -81,8 +82,9 @@ def inspect(
         for name in masks.keys() - images.keys():
             sentence = f"{masks[name]} has no image; expected {path}/images/{name}.jpg, or another suffix"
             problems.append(Problem("masks without an image", sentence))
-    held = scan([(name, masks[name]) for name in names if masks.get(name)], cache_dir, progress)
-    classes, palette, label_map, said = interpret(held, read_classes(path / "classes.txt"), path, problems)
+    found = scan([(name, masks[name]) for name in names if masks.get(name)], cache_dir, progress)
+    problems += found.unread
+    classes, palette, label_map, said = interpret(found.held, read_classes(path / "classes.txt"), path, problems)
     samples = {
         split: [(name, images[name], masks[name]) for name in names if name in masks] for split, names in splits.items()
     }
