@@ -113,9 +113,8 @@ def way_on(path: Path) -> str:
     layout, reason = recognise(Source(path))
     if not layout:
         return ""
-    return (
-        f"this looks like {layout.NAME}: {reason}; a folder that a training takes is made by\n  {import_command(path)}"
-    )
+    command = import_command(path).strip("`")
+    return f"this looks like {layout.NAME}: {reason}; a folder that a training takes is made by\n  {command}"
 
 
 def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
@@ -144,6 +143,8 @@ def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
     """Return sentences on what a training would take, but should perhaps not get, by kind."""
     groups, places, modes = defaultdict(list), defaultdict(list), defaultdict(list)
     present = {split: np.zeros(256, dtype=np.int64) for split in spec.splits}
+    if spec.warnings:
+        groups["files that are perhaps not read as you mean them"] = list(spec.warnings)
     for item in found:
         if item.problem:
             continue

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from common.cli import cli
-from common.datasets.mask_classes import interpret, read_classes
+from common.datasets.mask_classes import BINARY, interpret, read_classes
 from common.datasets.mask_contents import scan
 from common.datasets.reading import NO_CLASS, Problem, files_by_name, read_mask
 from common.labels import VOID, LabelMap
@@ -58,6 +58,11 @@ def main(
     for note in notes:
         print(note)
     predicted_map = LabelMap.plain(palette) if numbers else true_map
+    if len(names) == 2 and predicted_map.numbers == {0: 0, 1: 1, VOID: VOID}:
+        held = {h.color for h in scan([*predictions.items()], cache_dir, progress=True).held}
+        if held == BINARY.keys():
+            print("the predictions hold 0 and 255 alone, the true masks 0 and 1: 255 is taken for 1")
+            predicted_map = LabelMap({0: 0, VOID: 1}, BINARY)
 
     def compare(name: str) -> ConfusionMatrix:
         target = read_mask(masks[name], true_map)

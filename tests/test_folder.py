@@ -353,7 +353,10 @@ NOISE = Image.fromarray(np.arange(48 * 48).reshape(48, 48).astype(np.uint8))
 PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8))
 RED_MASK = Image.new("RGB", (48, 48), RED)
 PROBLEMS = [
-    (lambda p: (p / "images").rename(p / "imgs"), r"images is missing.*there: imgs, masks"),
+    (
+        lambda p: (p / "images").rename(p / "imgs"),
+        r"images is missing: \S*photos holds imgs/ \(8 \.jpg\), masks/ \(8 \.png\), .*; try `python import_labels\.py",
+    ),
     (lambda p: (p / "masks/3.png").unlink(), r"images/3\.jpg has no mask.*expected .*masks/3\.png"),
     (lambda p: (p / "images/3.jpg").unlink(), r"masks/3\.png has no image"),
     (lambda p: shutil.copy(p / "images/3.jpg", p / "images/3.PNG"), r"3\.PNG and .*3\.jpg have the same name"),

@@ -16,7 +16,7 @@ def describe(folder: Path) -> str:
         parts = file.relative_to(folder).parts
         if file.is_file() and not any(part[0] == "." for part in parts):
             kinds.setdefault("/".join([*parts[:-1], ""]), Counter())[file.suffix] += 1
-    places = [f"{place or 'at its top'} ({_kinds(counts)})" for place, counts in kinds.items()]
+    places = [f"{place} ({_kinds(counts)})" if place else _kinds(counts) for place, counts in kinds.items()]
     return ", ".join(places[:6]) + ", ..." * (len(places) > 6) or "nothing"
 
 
