@@ -66,8 +66,9 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
 def report_unlabelled(data: SegmentationSet, run: Run, stage: str) -> dict:
     """Say, after the last stage, that the test set has no masks, and what predicts them; return no scores."""
     if not stage:
-        images = Path(data.dataset, "images")
-        predict = f"python predict.py {images if images.is_dir() else data.dataset} --checkpoint {run.best_checkpoint} --split test"
+        folder = Path(data.dataset, "images")
+        images = folder if folder.is_dir() else data.dataset  # or the splits are folders with images/ in each
+        predict = f"python predict.py {images} --checkpoint {run.best_checkpoint} --split test"
         run.print(f"test: {len(data)} images without masks, not scored; `{predict}` predicts them")
     return {}
 
