@@ -47,7 +47,8 @@ def main(
         raise UserError(f"--classes {file} is missing")
     masks, predictions = files_by_name(truth), files_by_name(predicted)
     if missing := [path for name, path in masks.items() if name not in predictions]:
-        raise UserError(f"{len(missing)} of {len(masks)} masks have no prediction in {predicted}; first {missing[0]}")
+        there = f"{predicted} has {len(predictions)} predictions, the first is {next(iter(predictions.values()))}"
+        raise UserError(f"{len(missing)} of {len(masks)} masks have no prediction; first {missing[0]}; {there}")
     if extra := [path for name, path in predictions.items() if name not in masks]:
         print(f"{len(extra)} predictions have no mask in {truth} and are left out; first {extra[0]}")
     names, palette, true_map, notes = interpret(

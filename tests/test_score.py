@@ -117,7 +117,7 @@ def test_a_prediction_that_is_missing_ends_it_with_status_1(folders):
         (folders[0] / f"{name}.png").unlink()
     result = python("score.py", *folders, "--json", "scores.json")
     assert result.returncode == 1 and not Path("scores.json").exists()
-    assert "2 of 4 masks have no prediction in" in (sentence := one_sentence(result)) and "e.png" in sentence
+    assert "2 of 4 masks have no prediction; first" in (sentence := one_sentence(result)) and "e.png" in sentence
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,10 @@ def _look(path: Path) -> dict[tuple[int, int | None], int] | Problem:
 
 
 def smoothed(held: list[Held]) -> tuple[int, int] | None:
-    """Return the two colours, commonest first, that were smoothed into each other; None if the masks are not so.
+    """Return the two colours that were smoothed into each other, the commoner first; None if the masks are not so.
 
-    They are if two distant colours have 80 % of the pixels, and two or more others are all mixtures of these two.
+    All other colours must then be mixtures of these two. Either the two have 80 % of the pixels, as after resizing, or
+    more than 30 rare mixtures fill the whole range between two very distant colours, as after blurring.
     """
     pixels = Counter()
     for h in held:
@@ -87,12 +88,17 @@ def smoothed(held: list[Held]) -> tuple[int, int] | None:
         pixels[h.color] += h.pixels
     if len(pixels) < 4:
         return None
-    (first, count), (second, other) = pixels.most_common(2)
-    a, b, colors = np.array(rgb(first)), np.array(rgb(second)), np.array([rgb(color) for color in pixels])
-    if abs(a - b).max() < 100 or count + other < 0.8 * pixels.total():
-        return None
-    share = np.clip((colors - a) @ (b - a) / np.sum((b - a) ** 2), 0, 1)  # of the second in each mixture
-    return (first, second) if abs(colors - a - share[:, None] * (b - a)).max() < 16 else None
+    codes, counts = zip(*pixels.most_common(), strict=True)
+    colors = np.array([rgb(code) for code in codes])
+    far = abs(colors - colors[0]).max(axis=1)
+    end, total = far.argmax(), pixels.total()
+    a, b = colors[0], colors[end]
+    shares = (colors - a) @ (b - a) / np.sum((b - a) ** 2)  # of b in each mixture
+    rare = counts[0] > 0.3 * total and counts[1 + (end == 1)] < 0.03 * total
+    resized = far[end] >= 100 and counts[0] + counts[end] >= 0.8 * total
+    blurred = far[end] >= 190 and len(counts) > 30 and rare and np.diff(np.sort(shares)).max() < 0.3
+    mixtures = abs(colors - a - shares[:, None] * (b - a)).max() < 16
+    return (codes[0], codes[end]) if mixtures and (resized or blurred) else None
 
 
 def object_numbers(masks: list[Path]) -> str:
