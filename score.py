@@ -51,17 +51,16 @@ def main(
         raise UserError(f"{len(missing)} of {len(masks)} masks have no prediction; first {missing[0]}; {there}")
     if extra := [path for name, path in predictions.items() if name not in masks]:
         print(f"{len(extra)} predictions have no mask in {truth} and are left out; first {extra[0]}")
-    names, palette, true_map, notes = interpret(
-        scan([*masks.items()], cache_dir, progress=True).held, read_classes(file), file.parent, problems := []
-    )
+    held, problems, _ = scan([*masks.items()], cache_dir, progress=True)
+    names, palette, true_map, notes = interpret(held, read_classes(file), file.parent, problems)
     if problems:
         raise problems[0]
     for note in notes:
         print(note)
     predicted_map = LabelMap.plain(palette) if numbers else true_map
     if len(names) == 2 and predicted_map.numbers == {0: 0, 1: 1, VOID: VOID}:
-        held = {h.color for h in scan([*predictions.items()], cache_dir, progress=True).held}
-        if held == BINARY.keys():
+        held = scan([*predictions.items()], cache_dir, progress=True).held
+        if {h.color for h in held} == BINARY.keys():
             print("the predictions hold 0 and 255 alone, the true masks 0 and 1: 255 is taken for 1")
             predicted_map = LabelMap({0: 0, VOID: 1}, BINARY)
 

@@ -104,6 +104,19 @@ def test_numbers_of_more_than_255_objects_are_refused_with_the_flag_that_joins_t
     )
 
 
+def test_numbers_of_objects_with_gaps_are_refused_with_that_flag_beside_the_lines_of_classes(photos):
+    rewrite(photos, lambda number: Image.fromarray(np.where(boxes(4) > 0, boxes(4) * 7 + number, 0).astype(np.uint8)))
+    sentence = refused(photos)
+    assert "proposes lines; if these are numbers of objects, `python import_labels.py" in sentence
+
+
+def test_masks_without_any_object_are_refused_with_that_reason(photos):
+    rewrite(photos, lambda number: Image.fromarray(boxes(0)))
+    assert refused(photos).endswith(
+        "by a name for each of 0, 1, 2, ...; `python check.py " + f"{photos}` proposes lines; no mask shows an object"
+    )
+
+
 # smoothed outlines
 
 

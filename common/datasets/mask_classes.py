@@ -71,6 +71,7 @@ def interpret(held: list[Held], listed: Classes, path: Path, problems: list[User
     Masks can often be read in several ways. The way with the fewest unknown values is taken, and a problem is added for
     the values that are still unknown. Without classes.txt there are no classes then, and all pixels are void.
     """
+    found = {h.color for h in held}
     unknown, names, table, by_color = min(_readings(held, listed), key=lambda reading: len(reading[0]))
     hint = next((f"{jpeg}, or try {import_command(path)}" for h in held if (jpeg := jpeg_hint(h.file))), "")
     if not hint and (unknown or not listed.names) and (two := smoothed(held)):
@@ -80,7 +81,7 @@ def interpret(held: list[Held], listed: Classes, path: Path, problems: list[User
         hint = "; are these masks, and are their outlines hard, not smoothed?"
     if not listed.names and (unknown or hint or len(names) < 2):
         unknown, names = unknown or {h.color: h for h in held}, []
-        table = dict.fromkeys([*range(0, 256 * GREY, GREY), *(h.color for h in held)], VOID)
+        table = dict.fromkeys([*range(0, 256 * GREY, GREY), *found], VOID)
     if unknown:
         in_color = any(color % GREY for color in unknown)
         codes = [_say(color) if in_color else str(color & 255) for color in sorted(unknown)]
@@ -91,6 +92,9 @@ def interpret(held: list[Held], listed: Classes, path: Path, problems: list[User
         how = ", by a name for each of 0, 1, 2, ..." * (not in_color)
         how += f", or with each name its grey, such as `name {_say(max(unknown))}`" * bool(by_number)
         how += f"; `python check.py {path}` proposes lines" * bool(lines)
+        how += "; no mask shows an object" * (found == {0})
+        if len(found) > 8 and not in_color:
+            how += f"; if these are numbers of objects, {import_command(path, '--binary')} makes them one class"
         sentence = some + (hint or f", which {path / 'classes.txt'} must list{how}")
         problems.append(Problem("what the masks hold, and classes.txt does not list", sentence, lines))
     palette = [rgb(color) for color, index in listed.colors.items() if index != VOID] or voc_palette(len(names))
