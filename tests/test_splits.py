@@ -127,6 +127,25 @@ def test_a_test_folder_without_masks_is_predicted_and_a_training_image_without_o
         folder(photos, Path("cache"))
 
 
+def test_the_command_that_is_told_for_a_test_folder_without_masks_predicts_it(photos, capsys, without_pictures):
+    move(photos, {"train": [0, 1, 2], "val": [3], "test": [4, 5, 6, 7]}, nested=True)
+    shutil.rmtree(photos / "test/masks")
+    train.main(str(photos), 32, 1, run=Run(device="cpu", name="hidden"))
+    command = capsys.readouterr().out.splitlines()[-1].split("`")[1].split()
+    cli(predict.main, command[2:])
+    assert len(list(Path("predictions/hidden").glob("photos/masks/test/images/*.png"))) == 4
+
+
+def test_split_folders_without_any_masks_are_refused_with_what_they_hold(photos):
+    move(photos, {"train": [0, 1, 2, 3], "val": [4], "test": [5, 6, 7]}, nested=True)
+    for name in ("train", "val", "test"):
+        (photos / name / "masks").rename(photos / name / "1st_manual")
+    with pytest.raises(
+        UserError, match=r"images is missing: \S*photos holds test/1st_manual/ \(3 \.png\), test/images/"
+    ):
+        folder(photos, Path("cache"))
+
+
 def test_check_names_an_image_that_lies_in_two_split_folders(photos, capsys):
     move(photos, {"train": [0, 1, 2], "val": [3], "test": [4, 5, 6, 7]})
     shutil.copy(photos / "images/train/0.jpg", photos / "images/val/0.jpg")
