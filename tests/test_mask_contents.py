@@ -172,16 +172,17 @@ def test_floats_that_are_whole_numbers_are_classes_and_fractions_are_refused(pho
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_masks_that_are_drawn_by_transparency_are_refused_with_that_reason(photos, mode):
+def test_masks_that_are_drawn_by_transparency_are_refused_with_that_reason(photos, mode, capsys):
     def picture(number):
         alpha = Image.fromarray(boxes(number % 2)).point(lambda v: 255 * v)  # every second mask is empty
         (white := Image.new(mode, (SIDE, SIDE), "white")).putalpha(alpha)
         return white
 
     rewrite(photos, picture)
-    assert "1.png has one colour, and its objects are drawn by transparency; save that channel in grey" in (
-        refused(photos)
-    )
+    reason = "1.png has one colour, and its objects are drawn by transparency; save that channel in grey"
+    assert reason in refused(photos)
+    status, out = checked(photos, capsys)
+    assert status == 2 and reason in out and "6 samples, 3 problems" in out and "classes.txt" not in out
 
 
 def test_values_with_gaps_are_taken_as_the_greys_that_a_sentence_names(photos):

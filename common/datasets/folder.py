@@ -33,7 +33,7 @@ from pathlib import Path
 from common.datasets.listing import describe, import_command
 from common.datasets.mask_classes import interpret, read_classes
 from common.datasets.mask_contents import scan
-from common.datasets.reading import Problem, files_by_name, several_pages
+from common.datasets.reading import NOT_A_MASK, Problem, files_by_name, several_pages
 from common.datasets.segmentation_set import DatasetSpec
 from common.datasets.splits import FOLDERS, find_splits
 from common.system.errors import UserError
@@ -89,10 +89,11 @@ def inspect(
     found = scan([(name, masks[name]) for name in names if masks.get(name)], cache_dir, progress)
     problems += found.unread
     listed = read_classes(path / "classes.txt")
-    classes, palette, label_map, said = interpret(found.held, listed, path, problems)
+    partial = any(problem.kind == NOT_A_MASK for problem in found.unread)  # what the other masks hold says nothing then
+    classes, palette, label_map, said = interpret(found.held, listed, path, [] if partial else problems)
     warnings = [several_pages(file for name in names for file in (images[name], masks.get(name)) if file)]
     if found.objects and all(
-        re.fullmatch(r"background|class ?\d+", name) for name in listed.names
+        re.fullmatch(r"background|(class|value) ?\d+", name) for name in listed.names
     ):  # no one named them
         warnings.append(f"{found.objects}; {import_command(path, '--binary')} makes them one class")
     samples = {

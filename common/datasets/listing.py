@@ -41,4 +41,4 @@ def import_command(path: Path, *flags: str) -> str:
 
 
 def _kinds(counts: Counter) -> str:
-    return ", ".join(f"{count} {kind or 'without ending'}" for kind, count in counts.most_common(3))
+    return ", ".join(f"{count} {kind or '(no ending)'}" for kind, count in counts.most_common(3))
