@@ -80,6 +80,7 @@ def test_numbers_that_count_objects_are_warned_of_in_training_and_check(photos, 
         [np.where(boxes(4) % 2 == 0, boxes(4) // 2, 1), boxes(3), boxes(2)],  # a class has several regions
         [boxes(3), boxes(3), boxes(3)],  # as many in each
         [boxes(3), boxes(1), np.where(boxes(4) == 2, 2, 0)],  # a gap
+        [boxes(3) + 1, boxes(2) + 1, boxes(1) + 1],  # no background
         [boxes(1), boxes(2), boxes(2)],  # such as an organ, and a tumour in some
     ],
 )
@@ -235,6 +236,15 @@ def test_files_of_other_kinds_are_named_with_what_converts_them(photos):
         np.save(path.with_suffix(".npy"), np.array(Image.open(path)))
         path.unlink()
     assert "masks holds 6 .npy files, which are not read; save each array as PNG" in refused(photos)
+
+
+def test_masks_of_other_names_than_the_images_lead_to_the_command_that_pairs_them(photos):
+    for path in mask_files(photos):
+        path.rename(path.with_stem(f"mask_{path.stem}"))
+    sentence = (
+        f"no mask has the name of an image, such as {photos}/images/0.jpg and {photos}/masks/mask_0.png; try `python"
+    )
+    assert sentence in refused(photos)
 
 
 def test_a_picture_that_is_too_large_is_named_with_its_size(photos, monkeypatch):

@@ -71,6 +71,11 @@ def inspect(
         UserError: there is nothing to go on with.
     """
     images, masks, below = _find(path, problems)
+    if masks.keys().isdisjoint(images):
+        some = f"such as {next(iter(images.values()))} and {next(iter(masks.values()))}"
+        raise UserError(
+            f"no mask has the name of an image, {some}; try {import_command(path)}, which pairs other names"
+        )
     splits, where, notes = find_splits(path, images, problems, fold)
     if splits["test"] and "test" in where and masks.keys().isdisjoint(splits["test"]):
         count = len(splits["test"])
@@ -92,9 +97,8 @@ def inspect(
     partial = any(problem.kind == NOT_A_MASK for problem in found.unread)  # what the other masks hold says nothing then
     classes, palette, label_map, said = interpret(found.held, listed, path, [] if partial else problems)
     warnings = [several_pages(file for name in names for file in (images[name], masks.get(name)) if file)]
-    if found.objects and all(
-        re.fullmatch(r"background|(class|value) ?\d+", name) for name in listed.names
-    ):  # no one named them
+    named = not all(re.fullmatch(r"background|(class|value) ?\d+", name) for name in listed.names)  # by a person
+    if found.objects and not named:
         warnings.append(f"{found.objects}; {import_command(path, '--binary')} makes them one class")
     samples = {
         split: [(name, images[name], masks[name]) for name in names if name in masks] for split, names in splits.items()

@@ -104,8 +104,8 @@ def smoothed(held: list[Held]) -> tuple[int, int] | None:
 def object_numbers(masks: list[Path]) -> str:
     """Return a sentence if the numbers in a sample of the masks look like objects, not classes; else "".
 
-    They do if the numbers of each mask are 1, 2, ... without a gap, masks differ in how many numbers they have, one has
-    three or more, and four of five numbers are one connected region.
+    They do if each mask holds 0, 1, 2, ... without a gap, the masks differ in how many numbers they hold, one holds
+    four or more, and four of five numbers but 0 are one connected region.
     """
     counts, single = [], []
     for file in masks[:: -(-len(masks) // SAMPLE) or 1]:
@@ -113,10 +113,10 @@ def object_numbers(masks: list[Path]) -> str:
             codes, are_colors = read_codes(open_image(file), file)
         except Problem:
             continue
-        numbers = [code for code in count_codes(codes) if code not in (0, VOID)]
-        if are_colors or numbers != [*range(1, len(numbers) + 1)]:
+        numbers = [code for code in count_codes(codes) if code != VOID]
+        if are_colors or numbers != [*range(len(numbers))]:
             return ""
-        counts.append(len(numbers))
+        counts.append(len(numbers) - 1)
         step = -(-max(codes.shape) // 128)
         single += one_region_each(codes[::step, ::step])
     if len({*counts} - {0}) < 2 or max(counts) < 3 or sum(single) < 0.8 * len(single):
