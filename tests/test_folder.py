@@ -365,7 +365,10 @@ NOISE = Image.fromarray(np.arange(48 * 48).reshape(48, 48).astype(np.uint8))
 PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8))
 RED_MASK = Image.new("RGB", (48, 48), RED)
 PROBLEMS = [
-    (lambda p: (p / "images").rename(p / "imgs"), r"images is missing.*there: imgs, masks"),
+    (
+        lambda p: (p / "images").rename(p / "imgs"),
+        r"images is missing: \S*photos holds imgs/ \(8 \.jpg\), masks/ \(8 \.png\), .*; try `python -m tools\.import_labels",
+    ),
     (lambda p: (p / "masks/3.png").unlink(), r"images/3\.jpg has no mask.*expected .*masks/3\.png"),
     (lambda p: (p / "images/3.jpg").unlink(), r"masks/3\.png has no image"),
     (lambda p: shutil.copy(p / "images/3.jpg", p / "images/3.PNG"), r"3\.PNG and .*3\.jpg have the same name"),
@@ -377,13 +380,13 @@ PROBLEMS = [
     (jpegs, r"values .*\d\.jpg\); a JPEG's compression mixes neighbouring values: save masks as PNG"),
     (
         lambda p: masks_of(p, [RED, BLACK, GREEN], "RGB") or classes(p, "a 0 0 0", "b 255 0 0"),
-        r"hold the colours 0 200 0 \(.* must list; `python check\.py \S*photos` proposes lines",
+        r"hold the colours 0 200 0 \(.* must list; `python -m tools\.check \S*photos` proposes lines",
     ),
     (lambda p: masks_of(p, [0]), r"hold the values 0 \(.* must list, by a name for each of 0, 1, 2"),
     (rewrite("3.png", RED_MASK), r"hold the colours 255 0 0 \(the first in \S*3\.png\)"),
     (
         lists(val="1\n2\n9\n10"),
-        r"val\.txt names '9', not in .*\(and 1 more problems; `python check\.py .*` tells all\)",
+        r"val\.txt names '9', not in .*\(and 1 more problems; `python -m tools\.check .*` tells all\)",
     ),
     (lambda p: classes(p, "a", "b", "c"), r"the values 3; 4; 5 .*classes\.txt must list, by a name for each"),
     (lists(test="\n"), r"test\.txt is empty"),

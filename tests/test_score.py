@@ -105,6 +105,20 @@ def test_masks_of_0_and_255_are_two_classes_in_both_folders(tmp_path):
     assert score.main(save(tmp_path / "ones", {"a": halves & 1}), true, numbers=True)["scores"]["mIoU"] == 1
 
 
+def test_predictions_of_0_and_255_are_scored_against_masks_of_0_and_1_and_that_is_said(tmp_path, capsys):
+    ones = np.repeat(np.array([[0, 1]], dtype=np.uint8), 8, axis=1)
+    true = save(tmp_path / "true", {"a": ones, "b": ones})
+    predicted = save(tmp_path / "predicted", {"a": ones * np.uint8(255), "b": 0 * ones})
+    expected = score.main(save(tmp_path / "numbers", {"a": ones, "b": 0 * ones}), true)["scores"]
+    assert score.main(predicted, true)["scores"] == expected and expected["pixel accuracy"] == 0.75
+    assert "the predictions hold 0 and 255 alone, the true masks 0 and 1: 255 is taken for 1" in capsys.readouterr().out
+    save(predicted, {"b": ones})
+    with pytest.raises(UserError, match=r"predicted/a\.png has void pixels"):
+        score.main(predicted, true)
+    with pytest.raises(UserError, match=r"true/a\.png holds the value 1; expected 0, or 255; .* --numbers reads"):
+        score.main(true, save(tmp_path / "other", {"a": ones * np.uint8(255)}))
+
+
 def test_a_prediction_that_no_mask_asks_for_is_said_and_left_out(folders, masks, capsys):
     expected = score.main(*folders)
     save(folders[0], {"more/f": masks[0]["a"], "more/g": masks[0]["a"]})
@@ -117,7 +131,7 @@ def test_a_prediction_that_is_missing_ends_it_with_status_1(folders):
         (folders[0] / f"{name}.png").unlink()
     result = python("tools.score", *folders, "--json", "scores.json")
     assert result.returncode == 1 and not Path("scores.json").exists()
-    assert "2 of 4 masks have no prediction in" in (sentence := one_sentence(result)) and "e.png" in sentence
+    assert "2 of 4 masks have no prediction; first" in (sentence := one_sentence(result)) and "e.png" in sentence
 
 
 @pytest.mark.parametrize(
@@ -130,6 +144,7 @@ def test_a_prediction_that_is_missing_ends_it_with_status_1(folders):
         (lambda p, t: (t / "e.png").write_bytes(b"hello"), r"true/e\.png cannot be read"),
         (lambda p, t: (p / "e.jpg").write_bytes(b"hello"), r"e\.jpg and .*e\.png have the same name"),
         (lambda p, t: [path.unlink() for path in t.rglob("*.png")], r"true is missing, or holds no image"),
+        (lambda p, t: [path.rename(path.with_suffix(".npy")) for path in t.rglob("*.png")], r"true holds 4 \.npy"),
         (lambda p, t: save(t, {"e": np.full((23, 30), 9, np.uint8)}), r"the values 9 .*classes\.txt must list"),
     ],
 )  # fmt: skip

@@ -11,7 +11,6 @@ would refuse the data.
 
 import hashlib
 import os
-import shlex
 import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from common.datasets import DATASETS, spec_of
 from common.datasets.folder import inspect
 from common.datasets.formats import recognise
 from common.datasets.formats.source import Source
+from common.datasets.listing import import_command
 from common.datasets.reading import Problem, header
 from common.datasets.segmentation_set import DatasetSpec
 from common.labels import VOID
@@ -84,7 +84,8 @@ def main(
         print("nothing could be read:")
         errors.append(error)
     problems = defaultdict(list)
-    for problem in [*errors, *(item.problem for item in found if item.problem)]:
+    told = [*errors, *(item.problem for item in found if item.problem)]
+    for problem in {str(problem): problem for problem in told}.values():  # damaged masks have been looked at before
         kind, lines = (problem.kind, problem.lines) if isinstance(problem, Problem) else ("other problems", [])
         problems[kind].append("\n      ".join([str(problem), *lines]))
     for title, groups in (("problems", problems), ("to think about", doubts)):
@@ -112,10 +113,7 @@ def way_on(path: Path) -> str:
     layout, reason = recognise(Source(path))
     if not layout:
         return ""
-    place = path if path.name else path.resolve()
-    command = shlex.join(
-        ["python", "tools/import_labels.py", str(path), str(place.with_name(f"{place.name}-imported"))]
-    )
+    command = import_command(path).strip("`")
     return f"this looks like {layout.NAME}: {reason}; a folder that a training takes is made by\n  {command}"
 
 
@@ -145,6 +143,8 @@ def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
     """Return sentences on what a training would take, but should perhaps not get, by kind."""
     groups, places, modes = defaultdict(list), defaultdict(list), defaultdict(list)
     present = {split: np.zeros(256, dtype=np.int64) for split in spec.splits}
+    if spec.warnings:
+        groups["files that are perhaps not read as you mean them"] = list(spec.warnings)
     for item in found:
         if item.problem:
             continue

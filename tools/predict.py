@@ -31,6 +31,7 @@ from tqdm import tqdm
 from common.checkpoint import find_checkpoint, load_model
 from common.cli import cli
 from common.datasets import Size, pair
+from common.datasets.listing import not_read
 from common.datasets.reading import files_by_name, find_files, name_below, read_image, read_pair
 from common.inference import SCALES, predict
 from common.labels import LabelMap
@@ -42,7 +43,6 @@ from common.system.errors import UserError, is_out_of_memory, more
 from common.system.files import atomic, read_json, write_json
 
 THREADS = 4  # that read images ahead and write results behind
-Image.MAX_IMAGE_PIXELS = 1 << 28  # above, Pillow warns; it refuses twice as many
 
 
 def main(
@@ -156,7 +156,7 @@ def find_images(images: list[Path], out: Path) -> tuple[dict[str, Path], list[st
         found, rest = ([given], []) if given.is_file() else find_files(given)
         found = [path for path in found if not any(output in path.resolve().parents for output in outputs)]
         if not found:
-            raise UserError(f"{given} is missing, or holds no image")
+            raise UserError(f"{given} holds {not_read(rest)}" if rest else f"{given} is missing, or holds no image")
         others += map(str, rest)
         for path in found:
             name = path.stem if path == given else name_below(given, path)

@@ -23,7 +23,8 @@ import torch
 from tqdm import tqdm
 
 from common.cli import cli
-from common.datasets.mask_classes import interpret, read_classes, scan
+from common.datasets.mask_classes import BINARY, interpret, read_classes
+from common.datasets.mask_contents import scan
 from common.datasets.reading import NO_CLASS, Problem, files_by_name, read_mask
 from common.labels import VOID, LabelMap
 from common.metrics import ConfusionMatrix
@@ -46,17 +47,22 @@ def main(
         raise UserError(f"--classes {file} is missing")
     masks, predictions = files_by_name(truth), files_by_name(predicted)
     if missing := [path for name, path in masks.items() if name not in predictions]:
-        raise UserError(f"{len(missing)} of {len(masks)} masks have no prediction in {predicted}; first {missing[0]}")
+        there = f"{predicted} has {len(predictions)} predictions, the first is {next(iter(predictions.values()))}"
+        raise UserError(f"{len(missing)} of {len(masks)} masks have no prediction; first {missing[0]}; {there}")
     if extra := [path for name, path in predictions.items() if name not in masks]:
         print(f"{len(extra)} predictions have no mask in {truth} and are left out; first {extra[0]}")
-    names, palette, true_map, notes = interpret(
-        scan([*masks.items()], cache_dir, progress=True), read_classes(file), file.parent, problems := []
-    )
+    held, problems, _ = scan([*masks.items()], cache_dir, progress=True)
+    names, palette, true_map, notes = interpret(held, read_classes(file), file.parent, problems)
     if problems:
         raise problems[0]
     for note in notes:
         print(note)
     predicted_map = LabelMap.plain(palette) if numbers else true_map
+    if len(names) == 2 and predicted_map.numbers == {0: 0, 1: 1, VOID: VOID}:
+        held = scan([*predictions.items()], cache_dir, progress=True).held
+        if {h.color for h in held} == BINARY.keys():
+            print("the predictions hold 0 and 255 alone, the true masks 0 and 1: 255 is taken for 1")
+            predicted_map = LabelMap({0: 0, VOID: 1}, BINARY)
 
     def compare(name: str) -> ConfusionMatrix:
         target = read_mask(masks[name], true_map)

@@ -8,10 +8,11 @@ from pathlib import Path
 from common.datasets.ade20k import ade20k, ade20k_other
 from common.datasets.cache import decode_once, fingerprint
 from common.datasets.drinks import drinks
-from common.datasets.folder import drawn_fold, folder
+from common.datasets.folder import folder
 from common.datasets.pets import pets
 from common.datasets.segmentation_set import DatasetSpec, SegmentationSet
 from common.datasets.shapes import shapes
+from common.datasets.splits import drawn_fold
 from common.datasets.voc import voc2007, voc2012
 from common.labels import VOID
 from common.run import Run, short_name
@@ -56,7 +57,7 @@ def load(
     sizes = {"train": train_size, "val": size, "test": size}
     with main_process_first():
         spec = spec_of(dataset, run)
-        for note in spec.notes:
+        for note in (*spec.notes, *(f"warning: {warning}" for warning in spec.warnings)):
             run.print(f"{dataset}: {note}")
         name = re.sub(r"[^\w.-]", "_", short_name(dataset))  # of files in the cache
         sets = [
@@ -99,7 +100,7 @@ def spec_of(dataset: str, run: Run) -> DatasetSpec:
 def with_fold(spec: DatasetSpec, fold: str, dataset: str) -> DatasetSpec:
     """Return a set with splits anew, drawn from its training and validation images; its test images are left out.
 
-    So that what is tried on the fold's test images is not chosen on those that the final score is of.
+    This keeps the real test set unseen while you tune.
 
     Args:
         fold: see `drawn_fold`.

@@ -16,25 +16,27 @@ Without classes.txt the masks hold the values 0, 1, 2, ... and perhaps 255, whic
 masks or the grey levels 0, 128 and 255, must be listed, each with its colour: `python -m tools.check folder` proposes lines,
 and writes them with --write-classes. Masks of 0 and 255 alone tell background from foreground, listed or not.
 
-A list that is missing is drawn, in the order of a hash of the names, so that few images move when others are added:
-15 % of the images to validate on, 15 % as test. With two lists, val.txt or test.txt is the test, and what to validate
-on is drawn from the rest. If there is a train.txt, images that no list names are left out.
+Folders can be the splits: images/train, images/val and images/test with masks/train, ..., or train/images and
+train/masks, val/images, ... The names training, valid, validation and testing mean the same, in capitals, too.
 
-Where no image of test.txt has a mask, as in a course that keeps the answers back, these are predicted, not scored.
+Without folders, lists are the splits. A list that is missing is drawn, in the order of a hash of the names, so that few
+images move when others are added: 15 % of the images to validate on, 15 % as test. With two lists, val.txt or test.txt
+is the test, and what to validate on is drawn from the rest; so it is with two folders. If there is a train.txt, images
+that no list names are left out. A list may not contradict a folder.
+
+If no image of the test has a mask, as in a course that keeps the answers back, the test is predicted, not scored.
 """
 
-import hashlib
-import itertools
 import re
-import unicodedata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from common.datasets.mask_classes import interpret, read_classes, scan
-from common.datasets.reading import Problem, files_by_name, read_text
+from common.datasets.listing import describe, import_command
+from common.datasets.mask_classes import interpret, read_classes
+from common.datasets.mask_contents import scan
+from common.datasets.reading import NOT_A_MASK, Problem, files_by_name, several_pages
 from common.datasets.segmentation_set import DatasetSpec
+from common.datasets.splits import FOLDERS, find_splits
 from common.system.errors import UserError
-
-SHARE = 0.15  # of the images to validate on, and of those to test on
 
 
 def folder(path: Path, cache_dir: Path, progress: bool = True, fold: str = "") -> DatasetSpec:
@@ -43,7 +45,7 @@ def folder(path: Path, cache_dir: Path, progress: bool = True, fold: str = "") -
     The masks are looked through at the first call, and what is found is kept in `cache_dir`.
 
     Args:
-        fold: what `drawn_fold` takes, where there are no lists.
+        fold: as `drawn_fold` takes it, if there are no lists and no folders of splits.
 
     Raises:
         UserError: a folder or a counterpart that is missing, two files of one name, a list or classes.txt that cannot
@@ -62,127 +64,61 @@ def inspect(
 ) -> DatasetSpec:
     """Return what is sound in the folder `path`, as `folder` does, and add what is wrong to `problems`.
 
-    What reading the files would refuse is not among them. If the masks do not tell classes, all their pixels are void.
+    Faults of the image files are not among them: reading the files tells those. If the masks do not tell classes, all
+    their pixels are void.
 
     Raises:
         UserError: there is nothing to go on with.
     """
-    images, masks = _find(path / "images", problems), _find(path / "masks", problems)
-    splits, notes = _splits(path, images, problems, fold)
-    if splits["test"] and (path / "test.txt").is_file() and masks.keys().isdisjoint(splits["test"]):
-        notes.append(f"the {len(splits['test'])} images of test.txt have no masks: they can be predicted, not scored")
+    images, masks, below = _find(path, problems)
+    if masks.keys().isdisjoint(images):
+        some = f"such as {next(iter(images.values()))} and {next(iter(masks.values()))}"
+        raise UserError(
+            f"no mask has the name of an image, {some}; try {import_command(path)}, which pairs other names"
+        )
+    splits, where, notes = find_splits(path, images, problems, fold)
+    if splits["test"] and "test" in where and masks.keys().isdisjoint(splits["test"]):
+        count = len(splits["test"])
+        notes.append(f"the {count} images of {where['test']} have no masks: they can be predicted, not scored")
         masks |= dict.fromkeys(splits["test"])
     names = [name for split in splits.values() for name in split]
     for name in names:
         if name not in masks:
-            sentence = f"{images[name]} has no mask; expected {path}/masks/{name}.png, or another suffix"
+            place = f"{path}/{(below + name).replace('images/', 'masks/', 1)}.png"
+            sentence = f"{images[name]} has no mask; expected {place}, or another suffix"
             problems.append(Problem("images without a mask", sentence))
     if not any((path / f"{split}.txt").is_file() for split in splits):
         for name in masks.keys() - images.keys():
-            sentence = f"{masks[name]} has no image; expected {path}/images/{name}.jpg, or another suffix"
+            sentence = f"{masks[name]} has no image; expected {path}/{below}{name}.jpg, or another suffix"
             problems.append(Problem("masks without an image", sentence))
-    held = scan([(name, masks[name]) for name in names if masks.get(name)], cache_dir, progress)
-    classes, palette, label_map, said = interpret(held, read_classes(path / "classes.txt"), path, problems)
+    found = scan([(name, masks[name]) for name in names if masks.get(name)], cache_dir, progress)
+    problems += found.unread
+    listed = read_classes(path / "classes.txt")
+    partial = any(problem.kind == NOT_A_MASK for problem in found.unread)  # what the other masks hold says nothing then
+    classes, palette, label_map, said = interpret(found.held, listed, path, [] if partial else problems)
+    warnings = [several_pages(file for name in names for file in (images[name], masks.get(name)) if file)]
+    named = not all(re.fullmatch(r"background|(class|value) ?\d+", name) for name in listed.names)  # by a person
+    if found.objects and not named:
+        warnings.append(f"{found.objects}; {import_command(path, '--binary')} makes them one class")
     samples = {
         split: [(name, images[name], masks[name]) for name in names if name in masks] for split, names in splits.items()
     }
-    return DatasetSpec(classes, palette, samples, label_map, (*notes, *said))
+    return DatasetSpec(classes, palette, samples, label_map, (*notes, *said), warnings=tuple(filter(None, warnings)))
 
 
-def drawn_fold(names: list[str], fold: str, where: str) -> dict[str, list[str]]:
-    """Return the splits of a cross-validation: for "2/5" every fifth image, from the second, is the test.
-
-    Each of the folds 1/5 to 5/5 validates on other images. For "kitchen" the test is the folder of that name: a place,
-    a patient or a film that is new to the network.
-
-    Raises:
-        UserError: a fold that is none, or that `where` has too few images for.
-    """
-    number, count = (int(n) for n in fold.split("/")) if re.fullmatch(r"\d+/\d+", fold) else (0, 0)
-    test = [name for name in names if name.startswith(f"{fold}/")]
-    if 1 <= number <= count <= len(names):
-        test = _shuffled(names)[number - 1 :: count]
-    if not 0 < len(test) < len(names):
-        folders = ", ".join(sorted({str(parent) for name in names for parent in PurePosixPath(name).parents} - {"."}))
-        raise UserError(
-            f"--fold {fold} is not possible with the {len(names)} images of {where}; 2/5 is the second fifth"
-            + f", and a folder's name what is in it (there: {folders})" * bool(folders)
-        )
-    rest = sorted({*names} - {*test})
-    val, train = _draw(rest, 2, where, start=(number - 1) * len(rest) // count if number else 0)
-    return {"train": train, "val": val, "test": sorted(test)}
-
-
-def _find(folder: Path, problems: list[UserError]) -> dict[str, Path]:
-    """Return the images in `folder` by their names: the path below it, without suffix."""
-    if not folder.is_dir():
-        there = ", ".join(sorted(p.name for p in folder.parent.iterdir() if p.is_dir())) or "no folder"
-        sentence = f"{folder} is missing; your own data needs the folders images and masks (there: {there})"
-        raise UserError(f"{sentence}; tools/import_labels.py makes them of what labelling programs export")
-    return files_by_name(folder, problems)
-
-
-def _splits(
-    path: Path, images: dict[str, Path], problems: list[UserError], fold: str
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the names in each split, and what to say about it."""
-    lists = {split: path / f"{split}.txt" for split in ("train", "val", "test")}
-    if fold:
-        if there := [file for file in lists.values() if file.is_file()]:
-            raise UserError(f"--fold {fold} draws the splits, but {there[0]} says how they are; move the lists away")
-        return drawn_fold(list(images), fold, str(path)), [f"fold {fold}, drawn by the images' names"]
-    splits = {split: _read_list(file, images, problems) for split, file in lists.items() if file.is_file()}
-    for a, b in itertools.combinations(splits, 2):
-        for name in sorted({*splits[a]} & {*splits[b]}):
-            sentence = f"{lists[a]} and {lists[b]} both name {name}; an image is in one split"
-            problems.append(Problem("images in two lists", sentence))
-    listed = {name for names in splits.values() for name in names}
-    pool = splits.get("train") or [name for name in images if name not in listed]
-    notes = []
-    if "train" in splits and len(listed) < len(images):
-        notes.append(f"{len(images) - len(listed)} images are in none of the lists and left out")
-    if "val" in splits and "test" in splits:
-        if not pool:
-            raise UserError(f"{path}: val.txt and test.txt name every image; leave some to train on")
-        return {"train": pool, "val": splits["val"], "test": splits["test"]}, notes
-    if "val" in splits or "test" in splits:
-        (test,) = (split for split in splits if split != "train")
-        val, train = _draw(pool, 2, path)
-        notes.append(f"{test}.txt is the test; to validate on, {len(val)} other images are drawn by their names")
-        return {"train": train, "val": val, "test": splits[test]}, notes
-    test, val, train = _draw(pool, 3, path)
-    only = "train.txt is the only list; what to validate and to test on is drawn from it by the names"
-    notes.append(only if "train" in splits else "split by the images' names, as no list says how")
-    return {"train": train, "val": val, "test": test}, notes
-
-
-def _read_list(file: Path, images: dict[str, Path], problems: list[UserError]) -> list[str]:
-    """Return the images that a list names, each once; their suffixes may be there."""
-    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
-    if not lines:
-        problems.append(UserError(f"{file} is empty; it should name one image a line, or not be there"))
-    names = [unicodedata.normalize("NFC", line.replace("\\", "/")) for line in lines]
-    names = [name if name in images else (Path(name).parent / Path(name).stem).as_posix() for name in names]
-    for name in names:
-        if name not in images:
-            there = f"not in {file.parent / 'images'}; a line is an image's path below that folder, without suffix"
-            problems.append(Problem("lines of lists that name no image", f"{file} names {name!r:.80}, {there}"))
-    return list(dict.fromkeys(name for name in names if name in images))
-
-
-def _draw(names: list[str], parts: int, where: Path | str, start: int = 0) -> list[list[str]]:
-    """Divide `names` into `parts`, none empty: SHARE of them in each but the last, which has the rest.
-
-    The drawing begins at the place `start` of their order.
-    """
-    if len(names) < parts:
-        raise UserError(f"{where} has {len(names)} images to draw a split from, and needs {parts} at least")
-    order, count = _shuffled(names), max(1, round(SHARE * len(names)))
-    order = order[start:] + order[:start]
-    cuts = [part * count for part in range(parts)]
-    return [sorted(order[a:b]) for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
-
-
-def _shuffled(names: list[str]) -> list[str]:
-    """Return `names` in the order of their hashes: another for other names, but the same on every machine."""
-    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+def _find(path: Path, problems: list[UserError]) -> tuple[dict[str, Path], dict[str, Path], str]:
+    """Return images and masks by name, and the folder below `path` that names begin in: "images/", or "" for all."""
+    places = sorted(place for place in path.iterdir() if place.name.lower() in FOLDERS and (place / "images").is_dir())
+    if (path / "images").is_dir() or not any((place / "masks").is_dir() for place in places):
+        for kind in (path / "images", path / "masks"):
+            if not kind.is_dir():
+                there = f"{path} holds {describe(path)}, and a training needs the folders images and masks"
+                raise UserError(f"{kind} is missing: {there}; try {import_command(path)}, which makes them")
+        return files_by_name(path / "images", problems), files_by_name(path / "masks", problems), "images/"
+    images, masks = {}, {}
+    for place in places:
+        for kind, found in (("images", images), ("masks", masks)):
+            if (place / kind).is_dir():
+                files = files_by_name(place / kind, problems)
+                found |= {f"{place.name}/images/{name}": file for name, file in files.items()}
+    return images, masks, ""

@@ -3,23 +3,18 @@
 folder.py tells the rules. A colour is one number here, 0xRRGGBB.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
-from common.datasets.cache import fingerprint
-from common.datasets.reading import Problem, count_codes, jpeg_hint, open_image, read_codes, read_text
+from common.datasets.listing import import_command
+from common.datasets.mask_contents import GREY, Held, smoothed
+from common.datasets.reading import Problem, jpeg_hint, read_text
 from common.labels import VOID, VOID_COLOR, LabelMap, color_number, rgb, voc_palette
 from common.system.errors import UserError
-from common.system.files import read_json, write_json
 
-GREY = 0x010101  # times v is the grey (v, v, v)
 MANY = 200  # classes that only classes.txt can list: smoothed outlines have as many values
 BINARY = {0: 0, 255 * GREY: 1}  # of masks that hold nothing else
 
@@ -70,69 +65,36 @@ def parse_classes(lines: Iterable[str], file: Path) -> Classes:
     return listed
 
 
-class Held(NamedTuple):
-    """What some pixels of the masks hold."""
-
-    color: int  # of a value v in a grey mask, v * GREY
-    value: int | None  # in palette masks
-    pixels: int  # in all masks
-    file: str  # the first that holds it
-
-
-def scan(masks: list[tuple[str, Path]], cache_dir: Path, progress: bool) -> list[Held]:
-    """Return what the masks, given by name and path, hold; look through them once, and keep that in `cache_dir`."""
-    record = cache_dir / f"masks-held-{fingerprint(masks)}.json"
-    if not (known := read_json(record)):
-        known = {"held": look_through([path for _, path in masks], progress)}
-        write_json(record, known)
-    return [Held(*row) for row in known["held"]]
-
-
-def look_through(masks: list[Path], progress: bool) -> list[Held]:
-    """Return what the masks hold."""
-    found, bar = {}, {"total": len(masks), "leave": False, "disable": None if progress else True}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path, counts in tqdm(pool.map(_look, masks), "looking at masks", **bar):
-            for key, pixels in counts.items():
-                found.setdefault(key, [0, str(path)])[0] += pixels
-    return [Held(*key, *rest) for key, rest in found.items()]
-
-
-def _look(path: Path) -> tuple[Path, dict[tuple[int, int | None], int]]:
-    """Return the path, and the pixels of each colour and value in the mask; of a photograph the first 1000 colours."""
-    try:
-        image = open_image(path)
-        codes, are_colors = read_codes(image, path)
-    except UserError:  # whoever decodes the mask says so
-        return path, {}
-    counts = list(count_codes(codes).items())[:1000]
-    if image.mode == "P":
-        palette = [*image.getpalette("RGB"), *[0] * 768]
-        return path, {(color_number(palette[3 * v : 3 * v + 3]), v): pixels for v, pixels in counts}
-    return path, {(code if are_colors else code * GREY, None): pixels for code, pixels in counts}
-
-
 def interpret(held: list[Held], listed: Classes, path: Path, problems: list[UserError]) -> tuple:
-    """Return names, palette and label map of the classes in the folder `path`, and what to say about them.
+    """Return names, palette and label map of the classes in the folder `path`, and notes for the screen.
 
-    Of the ways to read the masks, it is the one that leaves least unknown; what it leaves is added to `problems`.
-    Without classes.txt there are no classes then, and all pixels are void.
+    Masks can often be read in several ways. The way with the fewest unknown values is taken, and a problem is added for
+    the values that are still unknown. Without classes.txt there are no classes then, and all pixels are void.
     """
+    found = {h.color for h in held}
     unknown, names, table, by_color = min(_readings(held, listed), key=lambda reading: len(reading[0]))
-    hint = next(filter(None, (jpeg_hint(h.file) for h in held)), "")
+    hint = next((f"{jpeg}, or try {import_command(path)}" for h in held if (jpeg := jpeg_hint(h.file))), "")
+    if not hint and (unknown or not listed.names) and (two := smoothed(held)):
+        hint = f", as smoothed outlines have: mostly {' and '.join(map(_say, two))}"
+        hint += f"; {import_command(path, '--binary')} rounds each pixel to the nearer of these two"
     if not hint and max(len(names), len(unknown)) > MANY:
         hint = "; are these masks, and are their outlines hard, not smoothed?"
     if not listed.names and (unknown or hint or len(names) < 2):
         unknown, names = unknown or {h.color: h for h in held}, []
-        table = dict.fromkeys([*range(0, 256 * GREY, GREY), *(h.color for h in held)], VOID)
+        table = dict.fromkeys([*range(0, 256 * GREY, GREY), *found], VOID)
     if unknown:
         in_color = any(color % GREY for color in unknown)
         codes = [_say(color) if in_color else str(color & 255) for color in sorted(unknown)]
         some = f"{'colours' if in_color else 'values'} {'; '.join(codes[:8])}{'; ...' * (len(codes) > 8)}"
         some = f"the masks hold the {some} (the first in {unknown[min(unknown)].file})"
-        lines = [] if hint or (listed.names and not listed.colors and not in_color) else _propose(held, listed)
+        by_number = listed.names and not listed.colors and not in_color
+        lines = [] if hint or by_number else _propose(held, listed)
         how = ", by a name for each of 0, 1, 2, ..." * (not in_color)
+        how += f", or with each name its grey, such as `name {_say(max(unknown))}`" * bool(by_number)
         how += f"; `python -m tools.check {path}` proposes lines" * bool(lines)
+        how += "; no mask shows an object" * (found == {0})
+        if len(found) > 8 and not in_color:
+            how += f"; if these are numbers of objects, {import_command(path, '--binary')} makes them one class"
         sentence = some + (hint or f", which {path / 'classes.txt'} must list{how}")
         problems.append(Problem("what the masks hold, and classes.txt does not list", sentence, lines))
     palette = [rgb(color) for color, index in listed.colors.items() if index != VOID] or voc_palette(len(names))

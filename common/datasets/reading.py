@@ -9,10 +9,14 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
+from common.datasets.listing import ARRAYS, PHOTOS, not_read
 from common.labels import LabelMap, rgb
 from common.system.errors import UserError
 
 NO_CLASS = "values or colours that are no class"
+NOT_A_MASK = "pictures that are no masks as they are"
+MAX_PIXELS = 1 << 29  # of one picture: in RGB they take 1.6 GB
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; `opened` checks MAX_PIXELS in its place
 
 
 class Problem(UserError):
@@ -57,15 +61,21 @@ def files_by_name(folder: Path, problems: list[UserError] | None = None) -> dict
     Raises:
         UserError: there is no image.
     """
-    found = {}
-    for file in find_files(folder)[0]:
+    found, (images, others) = {}, find_files(folder)
+    for file in images:
         if (first := found.setdefault(name_below(folder, file), file)) != file:
             sentence = f"{first} and {file} have the same name but for the suffix; rename or remove one"
             if problems is None:
                 raise UserError(sentence)
             problems.append(Problem("files of the same name", sentence))
     if not found:
-        raise UserError(f"{folder} is missing, or holds no image")
+        others = not_read(others)
+        raise UserError(f"{folder} holds {others}" if others else f"{folder} is missing, or holds no image")
+    others = [
+        file for file in others if file.suffix.lower() in PHOTOS | ARRAYS and name_below(folder, file) not in found
+    ]
+    if others and problems is not None:
+        problems.append(Problem("files that are not read", f"{folder} holds {not_read(others)}"))
     return found
 
 
@@ -90,11 +100,16 @@ def opened(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Image]:
     """Yield the image at `path`, of which only the head has been read; `file` may hold it instead.
 
     Raises:
-        Problem: the file is missing, cut short, claims to be huge, or is no image in one of `FORMATS`.
+        Problem: the file is missing, cut short, too large, or is no image in one of `FORMATS`.
     """
     try:
         with Image.open(file or path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{path} has {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} that are read"
+                raise Problem("pictures that are too large", f"{size}; cut it into tiles or make it smaller")
             yield image
+    except UserError:
+        raise
     except FileNotFoundError:
         raise Problem("files that are missing", f"{path} is missing") from None
     except Exception as error:  # which one depends on where the damage is
@@ -114,6 +129,18 @@ def upright_size(path: Path, file: BinaryIO | None = None) -> tuple[int, int]:
     """Return width and height of the image at `path`, or in `file`, when it is turned as its EXIF orientation says."""
     with opened(path, file) as image:
         return image.size[:: -1 if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 else 1]
+
+
+def several_pages(files: Iterable[Path]) -> str:
+    """Return a sentence if some of `files` have several pages, else ""."""
+    found = []
+    for file in files:
+        if file.suffix.lower() in (".gif", ".tif", ".tiff", ".webp"):
+            with contextlib.suppress(UserError), opened(file) as image:
+                if (pages := getattr(image, "n_frames", 1)) > 1:
+                    found.append(f"{file} with {pages}")
+    some = f"{len(found)} file{'s have' if len(found) > 1 else ' has'} several pages, of which only the first is read"
+    return f"{some}; first {found[0]}; save the pages that you need as files" if found else ""
 
 
 def header(path: Path) -> tuple[str, int]:
@@ -185,14 +212,29 @@ def read_codes(image: Image.Image, path: Path, palettes_are_colors: bool = False
     Raises:
         Problem: an image of a kind that is no mask.
     """
+    if image.mode in ("RGBA", "LA"):
+        *colors, alpha = ((low, high) for low, high in image.getextrema())
+        if alpha[0] < alpha[1] and all(low == high for low, high in colors):
+            sentence = f"{path} has one colour, and its objects are drawn by transparency; save that channel in grey"
+            raise Problem(NOT_A_MASK, f"{sentence}, for example with Pillow: image.getchannel('A').save(...)")
     if image.mode in ("RGB", "RGBA") or (image.mode == "P" and palettes_are_colors):
         colors = np.asarray(image.convert("RGB"))
         return colors.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32), True
     values = np.asarray(image.getchannel(0) if image.mode == "LA" else image)
-    if values.ndim != 2 or values.dtype.kind == "f" or (values != values.astype(np.uint8)).any():
-        sentence = f"{path} is a mask in {image.mode} with values beyond 0..255; store class numbers, or RGB colours"
-        raise Problem(NO_CLASS, sentence)
-    return values.astype(np.uint8), False
+    if values.ndim != 2:
+        raise Problem(NOT_A_MASK, f"{path} is a mask in {image.mode}; store class numbers, or RGB colours")
+    with np.errstate(invalid="ignore"):
+        numbers = values.astype(np.uint8)
+    if (wrong := values[values != numbers]).size:
+        sentence = f"{path} holds the number {wrong[0]:.6g}, and classes are whole numbers from 0 to 255; "
+        if wrong[0] % 1:
+            sentence += "fractions come from smoothing or are probabilities: store class numbers, such as mask > 0.5"
+        else:
+            sentence += (
+                "`tools/import_labels.py --binary` makes one class of all numbers but 0, such as those of objects"
+            )
+        raise Problem(NOT_A_MASK, sentence)
+    return numbers, False
 
 
 def jpeg_hint(path: Path | str) -> str:

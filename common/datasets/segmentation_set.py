@@ -79,6 +79,7 @@ class DatasetSpec:
     label_map: LabelMap | None = None  # of the mask files, if the set has such
     notes: tuple[str, ...] = ()  # what was found out about the files, for the screen
     read_sample: Callable[[tuple], tuple[Image.Image, np.ndarray]] | None = None  # of a set without mask files
+    warnings: tuple[str, ...] = ()  # about files that are perhaps not read as the user means them
 
     def read(self, sample: tuple) -> tuple[Image.Image, np.ndarray]:
         """Return the RGB image and the mask, (H, W) uint8 with classes and VOID, both at their own size."""

@@ -78,7 +78,9 @@ def summary(result: dict) -> str:
 
 def report_unlabelled(data: SegmentationSet, run: Run) -> dict:
     """Print that the test set has no masks, and the command that predicts them; return no scores."""
-    predict = f"python -m tools.predict {data.dataset}/images --checkpoint {run.best_checkpoint} --split test"
+    folder = Path(data.dataset, "images")
+    images = folder if folder.is_dir() else data.dataset  # or the splits are folders with images/ in each
+    predict = f"python -m tools.predict {images} --checkpoint {run.best_checkpoint} --split test"
     run.print(f"test: {len(data)} images without masks, not scored; `{predict}` predicts them")
     return {}
 

@@ -7,7 +7,8 @@ import numpy as np
 from common.datasets.formats.labels import Labels
 from common.datasets.formats.pairs import JPEG
 from common.datasets.formats.source import Source
-from common.datasets.mask_classes import GREY, Classes, interpret, look_through, parse_classes, read_classes
+from common.datasets.mask_classes import GREY, Classes, interpret, parse_classes, read_classes
+from common.datasets.mask_contents import look_through
 from common.datasets.reading import Problem, count_codes, open_image, read_codes
 from common.labels import VOID, LabelMap, rgb
 
@@ -28,7 +29,7 @@ def own_label_map(labels: Labels, masks: list[Path], source: Source) -> LabelMap
             labels.notes.append("no classes.txt lists the colours of the JPEG masks: white is taken for foreground")
         labels.names, labels.colors = listed.names, {i: rgb(color) for color, i in listed.colors.items() if i != VOID}
         return LabelMap({}, listed.colors, True)
-    held = look_through(masks, progress=True)
+    held = look_through(masks, progress=True).held
     names, palette, label_map, _ = interpret(held, listed, source.root, problems)
     if problems and (listed.names or not problems[0].lines):
         raise problems[0]
