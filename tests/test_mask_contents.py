@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import check
 import numpy as np
 import pytest
 from conftest import started, write_folder, write_voc
@@ -14,6 +13,7 @@ from common.datasets import load, reading
 from common.datasets.folder import folder
 from common.datasets.mask_contents import look_through, object_numbers, smoothed
 from common.system.errors import UserError
+from tools import check
 
 SIDE = 48
 
@@ -101,7 +101,7 @@ def test_the_generated_scenes_and_voc_are_not_taken_for_objects(tmp_path):
 def test_numbers_of_more_than_255_objects_are_refused_with_the_flag_that_joins_them(photos):
     rewrite(photos, lambda number: Image.fromarray(boxes(2).astype(np.uint16) * 200))
     assert (
-        "0.png holds the number 400, and classes are whole numbers from 0 to 255; `tools/import_labels.py --binary`"
+        "0.png holds the number 400, and classes are whole numbers from 0 to 255; `python -m tools.import_labels --binary`"
         in (refused(photos))
     )
 

@@ -3,10 +3,7 @@
 import shutil
 from pathlib import Path
 
-import check
-import predict
 import pytest
-import score
 from conftest import started, write_folder
 
 import train
@@ -15,6 +12,7 @@ from common.datasets import load
 from common.datasets.folder import folder
 from common.run import Run
 from common.system.errors import UserError
+from tools import check, predict, score
 
 
 def move(root: Path, folders: dict[str, list[int]], nested: bool = False) -> Path:

@@ -13,8 +13,8 @@ scored; where there is none, that is 255. A line that begins with `#` is a comme
 Palette masks are read by their colours if classes.txt lists them all, and else by their values.
 
 Without classes.txt the masks hold the values 0, 1, 2, ... and perhaps 255, which is ignored. Anything else, such as RGB
-masks or the grey levels 0, 128 and 255, must be listed, each with its colour: `python -m tools.check folder` proposes lines,
-and writes them with --write-classes. Masks of 0 and 255 alone tell background from foreground, listed or not.
+masks or the grey levels 0, 128 and 255, must be listed, each with its colour: `python -m tools.check folder` proposes
+lines, and writes them with --write-classes. Masks of 0 and 255 alone tell background from foreground, listed or not.
 
 Folders can be the splits: images/train, images/val and images/test with masks/train, ..., or train/images and
 train/masks, val/images, ... The names training, valid, validation and testing mean the same, in capitals, too.

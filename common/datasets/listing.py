@@ -37,7 +37,7 @@ def import_command(path: Path, *flags: str) -> str:
     """Return the command that writes what is in the folder `path` as a folder for a training, in backticks."""
     place = path if path.name else path.resolve()
     out = place.with_name(f"{place.name}-imported")
-    return f"`{shlex.join(['python', 'tools/import_labels.py', str(path), str(out), *flags])}`"
+    return f"`{shlex.join(['python', '-m', 'tools.import_labels', str(path), str(out), *flags])}`"
 
 
 def _kinds(counts: Counter) -> str:

@@ -20,7 +20,7 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; `opened` checks MAX_PIXELS 
 
 
 class Problem(UserError):
-    """Something wrong with the data, of a `kind` that tools/check.py groups by, and lines that classes.txt could have."""
+    """Something wrong with the data. tools/check.py groups problems by `kind`; `lines` could stand in classes.txt."""
 
     def __init__(self, kind: str, sentence: str, lines: Iterable[str] = ()):
         super().__init__(sentence)
@@ -230,9 +230,7 @@ def read_codes(image: Image.Image, path: Path, palettes_are_colors: bool = False
         if wrong[0] % 1:
             sentence += "fractions come from smoothing or are probabilities: store class numbers, such as mask > 0.5"
         else:
-            sentence += (
-                "`tools/import_labels.py --binary` makes one class of all numbers but 0, such as those of objects"
-            )
+            sentence += "`python -m tools.import_labels --binary` makes them one class"
         raise Problem(NOT_A_MASK, sentence)
     return numbers, False
 

@@ -119,7 +119,8 @@ def _complete(path: Path, names: list[str], splits: Splits, where: dict[str, str
 def drawn_fold(names: list[str], fold: str, where: str) -> Splits:
     """Return the splits of a cross-validation: for "2/5", every fifth image, from the second, is the test.
 
-    Each of the folds 1/5 to 5/5 validates on other images. For "kitchen", the images in the folder of that name are the test: those of a new place, patient or film.
+    Each of the folds 1/5 to 5/5 validates on other images. For "kitchen", the images in the folder of that name are the
+    test: those of a new place, patient or film.
 
     Raises:
         UserError: `fold` is no fold, or `where` has too few images for it.
