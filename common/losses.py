@@ -116,9 +116,9 @@ def pixel_weight(criterion: nn.Module, target: torch.Tensor) -> torch.Tensor:
 def class_weights(data: SegmentationSet, cap: float = 10.0) -> torch.Tensor:
     """Return weights (num_classes,) float against the imbalance of the classes in the masks of `data`.
 
-    w_c = min(cap, s / sqrt(f_c)), where f_c is the class's share of all pixels that are not void, and s makes the mean
-    weight of a pixel 1, that is sum over c of f_c * s / sqrt(f_c). The root and the cap keep a class that is seen in a
-    single image from having more say than all others together, which 1 / f_c would give it.
+    w_c = min(cap, s / sqrt(f_c)), where f_c is the share of class c among all pixels that are not void. s makes the mean
+    weight of a pixel 1 before the cap, which lowers it: the sum over c of f_c * s / sqrt(f_c) is 1. With 1 / f_c, a
+    class that is seen in a single image would count more than all others together.
 
     A class that does not occur weighs 1: training never asks for it, and a validation set that has it is scored on it.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, python, started, write_folder
+from conftest import REPOSITORY, one_sentence, python, started, write_folder
 
 from benchmarks import epoch, gpu, leave_out, limit, loader, metrics
 from benchmarks.reference import count_classes, count_pixels, mean_iou, reference_loader
@@ -95,7 +95,12 @@ def test_without_a_gpu_nothing_is_measured_and_a_sentence_says_so():
 def test_every_part_of_gpu_but_sync_is_tried_on_a_processor(voc_root):
     flags = "--device cpu --precision fp32 --out gpu.json --datasets voc2007 --training-epochs 3 --models basic_fcn"
     flags = [*flags.split(), "--image-size", 32, "--batch-size", 2, "--repeats", 1, "--precisions", "fp16 fp32"]
-    done = python("benchmarks/gpu.py", *flags, "--data-root", voc_root, timeout=900)
+    flags += ["--data-root", voc_root]
+    late = one_sentence(python("benchmarks/gpu.py", *flags, "--parts", "training", "--minutes", 0))
+    assert late == "benchmarks/gpu.py: failed: training, all else"
+    late = json.loads(Path("gpu.json").read_text())["training"]
+    assert late == {"all else": "failed: stopped after 0 minutes"}
+    done = python("benchmarks/gpu.py", *flags, timeout=900)
     assert done.returncode == 0, done.stderr
     result, lines = json.loads(Path("gpu.json").read_text()), done.stdout.splitlines()
     assert result["tests"] == {"pytest -m gpu": "passed"} and "resuming last_gpu.pt after epoch 1" in lines

@@ -60,5 +60,4 @@ class EncoderDecoder(nn.Module):
         features = self.encoder(images)
         logits = self.decoder(features).float()  # bf16 would make two classes equal in one pixel of 300
         stride = self.arguments["output_stride"] * features[-1].shape[-1] // logits.shape[-1]
-        anchor = self.encoder.anchor if stride > 2 else 0.5  # which is faster, and half a pixel beside it
-        return upsample(logits, stride, anchor)[..., :height, :width]
+        return upsample(logits, stride, self.encoder.anchor)[..., :height, :width]

@@ -49,25 +49,17 @@ def upsample(x: torch.Tensor, factor: int = 2, anchor: float = 0.5) -> torch.Ten
     """Interpolate `x` (B, C, H, W) bilinearly to (B, C, factor H, factor W); beyond the outermost values, repeat them.
 
     Args:
-        anchor: where among its `factor` x `factor` values an old value lies: on the first (0), the last (1), or in the
-            middle of them (0.5), as `ImageEncoder` has it. torch's own interpolation knows the middle only.
+        anchor: where an old value lies among its `factor` x `factor` new ones: first (0), last (1) or in the middle
+            (0.5), as in `ImageEncoder`.
     """
     if anchor == 0.5:
         return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
-    batch, channels, height, width = x.shape
+    between = [factor * (size - 1) + 1 for size in x.shape[2:]]  # from the first old value to the last
+    before = int(anchor * (factor - 1))
+    after = factor - 1 - before
     with torch.autocast(x.device.type, enabled=False):  # in the precision that `x` has
-        rows = interpolation_matrix(height, factor, anchor, x)
-        columns = interpolation_matrix(width, factor, anchor, x)
-        x = rows @ x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
-        x = columns @ x.view(-1, width, channels)
-    return x.view(batch, factor * height, factor * width, channels).permute(0, 3, 1, 2)  # channels-last
-
-
-def interpolation_matrix(size: int, factor: int, anchor: float, like: torch.Tensor) -> torch.Tensor:
-    """Return (factor * size, size), the share of each old value in each new one: linear in their distance."""
-    old, new = (torch.arange(n, device=like.device) for n in (size, factor * size))
-    place = ((new - (factor - 1) * anchor) / factor).clamp(0, size - 1)
-    return (1 - (place[:, None] - old).abs()).clamp(min=0).to(like.dtype)
+        x = F.interpolate(x, between, mode="bilinear", align_corners=True)
+        return F.pad(x, (before, after, before, after), mode="replicate")
 
 
 class FastConvTranspose2d(nn.ConvTranspose2d):
