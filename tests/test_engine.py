@@ -68,7 +68,9 @@ def same(a, b) -> bool:
     return a == b or (a != a and b != b)
 
 
-def test_a_run_leaves_what_it_promises_and_resumed_when_finished_it_is_only_scored_again(voc_root, small_network, capsys):
+def test_a_run_leaves_what_it_promises_and_resumed_when_finished_it_is_only_scored_again(
+    voc_root, small_network, capsys
+):
     result = run_train(voc_root, 2, tensorboard=True)
     said = capsys.readouterr().out
     with Path("runs/test/history.csv").open() as file:
@@ -315,4 +317,8 @@ def test_the_batch_loop_never_waits_for_the_gpu(voc_root):
     model = train.BasicFCN(21)
     optimizer = torch.optim.AdamW(model.parameters())
     loaders = Strict(Loader(train_set, 4, run, shuffle=True)), Strict(Loader(val_set, 4, run))
-    fit(model, *loaders, CrossEntropy(), optimizer, epochs=2, run=run)
+    with pytest.raises(RuntimeError, match="synchronizing"):  # so a wait would be noticed
+        next(iter(loaders[1]))[0].sum().item()
+    torch.cuda.set_sync_debug_mode("default")
+    history = fit(model, *loaders, CrossEntropy(), optimizer, epochs=2, run=run)
+    assert len(history) == 3  # with the untrained

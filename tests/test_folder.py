@@ -61,7 +61,9 @@ def test_a_folder_is_a_data_set_whose_values_are_classes(photos, capsys):
     assert "images at 48x48, 6 classes" in capsys.readouterr().out
 
 
-def test_any_experiment_trains_on_it_and_the_checkpoint_knows_names_and_colours(photos, small_network, without_pictures):
+def test_any_experiment_trains_on_it_and_the_checkpoint_knows_names_and_colours(
+    photos, small_network, without_pictures
+):
     classes(
         photos, "ground 0 0 0", "disk 230 75 60", "box #f5be28", "wedge 80,180,90", "star 60 130 220", "cross 9 9 9"
     )
