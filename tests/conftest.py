@@ -24,7 +24,7 @@ from common.datasets.shapes import PALETTE as SHAPES_PALETTE
 from common.datasets.voc import PALETTE
 from common.labels import VOID
 from common.models import DilatedFCN
-from common.reporting import confusion, plotting
+from common.reporting import confusion, overfitting, plotting
 from common.run import Run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -163,6 +163,8 @@ def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
     for name in ("plot_curves", "plot_augmentation", "predictions"):
         patch.setattr(plotting, name, lambda *args, **options: None)
     patch.setattr(confusion, "plot_confusion", lambda *args: None)
+    for name in ("save", "side_by_side"):
+        patch.setattr(overfitting, name, lambda *args: None)
 
 
 @pytest.fixture

@@ -343,4 +343,8 @@ def test_the_batch_loop_never_waits_for_the_gpu(voc_root):
     model = train.BasicFCN(21)
     optimizer = torch.optim.AdamW(model.parameters())
     loaders = Strict(Loader(train_set, 4, run, shuffle=True)), Strict(Loader(val_set, 4, run))
-    fit(model, *loaders, CrossEntropy(), optimizer, epochs=2, run=run)
+    with pytest.raises(RuntimeError, match="synchronizing"):  # so a wait would be noticed
+        next(iter(loaders[1]))[0].sum().item()
+    torch.cuda.set_sync_debug_mode("default")
+    history = fit(model, *loaders, CrossEntropy(), optimizer, epochs=2, run=run)
+    assert len(history) == 3  # with the untrained

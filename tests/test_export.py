@@ -23,7 +23,7 @@ needs_onnx = pytest.mark.skipif(
 
 @pytest.mark.slow
 @needs_onnx
-def test_an_exported_model_runs_without_this_repository_as_the_help_shows(tmp_path, monkeypatch):
+def test_an_exported_model_runs_without_this_repository_as_the_help_shows(tmp_path):
     model = write_checkpoint(Path("best_train_5_b.pt"))
     picture = draw_scene(1, 90)[0].crop((0, 0, 90, 60))
     (exif := picture.getexif())[0x0112] = 6  # the camera was held upright

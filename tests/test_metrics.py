@@ -1,13 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    jaccard_score,
-    precision_recall_fscore_support,
-    recall_score,
-)
 
 from common.datasets import VOID
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix, confusions
@@ -32,6 +25,8 @@ def matrix_of(prediction, target, classes=5, batch=4) -> ConfusionMatrix:
 @pytest.mark.parametrize("present", [(), (0, 2), (3,)], ids=["all classes", "two classes", "one class"])
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_agree_with_scikit_learn(seed, present):
+    from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
+
     prediction, target = random_case(seed, present=present)
     matrix = matrix_of(prediction, target)
     valid = (target != VOID).numpy()
@@ -54,6 +49,8 @@ def test_scores_agree_with_scikit_learn(seed, present):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_per_image_scores_agree_with_scikit_learn(seed):
+    from sklearn.metrics import accuracy_score, jaccard_score, recall_score
+
     prediction, target = random_case(seed, present=(0, 1, 4))
     absent_zero, present_only, recalls, right = [], [], [], []
     for p, t in zip(prediction.numpy(), target.numpy(), strict=True):
@@ -72,6 +69,8 @@ def test_per_image_scores_agree_with_scikit_learn(seed):
 
 @pytest.mark.parametrize("present", [(), (0, 2)], ids=["all classes", "two classes"])
 def test_the_scores_of_each_class_agree_with_scikit_learn(present):
+    from sklearn.metrics import precision_recall_fscore_support
+
     prediction, target = random_case(0, present=present)
     prediction[prediction == 4] = 1  # a class that is never predicted
     scores = matrix_of(prediction, target).class_scores()

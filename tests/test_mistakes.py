@@ -40,6 +40,7 @@ RATES = {
     "train_drinks": ("cosine", {ALL: "lr"}),
     "train_voc2012": ("cosine", {"encoder.": "encoder_lr", "decoder.": "lr"}),
 }
+SMALL = {"image_size": 32, "stored_scale": 1.25, "batch_size": 3, "encoder": "mobilenet_v1", "levels": 2}
 WEIGHTED = {"train_4_c", "train_5_a", "train_5_b", "train_5_c"}
 
 
@@ -84,8 +85,7 @@ def train(monkeypatch, tmp_path):
     def train(name: str, **settings) -> list[Stage]:
         script, stages = importlib.import_module(name), []
         defaults = inspect.signature(script.main).parameters
-        small = {"image_size": 32, "stored_size": 40, "batch_size": 3, "encoder": "mobilenet_v1", "levels": 2}
-        small = {flag: value for flag, value in small.items() if flag in defaults}
+        small = {flag: value for flag, value in SMALL.items() if flag in defaults}
 
         def watched(*args, original=script.fit, **options):
             stages.append(Stage(*args[:5]))
@@ -111,6 +111,11 @@ def first_rate(name: str, parameter: str) -> float | None:
     return (defaults[flags[0]].default if isinstance(flags[0], str) else flags[0]) if flags else None
 
 
+def test_every_small_setting_is_a_parameter_of_some_script():
+    mains = [inspect.signature(importlib.import_module(name).main) for name in RATES]
+    assert SMALL.keys() <= {flag for main in mains for flag in main.parameters}
+
+
 @pytest.mark.parametrize("name", RATES)
 def test_every_parameter_has_its_rate_at_every_step_and_the_loss_its_weights(name, train):
     epochs = 2
@@ -131,6 +136,8 @@ def test_every_parameter_has_its_rate_at_every_step_and_the_loss_its_weights(nam
 
     data, others = stage.train_loader.data, load("shapes", 32, started(name="other"))[1:]
     assert (data.split, stage.val_loader.data.split) == ("train", "val")
+    larger = "stored_scale" in inspect.signature(importlib.import_module(name).main).parameters
+    assert [part.images.shape[2] for part in (data, stage.val_loader.data)] == [40 if larger else 32, 32]
     assert not stage.val_loader.shuffle and not stage.val_loader.augment
     weight = getattr(stage.criterion, "weight", None)
     assert (weight is not None) == (name in WEIGHTED)

@@ -52,7 +52,7 @@ def test_a_model_of_ones_own_is_overfitted_without_being_registered(few_shapes, 
             mine.main("shapes", image_size=32, steps=3, run=Run(device="cpu"))
 
 
-def test_a_model_to_be_shown_beside_must_tell_the_same_classes(few_shapes, without_pictures):
+def test_a_model_to_be_shown_beside_must_tell_the_same_classes(few_shapes, small_network, without_pictures):
     with pytest.raises(UserError, match=r"nothing\.pt"):
         overfit.main("shapes", image_size=32, trained="nothing.pt", run=Run(device="cpu"))
     train.main("shapes", image_size=32, epochs=1, run=Run(device="cpu", name="x"))

@@ -12,6 +12,7 @@ from conftest import leave_out_pictures, make_few
 
 import train
 from common.cli import cli
+from common.models import DilatedFCN
 from common.reporting.page import Record, compared, labels
 from common.run import Run
 from tools import report
@@ -31,6 +32,7 @@ def trained(tmp_path_factory) -> Path:
         patch.chdir(folder)
         make_few(patch)
         leave_out_pictures(patch)
+        patch.setattr(train, "BasicFCN", DilatedFCN)
         for seed in (0, 1):
             train.main("shapes", image_size=32, epochs=2, run=Run(device="cpu", precision="fp32", seed=seed))
     return folder

@@ -16,15 +16,20 @@ from common.run import Run
 TRAININGS = sorted(path.stem for path in REPOSITORY.glob("train*.py"))
 EXPERIMENTS = [*TRAININGS, "overfit"]
 SCENES = {"train": 6, "val": 3, "test": 2}  # different numbers, lest one split pass for another
+SMALL = {"image_size": 32, "epochs": 1, "fine_tune_epochs": 1, "pretrained": False, "width": 4}
+
+
+def test_every_small_setting_is_a_parameter_of_some_script():
+    mains = [inspect.signature(importlib.import_module(name).main) for name in TRAININGS]
+    assert SMALL.keys() <= {flag for main in mains for flag in main.parameters}
 
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_it_trains_on_shapes(name, monkeypatch, without_pictures):
     make_few(monkeypatch, **SCENES)
     main = importlib.import_module(name).main
-    small = {"image_size": 32, "epochs": 1, "fine_tune_epochs": 1, "pretrained": False, "width": 4}
-    options = {name: value for name, value in small.items() if name in inspect.signature(main).parameters}
-    result = main(dataset="shapes", **options, run=Run(device="cpu", name="test"))
+    small = {flag: value for flag, value in SMALL.items() if flag in inspect.signature(main).parameters}
+    result = main(dataset="shapes", **small, run=Run(device="cpu", name="test"))
     assert 0 <= result["scores"]["mIoU"] <= 1
     names = {split: [f"{split}_{i:04}" for i in range(count)] for split, count in SCENES.items()}
     assert json.loads(Path("runs/test/splits.json").read_text()) == names
