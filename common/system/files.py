@@ -73,7 +73,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` to `path` atomically, as JSON; paths and devices become strings."""
+    """Write `value` to `path` atomically, as indented JSON; paths and devices become strings."""
     text = json.dumps(value, indent=2, default=str)
     text = re.sub(r"\[\n[^][{}\"]+\]", lambda numbers: f"[{' '.join(numbers[0][1:-1].split())}]", text)  # on one line
     write_text(path, text + "\n")
