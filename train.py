@@ -1,6 +1,6 @@
-"""How far does a plain fully convolutional network get, trained from random weights?
+"""How good is a plain fully convolutional network, trained from random weights?
 
-Change    none: this is the baseline that the other scripts change one thing at a time.
+Change    none. This is the baseline; the other scripts change one thing at a time.
 Result    on the generated scenes, 3 seeds: test mIoU 0.696 ± 0.007 (floor 0.102),
           pixel accuracy 0.905 ± 0.004 (floor 0.614), loss 0.305 ± 0.014
           python train.py --dataset shapes --image-size 96 --epochs 5 --patience 0
@@ -29,12 +29,12 @@ from common.run import Run, experiment
 @experiment
 def main(
     dataset: str = "voc2007",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
-    image_size: Size = 224,  # side of the square that every image is resized to, pixels; 120x160 is height x width
-    epochs: int = 60,  # passes over the training images, at most
+    image_size: Size = 224,  # height and width in pixels; 120x160 is height x width
+    epochs: int = 60,  # largest number of passes over the training images
     batch_size: int = 16,  # images per step
     lr: float = 1e-3,  # learning rate of AdamW
-    weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
-    patience: int = 20,  # stop after so many epochs without a better validation mIoU; 0 never stops
+    weight_decay: float = 1e-4,  # decoupled from the gradient, as in AdamW
+    patience: int = 20,  # stop after this many epochs without a better validation mIoU; 0 never stops
     run: Run = Run(),
 ):
     train_set, val_set, test_set = load(dataset, image_size, run)

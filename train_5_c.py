@@ -1,7 +1,7 @@
-"""Does a U-Net, which hands fine maps from the way down to the way up, draw better outlines?
+"""Does a U-Net, with its skip connections, draw better outlines?
 
-Change    train_4_c.py, with the network replaced by the U-Net of Ronneberger et al., padded so that the output has the
-          input's size, and with batch normalisation (common/models/unet.py); smaller batches, as it needs more memory.
+Change    train_4_c.py, with the U-Net of Ronneberger et al. (common/models/unet.py). We pad its convolutions, so the
+          output has the size of the input, and add batch normalisation. Batches are smaller: it needs more memory.
 Result    on the generated scenes, 3 seeds: test mIoU 0.851 ± 0.023 (floor 0.102),
           pixel accuracy 0.952 ± 0.008 (floor 0.614), loss 0.187 ± 0.021
           python train_5_c.py --dataset shapes --image-size 96 --epochs 5 --width 16
@@ -32,14 +32,14 @@ from common.run import Run, experiment
 @experiment
 def main(
     dataset: str = "voc2007",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
-    image_size: Size = 224,  # side of the square that every image is resized to, pixels; 120x160 is height x width
-    epochs: int = 60,  # passes over the training images, at most
+    image_size: Size = 224,  # height and width in pixels; 120x160 is height x width
+    epochs: int = 60,  # passes over the training images
     batch_size: int = 8,  # images per step
     lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
-    copies: int = 3,  # augmented copies of each image in an epoch
-    stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
-    weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
-    width: int = 64,  # channels of the U-Net at full size, doubled at every step down
+    copies: int = 3,  # augmented copies of each image per epoch
+    stored_scale: float = 1.67,  # training images are stored this much larger than image_size, and cropped
+    weight_decay: float = 1e-4,  # decoupled from the gradient, as in AdamW
+    width: int = 64,  # channels of the U-Net at full size, doubled at each step down
     run: Run = Run(),
 ):
     train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
