@@ -147,7 +147,7 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
         if official and path.name not in official:
             raise UserError(f"--from-archive {path}: keep the official file name, {' or '.join(official)}")
     if data.page:
-        return take(name, root, local)
+        return unpack_local(name, root, local)
     place = root / data.into
     place.mkdir(parents=True, exist_ok=True)
     for archive in data.archives:
@@ -166,7 +166,7 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
     print(f"{name} is in {root / data.folder}")
 
 
-def take(name: str, root: Path, local: list[Path]) -> None:
+def unpack_local(name: str, root: Path, local: list[Path]) -> None:
     """Copy the data set `name`, which only a browser can fetch, below `root` from the archive or folder in `local`.
 
     Raises:

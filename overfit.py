@@ -29,7 +29,7 @@ from common.reporting.overfitting import report_overfit
 from common.run import Run, experiment
 from common.system.errors import UserError, torch_errors
 
-ENOUGH = 0.99  # mIoU over the classes in the image
+REQUIRED_MIOU = 0.99  # over the classes in the image
 
 
 @experiment
@@ -84,8 +84,8 @@ def main(
     results = {title: [evaluate(net.to(run.device), data, criterion, run) for data in loaders]
                for title, net in models.items()}  # fmt: skip
     scores = report_overfit(history, models, results, [seen, unseen], run)
-    if not (miou := scores["overfitted"]["train"]["mIoU"]) >= ENOUGH:
-        raise not_overfitted(network, miou, ENOUGH)
+    if not (miou := scores["overfitted"]["train"]["mIoU"]) >= REQUIRED_MIOU:
+        raise not_overfitted(network, miou, REQUIRED_MIOU)
     return scores
 
 

@@ -52,8 +52,7 @@ def main(
     train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
     augment = [partial(random_rotated_crop, size=image_size), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment, copies=copies)
-    val_loader = Loader(val_set, batch_size, run)
-    test_loader = Loader(test_set, batch_size, run)
+    val_loader, test_loader = Loader(val_set, batch_size, run), Loader(test_set, batch_size, run)
 
     model = EncoderFCN(encoder, train_set.num_classes, pretrained, encoder_weights, freeze_encoder=pretrained)
     criterion = CrossEntropy(class_weights(train_set) if weighted else None)

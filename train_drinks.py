@@ -42,8 +42,7 @@ def main(
 ):
     train_set, val_set, test_set = load(dataset, image_size, run)
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=[random_hflip] if flip else [])
-    val_loader = Loader(val_set, batch_size, run)
-    test_loader = Loader(test_set, batch_size, run)
+    val_loader, test_loader = Loader(val_set, batch_size, run), Loader(test_set, batch_size, run)
 
     model = ResNetV2FCN(train_set.num_classes, levels=levels)
     criterion = CrossEntropy()

@@ -78,8 +78,7 @@ def random_resized_crop(
     Args:
         size: height and width of the result, or one number for both.
         scale: smallest and largest area of the window, as a fraction of the image's area.
-        ratio: smallest and largest value of the window's width / height, divided by the image's width / height; the
-            logarithm is drawn uniformly.
+        ratio: smallest and largest width / height of the window relative to the image; its logarithm is uniform.
     """
     shape = (10, len(images))  # ten windows for each sample; the first that fits is taken
     area = uniform(*scale, shape, generator)
@@ -113,10 +112,9 @@ def random_scale_crop(
 
     Args:
         size: height and width of the result, or one number for both.
-        scale: smallest and largest factor; its logarithm is drawn uniformly. At ratio 1, factor 1 shows the whole image
-            and factor 2 a quarter of its area.
-        ratio: smallest and largest value of the window's width / height, divided by the image's width / height; the
-            logarithm is drawn uniformly.
+        scale: smallest and largest factor; its logarithm is uniform. At ratio 1, factor 1 shows the whole image and
+            factor 2 a quarter of its area.
+        ratio: smallest and largest width / height of the window relative to the image; its logarithm is uniform.
     """
     side = 1 / uniform(math.log(scale[0]), math.log(scale[1]), (len(images),), generator).exp()
     stretch = uniform(math.log(ratio[0]) / 2, math.log(ratio[1]) / 2, (len(images),), generator).exp()

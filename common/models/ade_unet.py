@@ -1,8 +1,7 @@
 """ADEUNet: the U-Net of the ADE20K project, regularised by dropout instead of batch normalisation.
 
-After Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. It
-differs from UNet (common/models/unet.py) in three ways: no batch normalisation, dropout, and a 3x3 up-convolution with
-ReLU.
+After Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. UNet
+(common/models/unet.py) has batch normalisation, no dropout, and a 2x2 up-convolution without ReLU instead.
 """
 
 from itertools import pairwise

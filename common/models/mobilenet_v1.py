@@ -1,9 +1,8 @@
 """MobileNetV1: alternating depthwise and pointwise convolutions, in the Keras variant.
 
 Howard et al., MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications, arXiv 2017.
-Keras ships ImageNet weights for it. The variant differs from torch's defaults in three ways: BatchNorm's eps is 1e-3,
-the activation is ReLU6, and the padding is TensorFlow's SAME. With stride 2 and even sizes, SAME pads only right and
-below.
+Keras has ImageNet weights for it. Its BatchNorm has eps 1e-3, its activation is ReLU6, and its padding is TensorFlow's
+SAME: with stride 2 and even sizes, only right and below.
 """
 
 from collections import OrderedDict

@@ -1,7 +1,6 @@
 """PSPNet: each pixel is classified with the help of the mean features of larger regions around it.
 
-Zhao, Shi, Qi, Wang & Jia, Pyramid Scene Parsing Network, CVPR 2017, on any encoder. The paper's auxiliary loss is left
-out.
+Zhao, Shi, Qi, Wang & Jia, Pyramid Scene Parsing Network, CVPR 2017, on any encoder, without the auxiliary loss.
 """
 
 import torch

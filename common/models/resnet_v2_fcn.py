@@ -15,14 +15,13 @@ from common.system.errors import UserError
 class ResNetV2FCN(nn.Module):
     """Fully convolutional network on ResNet v2; 15,236,964 parameters at 4 classes, 11,105,892 with four levels.
 
-    The book only divides images by 255. This network also subtracts the mean and divides by the standard deviation, as
-    all networks here do. The first convolution and BatchNorm can undo it.
+    The book only divides images by 255. This network also normalises them, as all networks here do; the first
+    convolution and BatchNorm can undo it.
 
     Args:
         num_classes: number of output channels.
         depth: of the backbone, 9 n + 2.
-        levels: number of maps in the pyramid, each half the previous one: 5 means strides 4 to 64. The book's n_layers
-            is one less.
+        levels: number of maps in the pyramid; 5 means strides 4, 8, ... 64 (the book's n_layers is one less).
 
     Raises:
         UserError: `levels` is not from 2 to 7.

@@ -49,8 +49,8 @@ class Unpooling(nn.Module):
         for i, (step, like) in enumerate(zip(self.steps, reversed(finer), strict=True)):
             # A 2x2 window is half a value off the anchor. Shift every other one, or these offsets add up.
             shift = self.shift * (i % 2 == 0)
-            _, places = F.max_pool2d(moved(like, -shift), 2, return_indices=True)
-            x = step(moved(F.max_unpool2d(x, places, 2), shift))
+            _, places = F.max_pool2d(translate(like, -shift), 2, return_indices=True)
+            x = step(translate(F.max_unpool2d(x, places, 2), shift))
         return x
 
 
@@ -60,6 +60,6 @@ class SegNet(EncoderDecoder):
     decoder_class = Unpooling
 
 
-def moved(x: torch.Tensor, by: int) -> torch.Tensor:
+def translate(x: torch.Tensor, by: int) -> torch.Tensor:
     """Move `x` (B, C, H, W) right and down by `by` values (left and up if negative); fill with zeros."""
     return F.pad(x, (by, -by, by, -by)) if by else x
