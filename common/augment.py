@@ -2,8 +2,8 @@
 
 Each function takes images (B, 3, H, W) float in [0, 1], masks (B, H, W) int64 and a generator on their device. It
 returns new images and masks, both transformed in the same way; unknown pixels become grey and void (ignore_index 255).
-Use functools.partial to change its settings. `per_sample` adapts transforms of torchvision.transforms.v2; only it makes
-the CPU wait for a GPU.
+Use functools.partial to change its settings. `per_sample` adapts transforms of torchvision.transforms.v2; with it, the
+CPU waits for the GPU in every batch.
 """
 
 import math
@@ -42,8 +42,8 @@ def random_rotated_crop(
 ) -> Pair:
     """Rotate each sample about its centre, crop a random window and resize it to `size`.
 
-    All three steps are one interpolation, because two would blur more. Shrinking has no anti-aliasing, so the images
-    should be larger than `size` by a factor of at most 1 / `smallest`.
+    All three steps are one interpolation, because two would blur more. The images should be 1 to 1 / `smallest` times
+    as large as `size`: smaller ones are blurred, and shrinking larger ones has no anti-aliasing.
 
     Args:
         size: height and width of the result, or one number for both.
@@ -54,7 +54,7 @@ def random_rotated_crop(
     angle = math.radians(degrees) * uniform(-1, 1, (len(images),), generator)
     side = uniform(smallest, 1, (len(images),), generator)
     center = (1 - side) * uniform(-1, 1, (2, len(images)), generator)
-    # Coordinates run from -1 to 1 along both sides, so the rotation must include the aspect ratio.
+    # Both coordinates run from -1 to 1, so the rotation needs the aspect ratio.
     cos, up, down = angle.cos(), -angle.sin() * height / width, angle.sin() * width / height
     rows = ((cos, up), (down, cos))
     theta = [(side * a, side * b, a * center[0] + b * center[1]) for a, b in rows]

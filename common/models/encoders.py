@@ -72,7 +72,7 @@ class ImageEncoder(nn.Module):
             self.channels = [*self.channels, self.channels[-1]]
 
     def train(self, mode: bool = True) -> "ImageEncoder":
-        """Switch to training mode, unless frozen: BatchNorm would update its running averages."""
+        """Set the mode. A frozen encoder stays in evaluation mode, or BatchNorm would update its running averages."""
         return super().train(mode and not self.frozen)
 
 
