@@ -1,5 +1,6 @@
 """tools/lesson.py, and that what README, docs and scripts say of results is what results/ holds."""
 
+import difflib
 import json
 import re
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from benchmarks.tables import written
 from common.reporting import results
-from common.reporting.results import RESULTS, against, load_results, say, written
+from common.reporting.results import RESULTS, against, load_results, parent_of, say
 from common.system.errors import UserError
 from tools import lesson
 
@@ -61,7 +63,14 @@ def test_means_deviations_and_differences():
 
 def test_tables_and_result_lines_are_what_results_hold():
     for path, text in written(load_results(), lesson.SCRIPTS).items():
-        assert path.read_text(encoding="utf-8") == text, f"{path}: run python -m tools.lesson --write --seeds ''"
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run python benchmarks/tables.py"
+
+
+@pytest.mark.parametrize("script", lesson.SCRIPTS[1:])
+def test_diff_with_the_parent_shows_the_experiment_on_one_screen(script):
+    texts = [(REPOSITORY / f"{name}.py").read_text().splitlines() for name in (parent_of(script), script)]
+    changed = [line for line in difflib.ndiff(*texts) if line[0] in "-+"]
+    assert len(changed) <= 18, "\n".join(changed)
 
 
 def test_every_score_in_prose_is_in_results():
@@ -73,10 +82,11 @@ def test_every_score_in_prose_is_in_results():
         for key in SCORES:
             known |= {f"{results.mean(result, key):.3f}", f"{results.deviation(result, key):.3f}"}
         if dataset == "voc2012":
-            tests = [test for run in result["runs"] for test in (run, run.get("flips_and_scales")) if test]
+            tests = [test for run in result["runs"] for test in (run, run.get("tta")) if test]
             known |= {f"{sum(test['iou'][name] for name in SIX) / 6:.3f}" for test in tests}
-            known.add(f"{result['floor']['pixel_accuracy'] / 6:.3f}")
-    for page in (REPOSITORY / "README.md", REPOSITORY / "docs/experiments.md"):
+            known |= {f"{result['floor']['pixel_accuracy'] / 6:.3f}"} if "floor" in result else set()
+    for name in ("README.md", "docs/experiments.md", "docs/other-sets.md", "results/ablations.md"):
+        page = REPOSITORY / name
         text, tables = page.read_text("utf-8"), r"<!-- (?:lesson|leave_out).*?<!-- end -->"
         there = known | numbers(" ".join(re.findall(tables, text, re.DOTALL)))  # what is written from results
         unknown = numbers(re.sub(rf"```text.*?```|{tables}", "", text, flags=re.DOTALL)) - there
