@@ -148,8 +148,11 @@ def lesson_table(results: dict, datasets: list[str], scripts: list[str]) -> str:
             result, parent = results.get((dataset, script)), results.get((dataset, parent_of(script)))
             row += [miou(result), against(result, parent)] if result else ["", ""]
         rows.append(row)
-    floors = [next((r["floor"]["miou"] for (of, _), r in results.items() if of == name), 0) for name in datasets]
-    return table([*rows, ["*majority-class baseline*", *(cell for floor in floors for cell in (f"*{floor:.3f}*", ""))]])
+    rows.append(["*majority-class baseline*"])
+    for dataset in datasets:
+        floor = next(results[dataset, script]["floor"]["miou"] for script in scripts if (dataset, script) in results)
+        rows[-1] += [f"*{floor:.3f}*", ""]
+    return table(rows)
 
 
 def miou(result: dict) -> str:
