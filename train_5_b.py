@@ -1,22 +1,8 @@
-"""How good is a frozen ImageNet encoder if only the decoder is trained?
+"""How far does a frozen ImageNet encoder get if only the decoder is trained?
 
-Change    train_4_c.py, with another network (common/models/encoder_fcn.py). The encoder is a frozen ResNet-18. The
-          decoder has four transposed convolutions and dropout; it sees the coarsest map and the map's mean. To separate
-          the effect of ImageNet from that of the network, compare with --no-pretrained: the same network, trained as a
-          whole from random weights.
-Result    on the generated scenes, 3 seeds: test mIoU 0.615 ± 0.003 (floor 0.102),
-          pixel accuracy 0.834 ± 0.003 (floor 0.614), loss 0.472 ± 0.004
-          python train_5_b.py --dataset shapes --image-size 96 --epochs 5 --encoder mobilenet_v1
-          on part of VOC 2012, 3 seeds: test mIoU 0.217 ± 0.007 (floor 0.045),
-          pixel accuracy 0.762 ± 0.008 (floor 0.717), loss 1.157 ± 0.012
-          python train_5_b.py --dataset voc2012 --image-size 128 --epochs 6 --encoder mobilenet_v1
-          on part of VOC 2007, 3 seeds: test mIoU 0.177 ± 0.003 (floor 0.046),
-          pixel accuracy 0.753 ± 0.005 (floor 0.691), loss 2.039 ± 0.094
-          python train_5_b.py --dataset voc2007 --image-size 128 --epochs 30 --encoder mobilenet_v1
-Run       python train_5_b.py                                                # VOC 2007; fetches ResNet-18's weights
-          python train_5_b.py --encoder mobilenet_v2                         # with another encoder
-          python train_5_b.py --encoder-weights resnet18-f37072fd.pth        # weights fetched by hand
-          python train_5_b.py --dataset shapes --image-size 96 --epochs 5 --no-pretrained    # needs no download
+Change    train_4_c.py, with a frozen encoder (MobileNet v1 in the result) and a decoder of four deconvolutions.
+Result    test mIoU 0.615 ± 0.003 on the generated scenes, 3 seeds (-0.137 ± 0.007 against train_4_c.py)
+Run       python train_5_b.py --dataset shapes --image-size 96 --epochs 5    # --no-pretrained needs no download
 """
 
 from functools import partial
@@ -56,8 +42,7 @@ def main(
 
     model = EncoderFCN(encoder, train_set.num_classes, pretrained, encoder_weights, freeze_encoder=pretrained)
     criterion = CrossEntropy(class_weights(train_set) if weighted else None)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
 
     fit(model, train_loader, val_loader, criterion, optimizer, scheduler, epochs=epochs, run=run)

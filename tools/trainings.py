@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from common.run import remove_if_empty
 from common.system.errors import UserError
 from common.system.files import read_json
 
@@ -19,7 +20,7 @@ def train_all(jobs: dict[str, list], title: str) -> dict[str, Path]:
     """Run a script for each job; return the folders of the runs.
 
     As many processes as there are cores run at a time, with one thread each; on a GPU one at a time. A run that is
-    finished is not run again, and an interrupted one continues. Delete runs/<name> to train it anew.
+    finished is not run again, and an interrupted one continues. Delete runs/<name> and best_<name>.pt to train it anew.
 
     Args:
         jobs: the script and its flags by the name of the run.
@@ -43,6 +44,7 @@ def train(name: str, script: Path | str, *flags: str) -> str:
     """Run a script under `name`, unless that is finished; return its score, or the reason why it failed."""
     folder, log = Path("runs", name), Path("runs", f"{name}.log")
     if not (folder / "test.json").exists():
+        remove_if_empty(folder)  # a kill in the first epoch leaves it, and it would take the name
         resume = ["--resume"] if (folder / "last.pt").exists() else []
         command = [sys.executable, str(REPOSITORY / script), *flags, "--name", name, *resume]
         log.parent.mkdir(exist_ok=True)
