@@ -80,7 +80,7 @@ def main(
                 best = max(best, (miou, copy.deepcopy(network.state_dict())), key=lambda pair: pair[0])
     network.load_state_dict(best[1])
 
-    record_run(run, train_set)
+    record_run(run, network, train_set)
     results = {title: [evaluate(net.to(run.device), data, criterion, run) for data in loaders]
                for title, net in models.items()}  # fmt: skip
     scores = report_overfit(history, models, results, [seen, unseen], run)

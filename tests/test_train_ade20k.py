@@ -47,7 +47,7 @@ def test_counting_other_where_there_is_none_is_refused(few_shapes):
 
 def test_rmsprop_has_keras_constants(few_shapes, light):
     train(dataset="shapes", optimizer="rmsprop", lr=1e-3)
-    (group,) = checkpoint.load(Path("last_test.pt"))["optimizer"]["param_groups"]
+    (group,) = checkpoint.load(Path("runs/test/last.pt"))["optimizer"]["param_groups"]
     assert (group["alpha"], group["eps"], group["lr"]) == (0.9, 1e-7, 1e-3)
 
 
