@@ -135,7 +135,7 @@ def test_what_is_validated_is_what_is_kept_though_each_process_has_batch_statist
 
 
 @pytest.mark.slow
-# Without and with an encoder that is frozen, in two stages, and without normalisation.
+# Without and with an encoder that is frozen, in two parts, and without normalisation.
 @pytest.mark.parametrize("name", ["train_4_c", "train_5_b", "train_pets", "train_ade20k"])
 def test_it_trains_in_two_processes(name):
     script = REPOSITORY / f"{name}.py"
