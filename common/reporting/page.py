@@ -263,7 +263,7 @@ def compared(settings: list[dict[str, str]], named: bool) -> tuple[dict[str, str
     fixed = [{name: value for name, value in one.items() if name not in VARIED} for one in settings]
     again = [fixed[: number + 1].count(one) for number, one in enumerate(fixed)]
     if max(again) > 1:  # the same settings, and yet another experiment
-        settings = [one | {"version of code or images": str(n)} for one, n in zip(settings, again, strict=True)]
+        settings = [one | {"version of the script": str(n)} for one, n in zip(settings, again, strict=True)]
     values = {}
     for one in settings:
         for name, value in one.items():
