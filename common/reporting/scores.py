@@ -32,15 +32,14 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
     write_classes(run.folder / "classes.csv", matrix, data.classes)
     plotting.save(plotting.predictions(model, [data], run), run.plot("predictions"))
     confusion.plot_confusion(matrix, data.classes, run.plot("confusion"), f"{run.name}: {data.dataset} test")
-    height, width = data.image_size
-    run.print("\n" + matrix.table(f"{data.dataset} test, {len(data)} images at {height}x{width}", data.classes, result))
     run.print(f"test: {summary(result)}")
+    run.print(f"IoU: {', '.join(f'{name} {iou:.2f}' for name, iou in result['iou'].items() if iou is not None)}")
     for hint in hints(run.history, matrix, data.classes) if run.history else ():
         run.print(f"hint: {hint}")
     took = f", trained in {duration(sum(row['seconds'] for row in run.history))}" if run.history else ""
-    run.print(f"see {run.plot()} and {run.plot('predictions')}")
-    run.print(f"see {run.plot('confusion')} and {run.folder / 'classes.csv'}")
-    run.print(f"the model is {run.best_checkpoint}, {result['parameters'] / 1e6:.2f} M parameters{took}")
+    run.print(f"pictures: {', '.join(map(str, (run.plot(), run.plot('predictions'), run.plot('confusion'))))}")
+    run.print(f"other scores: {run.folder / 'test.json'} and classes.csv")
+    run.print(f"model: {run.best_checkpoint}, {result['parameters'] / 1e6:.2f} M parameters{took}")
     return result
 
 
