@@ -76,7 +76,7 @@ def test_experiments_train_on_it_and_the_checkpoint_knows_names_and_colours(phot
 def test_a_run_is_named_after_the_folder_wherever_it_is(photos, monkeypatch):
     monkeypatch.chdir(photos)
     for path, name in ((".", "train-photos"), ("../photos/", "train-photos"), ("../my photos $", "train-my_photos__")):
-        assert Run(device="cpu").start(train.main.__wrapped__, {"dataset": path}).name == name
+        assert Run(device="cpu").start(train.main.__wrapped__, {"dataset": path}).name.startswith(name)
 
 
 def test_nested_folders_suffixes_of_any_case_spaces_and_accents_work(photos):
