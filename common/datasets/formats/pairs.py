@@ -13,7 +13,8 @@ import itertools
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,11 +32,12 @@ MANY = 20  # groups that folders are divided into; more are places or patients
 WORDS = (re.compile(r"[^\W_]+"), re.compile(r"[^\W\d_]+|\d+"))  # the second divides im7 and mask7
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Group:
     """Pictures that may be images, or may be masks."""
 
     name: str  # a folder, or a word
-    files: tuple[Path, ...]
+    files: Sequence[Path]
 
 
 class Pairing(NamedTuple):
@@ -44,74 +46,100 @@ class Pairing(NamedTuple):
     images: Group
     masks: Group
     pairs: dict[Path, tuple[Path, str]]  # mask -> image, and the folder that is its class
-    sure: bool  # that the masks are no images
+    sure: int  # 1 if the names or the colours tell that the masks are no images, 2 if both do
 
 
+@functools.lru_cache(maxsize=1)
 def pairings(source: Source) -> list[Pairing]:
     """Return the groups of images and of masks that belong together.
 
     Raises:
         UserError: an image has two candidates for its mask.
     """
-    for words, deep in itertools.product(WORDS, (True, False)):
-        found = [*candidates(source, words, deep)]
-        links = [{(mask, image) for mask, (image, _) in p.pairs.items()} for p in found]
-        found = [p for i, p in enumerate(found) if not any(map(links[i].__lt__, links)) and links[i] not in links[:i]]
-        for wanted in (lambda p: p.sure, lambda p: not SHOWN.search(p.masks.name + p.images.name), lambda p: p.images not in masks):
-            masks = [p.masks for p in found]
-            found = [*filter(wanted, found)] or found
-        for p, q in itertools.combinations(found, 2):
-            if shared := {image for image, _ in p.pairs.values()} & {image for image, _ in q.pairs.values()}:
-                names = [p.masks.name, q.masks.name]
-                raise UserError(
-                    f"{min(shared)} may have its mask in {names[0]} or in {names[1]}; add --masks {names[0]} or --masks "
-                    f"{names[1]}"
-                )
-            if {*p.pairs} & {*q.pairs}:
-                raise UserError(
-                    f"{min(p.pairs)} may be the mask of pictures in {p.images.name} or in {q.images.name}; add "
-                    f"--images {p.images.name} or --images {q.images.name}"
-                )
+    for words, deep, ends in itertools.product(WORDS, (True, False), (False, True)):
+        found = [*candidates(source, words, deep, ends)]
+        found = [p for p in found if p.sure] or found
+        found = [p for p in found if not SHOWN.search(p.masks.name + p.images.name)] or found
+        used = {mask for p in found for mask in p.pairs}
+        found = [p for p in found if used.isdisjoint(image for image, _ in p.pairs.values())] or found
+        found.sort(key=lambda p: (-len(p.pairs), -p.sure))
+        kept = []
+        for p in found:
+            if all(compatible(p, q) for q in kept):
+                kept.append(p)
+        found = kept
         if found:
             return found
     return []
 
 
-def candidates(source: Source, words: re.Pattern, deep: bool) -> Iterator[Pairing]:
-    """Yield groups whose names agree, by their words; with `deep`, by the folders they lie in, too."""
+def compatible(new: Pairing, kept: Pairing) -> bool:
+    """Return whether two pairings have no picture in common; the new one has no more pairs.
+
+    Raises:
+        UserError: they do, and it is not clear which is meant.
+    """
+    links, others = ({mask: image for mask, (image, _) in p.pairs.items()} for p in (new, kept))
+    masked, masks = {*links.values()} & {*others.values()}, {*links} & {*others}
+    if links.items() <= others.items() or 2 * len(links) <= len(others) or (masks and new.sure < kept.sure):
+        return {*links, *links.values()}.isdisjoint({*others, *others.values()})
+    if masked:
+        a, b = sorted((new.masks.name, kept.masks.name))
+        raise UserError(f"{min(masked)} may have its mask in {a} or in {b}; say which with --masks {a} or --masks {b}")
+    if masks:
+        a, b = sorted((new.images.name, kept.images.name))
+        raise UserError(f"{min(masks)} may belong to a picture in {a} or in {b}; say which with --images {a} or --images {b}")
+    return True
+
+
+def candidates(source: Source, words: re.Pattern, deep: bool, ends: bool) -> Iterator[Pairing]:
+    """Yield groups whose names agree, by their words; with `deep`, by the folders they lie in, too.
+
+    Args:
+        ends: divide groups by the ends of names, too.
+    """
 
     @functools.cache
-    def keys(files: tuple[Path, ...], *depths: int | None) -> tuple[list[tuple[str, ...]], set[str], set[str]]:
-        """Return the words in the name of each file, without some of its folders; those of all and of any."""
+    def told(file: Path) -> tuple[str, list[list[str]], list[str]]:
+        """Return the split of a file, and the words of its folders and of its name."""
+        stem = unicodedata.normalize("NFC", SPLIT.sub(" ", file.stem))
+        folders = [words.findall(unicodedata.normalize("NFC", part)) for part in source.folders(file)]
+        return (source.split(file.parent, file), folders, words.findall(stem)) if deep else ("", [], words.findall(stem))
+
+    @functools.cache
+    def keys(group: Group, *depths: int | None) -> tuple[list[tuple[str, ...]], frozenset[str], frozenset[str]]:
+        """Return split and words of each file, without some of its folders; the words that all have, and that any has."""
         found = []
-        for file in files:
-            folders = [part for depth, part in enumerate(source.folders(file)) if deep and depth not in depths]
-            text = unicodedata.normalize("NFC", "/".join([*folders, SPLIT.sub(" ", file.stem)]))
-            found.append((source.split(file.parent, file) * deep, *words.findall(text)))
-        parts = [set(key[1:]) for key in found]
-        return found, set.intersection(*parts), set.union(*parts)
+        for split, folders, stem in map(told, group.files):
+            inner = itertools.chain.from_iterable(part for depth, part in enumerate(folders) if depth not in depths)
+            found.append((split, *inner, *stem))
+        parts = [frozenset(key[1:]) for key in found]
+        return found, frozenset.intersection(*parts), frozenset.union(*parts)
+
+    @functools.cache
+    def named(group: Group, own: frozenset[str], *depths: int | None) -> list[tuple[tuple[str, ...], Path]]:
+        """Return each file with its key, without the words `own`."""
+        found = zip(keys(group, *depths)[0], group.files, strict=True)
+        return [(tuple(word for word in key if word not in own), file) for key, file in found]
 
     def agree(images: Group, masks: Group, depth: int | None, own: int | None) -> dict[Path, Path]:
         """Return the image of each mask, or nothing. A second mask has a number behind the name of the first."""
-        (image_keys, image_all, image_any), (mask_keys, mask_all, mask_any) = (
-            keys(images.files, depth),
-            keys(masks.files, depth, own),
-        )
-        pairs, more, named = {}, [], {}
-        for key, file in zip(image_keys, images.files, strict=True):
-            key = tuple(word for word in key if word not in image_all - mask_any)
-            named[key] = None if key in named else file
-        for key, file in zip(mask_keys, masks.files, strict=True):
-            key = tuple(word for word in key if word not in mask_all - image_any)
-            if key in named and len(key) > 1:
-                pairs[file] = named[key]
-            elif key[-1].isdecimal() and named.get(key[:-1]):
-                more.append((file, named[key[:-1]]))
-        one_to_one = None not in pairs.values() and len({*pairs.values()}) == len(pairs) >= len(masks.files) / 2
-        return pairs | {file: image for file, image in more if image in pairs.values()} if one_to_one else {}
+        (_, image_all, image_any), (_, mask_all, mask_any) = keys(images, depth), keys(masks, depth, own)
+        first, pairs, more = named(images, image_all - mask_any, depth), {}, []
+        of = dict(first)
+        for key, file in named(masks, mask_all - image_any, depth, own):
+            if key in of and len(key) > 1:
+                pairs[file] = of[key]
+            elif key[-1].isdecimal() and key[:-1] in of:
+                more.append((file, of[key[:-1]]))
+        taken, counts = {*pairs.values()}, Counter(key for key, file in first) if len(of) < len(first) else {}
+        twice = counts and not taken.isdisjoint(file for key, file in first if counts[key] > 1)
+        if twice or len(taken) < len(pairs) or 2 * len(pairs) < len(masks.files):
+            return {}
+        return pairs | {file: image for file, image in more if image in taken}
 
     for depth in [*range(max((len(source.folders(file)) for file in source.pictures), default=0)), None]:
-        kinds = [groups(files, depth, source) for files in source.divided]
+        kinds = [groups(files, depth, source, words if ends else None) for files in source.divided]
         for images, masks in itertools.product(*kinds):
             said = bool(MASKS.search(masks.name)) - bool(IMAGES.search(masks.name))
             said -= bool(MASKS.search(images.name)) - bool(IMAGES.search(images.name))
@@ -121,33 +149,33 @@ def candidates(source: Source, words: re.Pattern, deep: bool) -> Iterator[Pairin
                 continue
             pairs = {mask: (image, "") for mask, image in agree(images, masks, depth, None).items()}
             if not pairs and depth is not None:  # a folder for each class
-                classes = groups(masks.files, depth + 1, source, ends=False)
+                classes = groups(masks.files, depth + 1, source)
                 found = {group.name: agree(images, group, depth, depth + 1) for group in classes}
                 if len(found) > 1 and all(found.values()):
                     pairs = {mask: (image, name) for name in found for mask, image in found[name].items()}
-            sure = bool(pairs) and (said > 0 or said == 0 and fewer_colours([*pairs.items()]))
+            sure = (said > 0) + (said >= 0 and fewer_colours([*pairs.items()]))
             if pairs and (sure or source.chosen):
                 yield Pairing(images, masks, pairs, sure)
 
 
-def groups(files: list[Path], depth: int | None, source: Source, ends: bool = True) -> list[Group]:
+def groups(files: Sequence[Path], depth: int | None, source: Source, words: re.Pattern | None = None) -> list[Group]:
     """Divide pictures by a folder they lie in, and these by a word at an end of their names, or by their suffix."""
-    folders, found = defaultdict(list), []
+    folders, divided = defaultdict(list), []
     for file in files:
         folders[(source.folders(file)[depth:] or [""])[0] if depth is not None else ""].append(file)
     for name, members in folders.items() if len(folders) <= MANY else ():
-        found.append(Group(name, tuple(members)))
-        if not ends:
+        divided.append(Group(name, members))
+        if not words:
             continue
-        letters = {file: [word for word in WORDS[0].findall(file.stem) if not word.isdecimal()] for file in members}
-        of = {file: {file.suffix, *words[:1], *words[-1:]} for file, words in letters.items()}
-        counts = Counter(word for words in of.values() for word in words)
+        letters = {file: [word for word in words.findall(file.stem) if not word.isdecimal()] for file in members}
+        of = {file: {file.suffix, *found[:1], *found[-1:]} for file, found in letters.items()}
+        counts = Counter(word for ends in of.values() for word in ends)
         for word, count in counts.most_common(5):
             if (count > 1 or MASKS.search(word)) and count < len(members):
-                found.append(Group(word, tuple(file for file in members if word in of[file])))
+                divided.append(Group(word, [file for file in members if word in of[file]]))
                 if depth is None:
-                    found.append(Group(name, tuple(file for file in members if word not in of[file])))
-    return found
+                    divided.append(Group(name, [file for file in members if word not in of[file]]))
+    return divided
 
 
 @functools.cache

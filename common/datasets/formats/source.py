@@ -96,6 +96,7 @@ class Source:
             raise UserError(f"{text} is no folder with pictures, no such folder in {self.root} and no end of their names")
         return found
 
+    @functools.cache  # noqa: B019
     def name(self, file: Path) -> str:
         """Return the path of a file below the export, or below the folder that the user has named."""
         for folder in self.roots:
@@ -103,6 +104,7 @@ class Source:
                 return (Path(folder.name if folder != self.root else "") / file.relative_to(folder)).as_posix()
         return str(file)
 
+    @functools.cache  # noqa: B019
     def folders(self, file: Path) -> list[str]:
         """Return the names of the folders that a file lies in, without the words for a split."""
         parts = [SPLIT.sub("", part).strip(" _-.") for part in self.name(file).split("/")[:-1]]
