@@ -155,11 +155,13 @@ def named(labels: Labels) -> dict[str, Item]:
     items, twice = {}, set()
     folder = Path(os.path.commonpath([item.image.parent for item in labels.items])) if labels.items else Path()
     for item in labels.items:
-        if (first := items.setdefault(name_below(folder, item.image), item)) is not item:
-            sentence = f"{item.image} has the name of {first.image}, which is taken"
-            labels.left_out.append(Problem("images that come twice, or differ in the suffix alone", sentence))
+        name = name_below(folder, item.image)
+        if (first := items.setdefault(name, item)) is not item:
             if first.image == item.image and first.split != item.split:
                 twice.add(name)
+                continue
+            sentence = f"{item.image} has the name of {first.image}, which is taken"
+            labels.left_out.append(Problem("images that come twice, or differ in the suffix alone", sentence))
     for name in sorted(twice):
         sentence = f"{items.pop(name).image} is in two splits; each image should be in one"
         labels.left_out.append(Problem("images in two splits", sentence))

@@ -25,7 +25,10 @@ def drawn(source: Source) -> dict[str, np.ndarray]:
 
 LAYOUTS = {
     "the same names in two folders": ("Original/{}.png", "Ground Truth/{}.png"),
-    "ISIC": ("ISIC2018_Task1-2_Training_Input/ISIC_{:07}.jpg", "ISIC2018_Task1_GroundTruth/ISIC_{:07}_segmentation.png"),
+    "ISIC": (
+        "ISIC2018_Task1-2_Training_Input/ISIC_{:07}.jpg",
+        "ISIC2018_Task1_GroundTruth/ISIC_{:07}_segmentation.png",
+    ),
     "CamVid": ("train/0001TP_{:06}.png", "train_labels/0001TP_{:06}_L.png"),
     "SegNet": ("train/{}.png", "trainannot/{}.png"),
     "DeepGlobe": ("train/{}_sat.jpg", "train/{}_mask.png"),
@@ -133,7 +136,9 @@ def test_an_image_without_a_mask_and_a_mask_without_an_image_are_told(tmp_path):
         picture(tmp_path / f"gt/a_{i + 1}_gt.png", truth(i + 1))
     source = Source(tmp_path)
     labels = recognise(source)[0].read(source)
-    assert len(labels.items) == COUNT - 1 and [problem.kind for problem in labels.left_out] == ["masks without an image"]
+    assert len(labels.items) == COUNT - 1 and [problem.kind for problem in labels.left_out] == [
+        "masks without an image"
+    ]
     assert tmp_path / "photos/a_0.jpg" in labels.images.files
 
 

@@ -9,8 +9,8 @@ from common.datasets.reading import read_text
 from common.system.errors import UserError
 
 BLOCK = re.compile(r"^([\w-]+)[ \t]*:(.*(?:\n(?:[ \t\-\]}].*)?)*)", re.MULTILINE)  # a key and its lines
-TEXT = r"\"[^\"]*\"|'[^']*'|[^,\n\[\]{}]+"
-ENTRY = re.compile(rf"(?:-[ \t]+)?(?:(\d+)[ \t]*:[ \t]*)?({TEXT})")
+ENTRY = r"[\s,[\]{{}}]*(?:-[ \t]+)?(?:[\"']?(\d+)[\"']?[ \t]*:[ \t]+)?(\"[^\"\n]*\"|'[^'\n]*'|[^{}\n]+)"
+LINES, INLINE = re.compile(ENTRY.format("")), re.compile(ENTRY.format(r",[\]{}"))  # an entry in a line, or in [] or {}
 
 
 def read_yaml(file: Path) -> dict[str, list[str]]:
@@ -21,10 +21,12 @@ def read_yaml(file: Path) -> dict[str, list[str]]:
     """
     content = {}
     for key, block in BLOCK.findall(re.sub(r"(?m)(^|\s)#.*$", "", read_text(file))):
-        found = [ENTRY.fullmatch(part.strip()) for part in re.findall(rf"(?:{TEXT})+", block) if part.strip()]
-        entries = [(int(e[1] or i), e[2].strip(" \t'\"")) for i, e in enumerate(found) if e]
+        found = (INLINE if block.strip()[:1] in ("[", "{") else LINES).findall(block)
+        entries = [(int(number or i), text.strip(" \t'\"")) for i, (number, text) in enumerate(found) if text.strip()]
         content[key] = [text for _, text in sorted(entries)]
-        if key == "names" and (None in found or sorted(n for n, _ in entries) != [*range(len(entries))]):
+        if key == "names" and (
+            [i for i, _ in sorted(entries)] != [*range(len(entries))] or ": " in "".join(content[key])
+        ):
             raise UserError(f"{file}: names should be a list, or lines `0: name`, `1: name`, ... without gaps")
     return content
 

@@ -88,7 +88,9 @@ def compatible(new: Pairing, kept: Pairing) -> bool:
         raise UserError(f"{min(masked)} may have its mask in {a} or in {b}; say which with --masks {a} or --masks {b}")
     if masks:
         a, b = sorted((new.images.name, kept.images.name))
-        raise UserError(f"{min(masks)} may belong to a picture in {a} or in {b}; say which with --images {a} or --images {b}")
+        raise UserError(
+            f"{min(masks)} may belong to a picture in {a} or in {b}; say which with --images {a} or --images {b}"
+        )
     return True
 
 
@@ -104,7 +106,9 @@ def candidates(source: Source, words: re.Pattern, deep: bool, ends: bool) -> Ite
         """Return the split of a file, and the words of its folders and of its name."""
         stem = unicodedata.normalize("NFC", SPLIT.sub(" ", file.stem))
         folders = [words.findall(unicodedata.normalize("NFC", part)) for part in source.folders(file)]
-        return (source.split(file.parent, file), folders, words.findall(stem)) if deep else ("", [], words.findall(stem))
+        return (
+            (source.split(file.parent, file), folders, words.findall(stem)) if deep else ("", [], words.findall(stem))
+        )
 
     @functools.cache
     def keys(group: Group, *depths: int | None) -> tuple[list[tuple[str, ...]], frozenset[str], frozenset[str]]:

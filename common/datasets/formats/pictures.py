@@ -43,7 +43,9 @@ def own_classes(labels: Labels, masks: list[Path], source: Source) -> Paint:
             raise Problem(NOT_A_MASK, f"{problem}; or add --binary: all but 0 and transparent pixels are one class")
     if not listed.names and (two := smoothed(held)):
         (red, *_), (red2, *_) = map(rgb, two)
-        sentence = f"{held[0].file} and others hold {len(held)} levels, mostly {red} and {red2}: their outlines are smoothed"
+        sentence = (
+            f"{held[0].file} and others hold {len(held)} levels, mostly {red} and {red2}: their outlines are smoothed"
+        )
         raise Problem("smoothed masks", f"{sentence}; add --binary, which rounds each pixel to the nearer of the two")
     if objects:
         labels.notes.append(f"WARNING: {objects}; if they are objects, import again with --binary: one class for all")

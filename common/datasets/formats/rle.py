@@ -42,6 +42,7 @@ def read_text(text: str) -> list[int]:
         value = shift = 0
     return numbers
 
+
 def unpack(data: list[int]) -> np.ndarray:
     """Return the numbers that Label Studio packs into `data`, bytes.
 
