@@ -3,9 +3,12 @@
     python import_labels.py path/to/export path/to/folder
     python import_labels.py instances.json path/to/folder --images path/to/photographs
 
-Reads LabelMe, COCO JSON, VIA, VOC's layout (CVAT's "Segmentation mask"), Label Studio's PNGs, and masks that are
-pictures: of the images' names, perhaps with _mask behind them (Roboflow), in the same folder or in another, in one
-folder for each class, or JPEGs. docs/your-own.md tells how each is recognised.
+    python import_labels.py DRIVE path/to/folder --masks 1st_manual     # if there are two kinds of masks
+    python import_labels.py cells path/to/folder --binary               # masks that number the cells: one class for all
+
+Reads LabelMe, COCO JSON, VIA, CVAT's XML, VOC's layout (CVAT's "Segmentation mask"), Label Studio's JSON and PNGs,
+YOLO's polygons, tables of run lengths, and masks that are pictures: beside the images or in other folders, one for each
+image, class or object. docs/your-own.md tells how each is recognised.
 
 Writes images/, masks/, classes.txt, lists of the splits where the export has them, and import.json, which tells all
 that has been left out. Nothing of the export is changed. A second call writes the same again.
@@ -117,7 +120,7 @@ def read(path: Path, images: str, masks: str, binary: bool, out: Path) -> tuple[
         raise UserError(f"{path} is not as {layout.NAME} should be ({reason}); export it again") from None
     if labels.outlined[False] and not labels.outlined[True]:
         raise UserError(
-            f"{path} has {labels.outlined[False]} boxes and no outline: boxes have no outline, and a segmentation needs "
+            f"{path} has {labels.outlined[False]} boxes alone: boxes have no outline, and a segmentation needs "
             "polygons or masks; draw these, or export them if the program has them"
         )
     if binary:
@@ -131,7 +134,7 @@ def read(path: Path, images: str, masks: str, binary: bool, out: Path) -> tuple[
 
 
 def ours(source: Source) -> tuple[ModuleType, str]:
-    """Return how to read a folder that is as a training takes it; raise UserError if it is not, and say what it holds."""
+    """Return how to read a folder that is as a training takes it; raise UserError, and say what any other holds."""
     problems = []
     for _ in source.jsons(problems):
         pass
@@ -144,8 +147,8 @@ def ours(source: Source) -> tuple[ModuleType, str]:
     folders = sorted({source.name(file.parent) for file in source.pictures})
     images, masks = folders if len(folders) == 2 else ("FOLDER", "FOLDER")
     raise UserError(
-        f"{source.root} is of no layout that is known; it holds {describe(source.root)}. If images and masks lie in two "
-        f"folders, name them: {import_command(source.root, '--images', images, '--masks', masks)}; a labelling "
+        f"{source.root} is of no layout that is known; it holds {describe(source.root)}. If images and masks lie in "
+        f"two folders, name them: {import_command(source.root, '--images', images, '--masks', masks)}; a labelling "
         "program's labels are best exported as COCO JSON"
     )
 

@@ -5,6 +5,7 @@ The structure of each is that of the documentation which the reader of the forma
 
 import base64
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -253,7 +254,7 @@ def brush(pixels: np.ndarray) -> list[int]:
     bits = f"{numbers.size:032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
     flat = numbers.ravel()
     starts = [0, *np.flatnonzero(np.diff(flat.astype(int))) + 1, len(flat)]
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in itertools.pairwise(starts):
         if end - start == 1:
             bits += f"000000{flat[start]:08b}"
         else:

@@ -67,7 +67,7 @@ def test_smoothed_masks_are_refused_and_binary_takes_the_nearer_of_two(tmp_path)
         return np.array(Image.fromarray((classes > 0) * np.uint8(255)).filter(ImageFilter.GaussianBlur(0.5)))
 
     path, out = folders(tmp_path / "export", smooth), tmp_path / "out"
-    assert "their outlines are smoothed; add --binary" in refused(path, out)
+    assert "outlines are smoothed; add --binary" in refused(path, out)
     run(path, out, "--binary")
     assert np.array_equal(mask(out, "3"), np.array(Image.open(path / "gt/3.png")) > 127)
     assert np.mean(mask(out, "3") == (truth(3) > 0)) > 0.99

@@ -24,9 +24,8 @@ def read_yaml(file: Path) -> dict[str, list[str]]:
         found = (INLINE if block.strip()[:1] in ("[", "{") else LINES).findall(block)
         entries = [(int(number or i), text.strip(" \t'\"")) for i, (number, text) in enumerate(found) if text.strip()]
         content[key] = [text for _, text in sorted(entries)]
-        if key == "names" and (
-            [i for i, _ in sorted(entries)] != [*range(len(entries))] or ": " in "".join(content[key])
-        ):
+        in_order = [i for i, _ in sorted(entries)] == [*range(len(entries))]
+        if key == "names" and (not in_order or ": " in "".join(content[key])):
             raise UserError(f"{file}: names should be a list, or lines `0: name`, `1: name`, ... without gaps")
     return content
 

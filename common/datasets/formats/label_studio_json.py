@@ -32,9 +32,7 @@ def recognise(source: Source) -> str:
 def regions(task: dict) -> list[dict] | None:
     """Return the values of the regions of a task: of several annotations, the last counts. None: it is not labelled."""
     kept = [a["result"] for a in task.get("annotations") or [] if not a.get("was_cancelled")]
-    minimal = [
-        value for key, value in task.items() if isinstance(value, list) and key not in ("annotations", "predictions")
-    ]
+    minimal = [task[key] for key in task.keys() - {"annotations", "predictions"} if isinstance(task[key], list)]
     for entries in [*kept[::-1], *minimal]:
         values = [entry | entry.get("value", {}) for entry in entries if isinstance(entry, dict)]
         return [value for value in values if value.keys() & SHAPES]

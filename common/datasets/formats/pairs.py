@@ -62,18 +62,16 @@ def pairings(source: Source) -> list[Pairing]:
         found = [p for p in found if not SHOWN.search(p.masks.name + p.images.name)] or found
         used = {mask for p in found for mask in p.pairs}
         found = [p for p in found if used.isdisjoint(image for image, _ in p.pairs.values())] or found
-        found.sort(key=lambda p: (-len(p.pairs), -p.sure))
         kept = []
-        for p in found:
-            if all(compatible(p, q) for q in kept):
+        for p in sorted(found, key=lambda p: (-len(p.pairs), -p.sure)):
+            if all(are_apart(p, q) for q in kept):
                 kept.append(p)
-        found = kept
-        if found:
-            return found
+        if kept:
+            return kept
     return []
 
 
-def compatible(new: Pairing, kept: Pairing) -> bool:
+def are_apart(new: Pairing, kept: Pairing) -> bool:
     """Return whether two pairings have no picture in common; the new one has no more pairs.
 
     Raises:
@@ -83,14 +81,13 @@ def compatible(new: Pairing, kept: Pairing) -> bool:
     masked, masks = {*links.values()} & {*others.values()}, {*links} & {*others}
     if links.items() <= others.items() or 2 * len(links) <= len(others) or (masks and new.sure < kept.sure):
         return {*links, *links.values()}.isdisjoint({*others, *others.values()})
-    if masked:
-        a, b = sorted((new.masks.name, kept.masks.name))
-        raise UserError(f"{min(masked)} may have its mask in {a} or in {b}; say which with --masks {a} or --masks {b}")
-    if masks:
-        a, b = sorted((new.images.name, kept.images.name))
-        raise UserError(
-            f"{min(masks)} may belong to a picture in {a} or in {b}; say which with --images {a} or --images {b}"
-        )
+    for shared, sentence, flag, names in (
+        (masked, "may have its mask", "--masks", {new.masks.name, kept.masks.name}),
+        (masks, "may be the mask of a picture", "--images", {new.images.name, kept.images.name}),
+    ):
+        if shared:
+            a, b = sorted(names) * (3 - len(names))
+            raise UserError(f"{min(shared)} {sentence} in {a} or in {b}; say which with {flag} {a} or {flag} {b}")
     return True
 
 
@@ -103,16 +100,14 @@ def candidates(source: Source, words: re.Pattern, deep: bool, ends: bool) -> Ite
 
     @functools.cache
     def told(file: Path) -> tuple[str, list[list[str]], list[str]]:
-        """Return the split of a file, and the words of its folders and of its name."""
-        stem = unicodedata.normalize("NFC", SPLIT.sub(" ", file.stem))
-        folders = [words.findall(unicodedata.normalize("NFC", part)) for part in source.folders(file)]
-        return (
-            (source.split(file.parent, file), folders, words.findall(stem)) if deep else ("", [], words.findall(stem))
-        )
+        """Return the split of a file, the words of each of its folders, and those of its name."""
+        folders = [unicodedata.normalize("NFC", part) for part in source.folders(file)]
+        stem = words.findall(unicodedata.normalize("NFC", SPLIT.sub(" ", file.stem)))
+        return (source.split(file.parent, file), [*map(words.findall, folders)], stem) if deep else ("", [], stem)
 
     @functools.cache
     def keys(group: Group, *depths: int | None) -> tuple[list[tuple[str, ...]], frozenset[str], frozenset[str]]:
-        """Return split and words of each file, without some of its folders; the words that all have, and that any has."""
+        """Return split and words of each file without some folders; the words that all have, and that any has."""
         found = []
         for split, folders, stem in map(told, group.files):
             inner = itertools.chain.from_iterable(part for depth, part in enumerate(folders) if depth not in depths)
@@ -122,24 +117,21 @@ def candidates(source: Source, words: re.Pattern, deep: bool, ends: bool) -> Ite
 
     @functools.cache
     def named(group: Group, own: frozenset[str], *depths: int | None) -> list[tuple[tuple[str, ...], Path]]:
-        """Return each file with its key, without the words `own`."""
+        """Return what `keys` does, without the words `own`, with each file."""
         found = zip(keys(group, *depths)[0], group.files, strict=True)
         return [(tuple(word for word in key if word not in own), file) for key, file in found]
 
-    def agree(images: Group, masks: Group, depth: int | None, own: int | None) -> dict[Path, Path]:
+    def agree(images: Group, masks: Group, depth: int | None, own: int | None = None) -> dict[Path, Path]:
         """Return the image of each mask, or nothing. A second mask has a number behind the name of the first."""
         (_, image_all, image_any), (_, mask_all, mask_any) = keys(images, depth), keys(masks, depth, own)
-        first, pairs, more = named(images, image_all - mask_any, depth), {}, []
-        of = dict(first)
-        for key, file in named(masks, mask_all - image_any, depth, own):
-            if key in of and len(key) > 1:
-                pairs[file] = of[key]
-            elif key[-1].isdecimal() and key[:-1] in of:
-                more.append((file, of[key[:-1]]))
-        taken, counts = {*pairs.values()}, Counter(key for key, file in first) if len(of) < len(first) else {}
-        twice = counts and not taken.isdisjoint(file for key, file in first if counts[key] > 1)
-        if twice or len(taken) < len(pairs) or 2 * len(pairs) < len(masks.files):
+        of, second = {}, named(masks, mask_all - image_any, depth, own)
+        for key, file in named(images, image_all - mask_any, depth):
+            of[key] = None if key in of else file
+        pairs = {file: of[key] for key, file in second if len(key) > 1 and key in of}
+        taken = {*pairs.values()}
+        if None in taken or len(taken) < len(pairs) or 2 * len(pairs) < len(masks.files):
             return {}
+        more = [(file, of.get(key[:-1])) for key, file in second if file not in pairs and key[-1].isdecimal()]
         return pairs | {file: image for file, image in more if image in taken}
 
     for depth in [*range(max((len(source.folders(file)) for file in source.pictures), default=0)), None]:
@@ -147,14 +139,13 @@ def candidates(source: Source, words: re.Pattern, deep: bool, ends: bool) -> Ite
         for images, masks in itertools.product(*kinds):
             said = bool(MASKS.search(masks.name)) - bool(IMAGES.search(masks.name))
             said -= bool(MASKS.search(images.name)) - bool(IMAGES.search(images.name))
-            if 2 * len(images.files) < len(masks.files) or not {*images.files}.isdisjoint(masks.files):
+            few = 2 * len(images.files) < len(masks.files) and ends  # there may be a mask for each class
+            if (said < 0 and not source.chosen) or few or not {*images.files}.isdisjoint(masks.files):
                 continue
-            if said < 0 and not source.chosen:
-                continue
-            pairs = {mask: (image, "") for mask, image in agree(images, masks, depth, None).items()}
+            pairs = {mask: (image, "") for mask, image in agree(images, masks, depth).items()}
             if not pairs and depth is not None:  # a folder for each class
-                classes = groups(masks.files, depth + 1, source)
-                found = {group.name: agree(images, group, depth, depth + 1) for group in classes}
+                classes = by_folder(masks.files, depth + 1, source)
+                found = {name: agree(images, Group(name, files), depth, depth + 1) for name, files in classes.items()}
                 if len(found) > 1 and all(found.values()):
                     pairs = {mask: (image, name) for name in found for mask, image in found[name].items()}
             sure = (said > 0) + (said >= 0 and fewer_colours([*pairs.items()]))
@@ -162,23 +153,27 @@ def candidates(source: Source, words: re.Pattern, deep: bool, ends: bool) -> Ite
                 yield Pairing(images, masks, pairs, sure)
 
 
-def groups(files: Sequence[Path], depth: int | None, source: Source, words: re.Pattern | None = None) -> list[Group]:
-    """Divide pictures by a folder they lie in, and these by a word at an end of their names, or by their suffix."""
-    folders, divided = defaultdict(list), []
+def by_folder(files: Sequence[Path], depth: int, source: Source) -> dict[str, list[Path]]:
+    """Divide pictures by the folder at `depth`."""
+    found = defaultdict(list)
     for file in files:
-        folders[(source.folders(file)[depth:] or [""])[0] if depth is not None else ""].append(file)
+        found[(source.folders(file)[depth:] or [""])[0]].append(file)
+    return found
+
+
+def groups(files: Sequence[Path], depth: int | None, source: Source, words: re.Pattern | None) -> list[Group]:
+    """Divide pictures by a folder, and these by a word at an end of their names, or by their suffix."""
+    folders, divided = {"": files} if depth is None else by_folder(files, depth, source), []
     for name, members in folders.items() if len(folders) <= MANY else ():
         divided.append(Group(name, members))
-        if not words:
-            continue
-        letters = {file: [word for word in words.findall(file.stem) if not word.isdecimal()] for file in members}
-        of = {file: {file.suffix, *found[:1], *found[-1:]} for file, found in letters.items()}
-        counts = Counter(word for ends in of.values() for word in ends)
-        for word, count in counts.most_common(5):
-            if (count > 1 or MASKS.search(word)) and count < len(members):
-                divided.append(Group(word, [file for file in members if word in of[file]]))
-                if depth is None:
-                    divided.append(Group(name, [file for file in members if word not in of[file]]))
+        if words:
+            letters = {file: [word for word in words.findall(file.stem) if not word.isdecimal()] for file in members}
+            of = {file: {file.suffix, *found[:1], *found[-1:]} for file, found in letters.items()}
+            for word, count in Counter(word for ends in of.values() for word in ends).most_common(5):
+                if (count > 1 or MASKS.search(word)) and count < len(members):
+                    divided.append(Group(word, [file for file in members if word in of[file]]))
+                    if depth is None:
+                        divided.append(Group(name, [file for file in members if word not in of[file]]))
     return divided
 
 

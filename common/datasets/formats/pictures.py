@@ -42,11 +42,9 @@ def own_classes(labels: Labels, masks: list[Path], source: Source) -> Paint:
         if problem.kind == NOT_A_MASK:
             raise Problem(NOT_A_MASK, f"{problem}; or add --binary: all but 0 and transparent pixels are one class")
     if not listed.names and (two := smoothed(held)):
-        (red, *_), (red2, *_) = map(rgb, two)
-        sentence = (
-            f"{held[0].file} and others hold {len(held)} levels, mostly {red} and {red2}: their outlines are smoothed"
-        )
-        raise Problem("smoothed masks", f"{sentence}; add --binary, which rounds each pixel to the nearer of the two")
+        a, b = (rgb(color)[0] for color in two)
+        sentence = f"{held[0].file} and others hold {len(held)} levels, mostly {a} and {b}: outlines are smoothed; "
+        raise Problem("smoothed masks", sentence + "add --binary, which rounds each pixel to the nearer of the two")
     if objects:
         labels.notes.append(f"WARNING: {objects}; if they are objects, import again with --binary: one class for all")
     names, palette, label_map, _ = interpret(held, listed, source.root, problems)
@@ -81,7 +79,7 @@ def read_list(source: Source) -> Classes:
 
 
 def draw_binary(two: tuple[int, int] | None, file: Path, mask: np.ndarray) -> list[Problem]:
-    """Write 1 for all pixels but black and transparent ones, or for those nearer to the second of two smoothed colours."""
+    """Write 1 for all but black and transparent pixels; where two colours were smoothed, for those nearer to one."""
     image = open_image(file)
     if image.mode in ("RGBA", "LA") and all(low == high for low, high in image.getextrema()[:-1]):
         inside = np.asarray(image.getchannel("A")) > 127

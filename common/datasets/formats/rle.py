@@ -46,9 +46,9 @@ def read_text(text: str) -> list[int]:
 def unpack(data: list[int]) -> np.ndarray:
     """Return the numbers that Label Studio packs into `data`, bytes.
 
-    A head has the count of numbers in 32 bits, the bits of a number less 1 in 5, and four lengths less 1 in 4 each. Then
-    follow runs: 1 bit tells whether one number is repeated, 2 bits which of the lengths the count has, then come the
-    count less 1 and the numbers.
+    A head has the count of numbers in 32 bits, the bits of a number less 1 in 5, and four lengths less 1 in 4 each.
+    Then follow runs: 1 bit tells whether one number is repeated, 2 bits which of the lengths the count has, then come
+    the count less 1 and the numbers.
     """
     bits, at = "".join(f"{byte:08b}" for byte in data), 0
 

@@ -8,7 +8,6 @@ a column of its own. No runs are no object.
 import csv
 from collections import defaultdict
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 

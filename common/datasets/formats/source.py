@@ -72,13 +72,10 @@ class Source:
         self.roots = [folder for folder in (None if alone else self.root, *given) if folder]
         files = {folder: find_files(folder) for folder in self.roots}
         self.others = [file for file in files.get(self.root, ((), ()))[1] if path.is_dir()] or [path] * path.is_file()
-        found = {
-            file.resolve(): file for pictures, _ in files.values() for file in pictures
-        }  # a folder may lie in another
+        found = {file.resolve(): file for pictures, _ in files.values() for file in pictures}  # folders may overlap
         self.pictures = list(found.values())
         first, second = (self.select(text) if text else [] for text in (images, masks))
-        rest = {*found.values()} - {*first, *second}
-        rest = [file for file in self.pictures if file in rest]
+        rest = sorted({*self.pictures} - {*first, *second})
         self.divided = (first or rest, second or rest)  # pictures that may be images, and that may be masks
         self.images = Images(self.divided[0])
 
@@ -88,16 +85,13 @@ class Source:
         Raises:
             UserError: there are none.
         """
-        folder = Path(text).resolve() if Path(text).is_dir() else None
-        found = [
-            file
-            for file in self.pictures
-            if (file.resolve().is_relative_to(folder) if folder else f"/{text.strip('/')}/" in f"/{self.name(file)}")
-        ] or [file for file in self.pictures if file.stem.endswith(text) or text == file.suffix]
+        if Path(text).is_dir():
+            found = [file for file in self.pictures if file.resolve().is_relative_to(Path(text).resolve())]
+        else:
+            found = [file for file in self.pictures if f"/{text.strip('/')}/" in f"/{self.name(file)}"]
+        found = found or [file for file in self.pictures if file.stem.endswith(text) or text == file.suffix]
         if not found:
-            raise UserError(
-                f"{text} is no folder with pictures, no such folder in {self.root} and no end of their names"
-            )
+            raise UserError(f"{text} is no folder with pictures, here or in {self.root}, and no end of their names")
         return found
 
     @functools.cache  # noqa: B019

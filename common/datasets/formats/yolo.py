@@ -1,8 +1,8 @@
 """YOLO's polygons: a text file of labels for each image, and the classes in data.yaml.
 
-As Ultralytics describes it (docs.ultralytics.com/datasets/segment): a line is `class x1 y1 x2 y2 ...` in shares of width
-and height. A line with four numbers behind the class is a box. Images lie in folders `images` and their texts in folders
-`labels`, or both in one folder. An empty text belongs to an image of background alone.
+As Ultralytics describes it (docs.ultralytics.com/datasets/segment): a line is `class x1 y1 x2 y2 ...` in shares of
+width and height. A line with four numbers behind the class is a box. Images lie in folders `images` and their texts in
+folders `labels`, or both in one folder. An empty text belongs to an image of background alone.
 """
 
 import re
