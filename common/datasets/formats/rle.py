@@ -57,9 +57,10 @@ def unpack(data: list[int]) -> np.ndarray:
         at += count
         return int(bits[at - count : at], 2)
 
-    total, size, numbers = take(32), take(5) + 1, []
+    numbers, size, filled = np.zeros(take(32), dtype=int), take(5) + 1, 0
     lengths = [take(4) + 1 for _ in range(4)]
-    while len(numbers) < total:
+    while filled < len(numbers):
         repeated, count = take(1), take(lengths[take(2)]) + 1
-        numbers += [take(size)] * count if repeated else [take(size) for _ in range(count)]
-    return np.array(numbers[:total])
+        numbers[filled : filled + count] = take(size) if repeated else [take(size) for _ in range(count)]
+        filled += count
+    return numbers
