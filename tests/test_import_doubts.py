@@ -138,6 +138,12 @@ def test_two_coco_files_are_both_read_and_objects_of_one_image_are_joined(tmp_pa
     assert all(np.array_equal(mask(out, str(i)), truth(i)) for i in range(COUNT))
 
 
+def test_binary_makes_one_class_of_labels_in_text(tmp_path):
+    run(coco(tmp_path / "export"), tmp_path / "out", "--binary")
+    assert all(np.array_equal(mask(tmp_path / "out", str(i)), truth(i) > 0) for i in range(COUNT))
+    assert [line.split()[0] for line in (tmp_path / "out/classes.txt").open()] == ["background", "object", "ignore"]
+
+
 def test_boxes_alone_are_refused_and_beside_outlines_they_are_void(tmp_path):
     path = coco(tmp_path / "coco")
     content = annotations(range(COUNT), "")

@@ -137,9 +137,37 @@ def test_an_image_without_a_mask_and_a_mask_without_an_image_are_told(tmp_path):
     source = Source(tmp_path)
     labels = recognise(source)[0].read(source)
     assert len(labels.items) == COUNT - 1 and [problem.kind for problem in labels.left_out] == [
-        "masks without an image"
+        "masks without an image, or with several"
     ]
     assert tmp_path / "photos/a_0.jpg" in labels.images.files
+
+
+def test_a_mask_of_two_images_is_left_out_alone(tmp_path):
+    for i in NUMBERS:
+        photograph(tmp_path / f"photos/{i}.jpg", i)
+        picture(tmp_path / f"gt/{i}.png", truth(i))
+    photograph(tmp_path / "photos/2.png", 0)
+    source = Source(tmp_path)
+    labels = recognise(source)[0].read(source)
+    assert [item.image.stem for item in labels.items] == ["1", "3"]
+    assert [str(problem) for problem in labels.left_out] == [str(tmp_path / "gt/2.png")]
+
+
+def test_splits_in_the_names_of_folders_tell_equal_names_apart(tmp_path):
+    for split, first in (("train", 0), ("val", 3)):
+        for i in range(3):
+            photograph(tmp_path / f"{split}/{i}.png", first + i)
+            picture(tmp_path / f"{split}annot/{i}.png", truth(first + i))
+    found = drawn(Source(tmp_path))
+    assert len(found) == 6 and np.array_equal(found["val/1.png"], truth(4))
+
+
+def test_flags_settle_what_names_say_the_other_way_round(tmp_path):
+    for i in NUMBERS:
+        photograph(tmp_path / f"for_masks/{i}.png", i)
+        picture(tmp_path / f"image_classes/{i}.png", truth(i))
+    found = drawn(Source(tmp_path, "for_masks", "image_classes"))
+    assert len(found) == 3 and np.array_equal(found["for_masks/2.png"], truth(2))
 
 
 def test_photographs_of_the_same_names_are_no_masks_of_each_other(tmp_path):

@@ -52,7 +52,7 @@ def read(source: Source) -> Labels:
                 image, folder = pairing.pairs[mask]
                 drawn[image].append((folder, mask))
             else:
-                labels.left_out.append(Problem("masks without an image", f"{mask}, beside {pairing.images.name}"))
+                labels.left_out.append(Problem("masks without an image, or with several", str(mask)))
     masks = [mask for masks in drawn.values() for _, mask in masks]
     tables = [file for file in source.others if file.name == "_classes.csv"]
     if any(folder for masks in drawn.values() for folder, _ in masks):

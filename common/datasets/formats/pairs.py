@@ -60,8 +60,6 @@ def pairings(source: Source) -> list[Pairing]:
         found = [*candidates(source, words, deep, ends)]
         found = [p for p in found if p.sure] or found
         found = [p for p in found if not SHOWN.search(p.masks.name + p.images.name)] or found
-        used = {mask for p in found for mask in p.pairs}
-        found = [p for p in found if used.isdisjoint(image for image, _ in p.pairs.values())] or found
         kept = []
         for p in sorted(found, key=lambda p: (-len(p.pairs), -p.sure)):
             if all(are_apart(p, q) for q in kept):
@@ -79,7 +77,7 @@ def are_apart(new: Pairing, kept: Pairing) -> bool:
     """
     links, others = ({mask: image for mask, (image, _) in p.pairs.items()} for p in (new, kept))
     masked, masks = {*links.values()} & {*others.values()}, {*links} & {*others}
-    if links.items() <= others.items() or 2 * len(links) <= len(others) or (masks and new.sure < kept.sure):
+    if links.items() <= others.items() or (masks and new.sure < kept.sure):
         return {*links, *links.values()}.isdisjoint({*others, *others.values()})
     for shared, sentence, flag, names in (
         (masked, "may have its mask", "--masks", {new.masks.name, kept.masks.name}),
@@ -127,9 +125,9 @@ def candidates(source: Source, words: re.Pattern, deep: bool, ends: bool) -> Ite
         of, second = {}, named(masks, mask_all - image_any, depth, own)
         for key, file in named(images, image_all - mask_any, depth):
             of[key] = None if key in of else file
-        pairs = {file: of[key] for key, file in second if len(key) > 1 and key in of}
+        pairs = {file: of[key] for key, file in second if len(key) > 1 and of.get(key)}
         taken = {*pairs.values()}
-        if None in taken or len(taken) < len(pairs) or 2 * len(pairs) < len(masks.files):
+        if len(taken) < len(pairs) or 2 * len(pairs) < len(masks.files):
             return {}
         more = [(file, of.get(key[:-1])) for key, file in second if file not in pairs and key[-1].isdecimal()]
         return pairs | {file: image for file, image in more if image in taken}

@@ -40,7 +40,8 @@ def own_classes(labels: Labels, masks: list[Path], source: Source) -> Paint:
     held, unread, objects = look_through(masks, progress=True)
     for problem in unread:
         if problem.kind == NOT_A_MASK:
-            raise Problem(NOT_A_MASK, f"{problem}; or add --binary: all but 0 and transparent pixels are one class")
+            hint = "; or add --binary: all but 0 and transparent pixels are one class"
+            raise Problem(NOT_A_MASK, f"{problem}{hint * ('--binary' not in str(problem))}")
     if not listed.names and (two := smoothed(held)):
         a, b = (rgb(color)[0] for color in two)
         sentence = f"{held[0].file} and others hold {len(held)} levels, mostly {a} and {b}: outlines are smoothed; "
