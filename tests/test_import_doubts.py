@@ -106,11 +106,18 @@ def test_pages_are_warned_of(tmp_path, capsys):
     assert "WARNING: 1 file has several pages" in capsys.readouterr().out
 
 
-def test_a_mask_for_each_object_is_one_class(tmp_path):
+OBJECTS = [
+    ("stage1_train/ab{}/images/ab{}.png", "stage1_train/ab{}/masks/{}f.png"),
+    ("images/{}.png", "masks/{}/{}.png"),
+]
+
+
+@pytest.mark.parametrize(("image", "mask"), OBJECTS)
+def test_a_mask_for_each_object_is_one_class(image, mask, tmp_path):
     for i in range(COUNT):
-        photograph(tmp_path / f"export/stage1_train/ab{i}/images/ab{i}.png", i)
+        photograph(tmp_path / "export" / image.format(i, i), i)
         for number in (1, 2):
-            picture(tmp_path / f"export/stage1_train/ab{i}/masks/{number}f{i}.png", truth(i, number))
+            picture(tmp_path / "export" / mask.format(i, number), truth(i, number))
     run(tmp_path / "export", tmp_path / "out")
     for file in (tmp_path / "out").glob("masks/**/*.png"):
         assert np.array_equal(np.array(Image.open(file)), truth(int(file.stem[-1])) > 0)
@@ -141,7 +148,11 @@ def test_two_coco_files_are_both_read_and_objects_of_one_image_are_joined(tmp_pa
 def test_binary_makes_one_class_of_labels_in_text(tmp_path):
     run(coco(tmp_path / "export"), tmp_path / "out", "--binary")
     assert all(np.array_equal(mask(tmp_path / "out", str(i)), truth(i) > 0) for i in range(COUNT))
-    assert [line.split()[0] for line in (tmp_path / "out/classes.txt").open()] == ["background", "object", "ignore"]
+    assert [line.split()[0] for line in (tmp_path / "out/classes.txt").read_text().splitlines()] == [
+        "background",
+        "object",
+        "ignore",
+    ]
 
 
 def test_boxes_alone_are_refused_and_beside_outlines_they_are_void(tmp_path):
@@ -266,4 +277,6 @@ def test_an_unknown_layout_is_described_with_the_command_to_try(tmp_path):
     assert "holds 1 .HEIC files, which are not read; convert them to JPEG" in refused(
         tmp_path / "export", tmp_path / "out"
     )
+    (tmp_path / "empty").mkdir()
+    assert "is of no layout that is known; it holds nothing" in refused(tmp_path / "empty", tmp_path / "out")
     assert "nowhere is no folder with pictures" in refused(tmp_path / "export", tmp_path / "out", "--masks", "nowhere")

@@ -141,7 +141,7 @@ def candidates(source: Source, words: re.Pattern, deep: bool, ends: bool) -> Ite
             if (said < 0 and not source.chosen) or few or not {*images.files}.isdisjoint(masks.files):
                 continue
             pairs = {mask: (image, "") for mask, image in agree(images, masks, depth).items()}
-            if not pairs and depth is not None:  # a folder for each class
+            if not pairs and depth is not None and words is WORDS[0]:  # a folder for each class
                 classes = by_folder(masks.files, depth + 1, source)
                 found = {name: agree(images, Group(name, files), depth, depth + 1) for name, files in classes.items()}
                 if len(found) > 1 and all(found.values()):
@@ -162,7 +162,7 @@ def by_folder(files: Sequence[Path], depth: int, source: Source) -> dict[str, li
 def groups(files: Sequence[Path], depth: int | None, source: Source, words: re.Pattern | None) -> list[Group]:
     """Divide pictures by a folder, and these by a word at an end of their names, or by their suffix."""
     folders, divided = {"": files} if depth is None else by_folder(files, depth, source), []
-    for name, members in folders.items() if len(folders) <= MANY else ():
+    for name, members in folders.items() if files and len(folders) <= MANY else ():
         divided.append(Group(name, members))
         if words:
             letters = {file: [word for word in words.findall(file.stem) if not word.isdecimal()] for file in members}
