@@ -98,6 +98,14 @@ def test_two_candidates_for_the_mask_are_refused_by_name_and_settled_by_a_flag(f
         assert drawn(Source(path, str(path / "images"), folder)).keys() == found.keys()
 
 
+def test_two_candidates_are_named_as_masks_though_the_images_have_few_colours(tmp_path):
+    path = both(tmp_path, "1st_manual/{}_manual1.gif", "mask/{}_mask.gif")
+    for i in NUMBERS:
+        picture(path / f"images/{i}.png", np.full((HEIGHT, WIDTH, 3), 99, np.uint8))
+    with pytest.raises(UserError, match="in 1st_manual or in mask; say which with --masks 1st_manual or --masks mask"):
+        recognise(source := Source(path))[0].read(source)
+
+
 def test_two_kinds_of_images_for_a_mask_are_refused_by_name(tmp_path):
     for i in NUMBERS:
         photograph(tmp_path / f"left/{i}.png", i)

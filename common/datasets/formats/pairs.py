@@ -60,6 +60,8 @@ def pairings(source: Source) -> list[Pairing]:
         found = [*candidates(source, words, deep, ends)]
         found = [p for p in found if p.sure] or found
         found = [p for p in found if not SHOWN.search(p.masks.name + p.images.name)] or found
+        masks = {mask for p in found for mask in p.pairs}
+        found = [p for p in found if masks.isdisjoint(image for image, _ in p.pairs.values())] or found
         kept = []
         for p in sorted(found, key=lambda p: (-len(p.pairs), -p.sure)):
             if all(are_apart(p, q) for q in kept):
