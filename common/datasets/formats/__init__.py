@@ -5,10 +5,34 @@ Each has NAME; `recognise`, which returns why files are of that format, or nothi
 
 from types import ModuleType
 
-from common.datasets.formats import coco, label_studio, labelme, mask_files, via, voc_masks
+from common.datasets.formats import (
+    coco,
+    cvat,
+    label_studio,
+    label_studio_json,
+    labelme,
+    mask_files,
+    object_masks,
+    run_lengths,
+    via,
+    voc_masks,
+    yolo,
+)
 from common.datasets.formats.source import Source
 
-FORMATS = (labelme, coco, via, voc_masks, label_studio, mask_files)  # the first that recognises the files reads them
+FORMATS = (  # the first that recognises the files reads them
+    labelme,
+    coco,
+    via,
+    cvat,
+    voc_masks,
+    label_studio,
+    label_studio_json,
+    yolo,
+    object_masks,
+    run_lengths,
+    mask_files,
+)
 
 
 def recognise(source: Source) -> tuple[ModuleType | None, str]:
