@@ -4,7 +4,7 @@
     python -m tools.import_labels instances.json path/to/folder --images path/to/photographs
 
     python -m tools.import_labels DRIVE path/to/folder --masks 1st_manual     # if there are two kinds of masks
-    python -m tools.import_labels cells path/to/folder --binary               # masks that number the cells: one class for all
+    python -m tools.import_labels cells path/to/folder --binary     # one class, if the masks number the objects
 
 Reads LabelMe, COCO JSON, VIA, CVAT's XML, VOC's layout (CVAT's "Segmentation mask"), Label Studio's JSON and PNGs,
 YOLO's polygons, tables of run lengths, and masks that are pictures: beside the images or in other folders, one for each
