@@ -11,8 +11,9 @@ from exports import dump, photograph, picture, png_text
 from PIL import Image
 from pycocotools import mask as coco_api
 
-from common.datasets.formats import recognise, voc_masks
+from common.datasets.formats import voc_masks
 from common.datasets.formats.raster import ellipse, fill
+from common.datasets.formats.recognise import recognise
 from common.datasets.formats.rle import decode
 from common.datasets.formats.source import Source
 from common.datasets.reading import Problem

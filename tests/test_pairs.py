@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from exports import COUNT, HEIGHT, WIDTH, photograph, picture, truth
 
-from common.datasets.formats import recognise
+from common.datasets.formats.recognise import recognise
 from common.datasets.formats.source import Source
 from common.system.errors import UserError
 

@@ -27,9 +27,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.cli import cli
-from common.datasets.formats import mask_files, recognise
+from common.datasets.formats import mask_files
 from common.datasets.formats.labels import Item, Labels
 from common.datasets.formats.pairs import pairings
+from common.datasets.formats.recognise import recognise
 from common.datasets.formats.source import OTHER, Source
 from common.datasets.listing import ARRAYS, PHOTOS, describe, import_command, not_read
 from common.datasets.reading import Problem, name_below, read_text, several_pages, upright_size
