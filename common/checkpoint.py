@@ -175,7 +175,7 @@ class Checkpointer:
         run: Run,
     ):
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.train_set, self.val_set, self.run = train_set, val_set, run
+        self.train_set, self.val_set, self.run, self.recorded = train_set, val_set, run, False
 
     def begin(self) -> list[dict]:
         """Load the weights that --init names, if any; return an empty history."""
@@ -206,11 +206,12 @@ class Checkpointer:
         return history
 
     def save(self, history: list[dict]) -> None:
-        """Write the state after the last epoch of `history`; after the first epoch also the records of the run."""
+        """Write the state after the last epoch of `history`; the first time also the records of the run."""
         if self.run.rank > 0:
             return
-        if not (self.run.folder / "config.json").exists():
+        if not self.recorded:
             record_run(self.run, self.model, self.val_set)
+            self.recorded = True
         state = {"optimizer": self.optimizer.state_dict(), "history": history, "data": self._data()}
         state["scheduler"] = self.scheduler and self.scheduler.state_dict()
         state["scaler"] = self.run.scaler.state_dict()

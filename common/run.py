@@ -163,7 +163,9 @@ class Run:
         run.name, run.init, run.history = f"{self.name}-{part}", "", []
         run.parameters = self.parameters | {"part": part}
         run.folder.mkdir(parents=True, exist_ok=True)
-        run.resume = bool(self.resume) and run.last_checkpoint.is_file()
+        written = [path.stat().st_mtime for path in (self.last_checkpoint, run.last_checkpoint) if path.is_file()]
+        run.resume = bool(self.resume) and len(written) == 2 and written[0] <= written[1]  # else it followed another
+        run.print(f"{run.name}: follows {self.name}")
         return run
 
     @property
