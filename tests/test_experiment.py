@@ -73,6 +73,7 @@ def test_resuming_takes_the_newest_run_of_the_name_or_the_one_that_is_given(scri
         script(epochs=3, name="mine", resume=resume)
         out = capsys.readouterr().out
         assert f"resuming runs/{run}/last.pt after epoch 2" in out and "epoch 3/3" in out
+        assert json.loads(Path(f"runs/{run}/config.json").read_text())["experiment"]["epochs"] == 3
     assert sorted(path.name for path in Path("runs").iterdir()) == ["mine", "mine-2"]
     with pytest.raises(UserError, match=r"runs/yours has no last\.pt \(the newest .*: mine, mine-2\)"):
         script(epochs=3, name="mine", resume="yours")
