@@ -11,9 +11,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from common.cli import cli
-from common.reporting.results import REPOSITORY, SETS, against, deviation, lesson_table, load_results, mean, say, table
+from common.reporting.results import (
+    REPOSITORY,
+    against,
+    deviation,
+    lesson_table,
+    load_results,
+    mean,
+    parent_of,
+    question,
+    say,
+    table,
+)
 from common.system.files import write_text
-from tools.lesson import SCRIPTS
+from tools.lesson import SCRIPTS, SETTINGS
 
 
 def main():
@@ -49,6 +60,8 @@ def written(results: dict, scripts: list[str]) -> dict[Path, str]:
     texts = {}
     for path in (REPOSITORY / "README.md", REPOSITORY / "docs" / "experiments.md"):
         text = path.read_text(encoding="utf-8")
+        new = short_table(results, scripts)
+        text = re.sub(r"(<!-- lesson -->\n).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
         for dataset in re.findall(r"<!-- lesson (\w+) -->", text):
             new = lesson_table(results, dataset, scripts)
             text = re.sub(rf"(<!-- lesson {dataset} -->\n).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
@@ -62,22 +75,34 @@ def written(results: dict, scripts: list[str]) -> dict[Path, str]:
             text = re.sub(rf"({mark}).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
         texts[path] = text
     for script in scripts:
-        path = REPOSITORY / f"{script}.py"
-        new = "".join(result_lines(results[dataset, script]) for dataset in SETS if (dataset, script) in results)
+        path, line = REPOSITORY / f"{script}.py", f"    {result_line(results, script)}"
         text = path.read_text(encoding="utf-8")
-        texts[path] = re.sub(r"(?<=\nResult).*?(?=\nRun)", f"    {new.strip()}", text, count=1, flags=re.DOTALL)
+        texts[path] = re.sub(r"(?<=\nResult).*?(?=\nRun)", line, text, count=1, flags=re.DOTALL)
     return texts
 
 
-def result_lines(result: dict) -> str:
-    """Return what a script's docstring says of a result."""
-    scores = {key: say(mean(result, key), deviation(result, key)) for key in ("miou", "pixel_accuracy", "loss")}
-    floor, seeds = result["floor"], len(result["runs"])
-    return (
-        f"          on {SETS[result['dataset']]}, {seeds} seed{'s' * (seeds > 1)}: test mIoU {scores['miou']} "
-        f"(floor {floor['miou']:.3f}),\n          pixel accuracy {scores['pixel_accuracy']} "
-        f"(floor {floor['pixel_accuracy']:.3f}), loss {scores['loss']}\n          {result['command']}\n"
-    )
+def short_table(results: dict, scripts: list[str]) -> str:
+    """Return README's table of the lesson on the generated scenes."""
+    rows = [["script", "question", "mIoU", "against its parent"]]
+    for script in scripts:
+        name, miou, change = on_scenes(results, script)
+        rows.append([f"`{name}`", question(script), miou, change and f"{change} ({parent_of(script)})"])
+    return table(rows)
+
+
+def result_line(results: dict, script: str) -> str:
+    """Return the line that a script's docstring has of its result on the generated scenes."""
+    name, miou, change = on_scenes(results, script)
+    own = name.removeprefix(f"{script}.py")
+    return f"mIoU {miou} on the generated scenes{own and f' with{own}'}{change and f', {change} against its parent'}"
+
+
+def on_scenes(results: dict, script: str) -> tuple[str, str, str]:
+    """Return a script with the flags that it has alone, its mIoU on the scenes, and the difference from its parent."""
+    result = results["shapes", script]
+    name = f"{script}.py{result['command'].partition(SETTINGS['shapes'])[2]}"
+    change = against(result, results.get(("shapes", parent_of(script))))
+    return name, say(mean(result, "miou"), deviation(result, "miou")), change
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What does a trained model see in my images?
 
-    python -m tools.predict holiday.jpg                                  # the newest best_*.pt here, on one image
-    python -m tools.predict a.jpg b.jpg photos --checkpoint best_train_5_b.pt    # on several, and a folder with all in it
-    python -m tools.predict photos/images --score photos/masks --split test    # scores at the images' own size
+    python -m tools.predict holiday.jpg                                       # the newest best_*.pt here, on one image
+    python -m tools.predict a.jpg b.jpg photos --checkpoint best_train_5_b.pt # on several images and a folder
+    python -m tools.predict photos/images --score photos/masks --split test   # scores at the images' own size
 
 Writes, at each image's own size, a palette PNG of class numbers to masks/; the image tinted by class, with a legend, to
 overlays/; and the share of every class in every image to shares.csv, all below predictions/<run>/<image or folder>/.

@@ -1,6 +1,6 @@
 """How good are masks that some program has predicted?
 
-    python -m tools.score their/masks true/masks                                   # values 0, 1, 2, ... and 255 for void
+    python -m tools.score their/masks true/masks                             # values 0, 1, 2, ... and 255 for void
     python -m tools.score their/masks true/masks --classes classes.txt --json scores.json
     python -m tools.score predictions/train-photos/images/masks hidden --classes photos/classes.txt --numbers
 
