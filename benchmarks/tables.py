@@ -19,12 +19,11 @@ from common.reporting.results import (
     load_results,
     mean,
     parent_of,
-    question,
     say,
     table,
 )
 from common.system.files import write_text
-from tools.lesson import SCRIPTS, SETTINGS
+from tools.lesson import SCRIPTS
 
 
 def main():
@@ -60,11 +59,9 @@ def written(results: dict, scripts: list[str]) -> dict[Path, str]:
     texts = {}
     for path in (REPOSITORY / "README.md", REPOSITORY / "docs" / "experiments.md"):
         text = path.read_text(encoding="utf-8")
-        new = short_table(results, scripts)
-        text = re.sub(r"(<!-- lesson -->\n).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
-        for dataset in re.findall(r"<!-- lesson (\w+) -->", text):
-            new = lesson_table(results, dataset, scripts)
-            text = re.sub(rf"(<!-- lesson {dataset} -->\n).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
+        for mark, datasets in re.findall(r"(<!-- lesson(.*?) -->\n)", text):
+            new = lesson_table(results, datasets.split() or ["shapes"], scripts)
+            text = re.sub(rf"({mark}).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
         for mark, dataset, classes in re.findall(r"(<!-- leave_out (\w+)(.*) -->\n)", text):
             names = sorted(
                 (name for of, name in results if of == dataset and "leave_out" in name),
@@ -74,35 +71,19 @@ def written(results: dict, scripts: list[str]) -> dict[Path, str]:
             new = leave_out_table(found, classes.strip().split(",") if classes else [])
             text = re.sub(rf"({mark}).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
         texts[path] = text
-    for script in scripts:
-        path, line = REPOSITORY / f"{script}.py", f"    {result_line(results, script)}"
-        text = path.read_text(encoding="utf-8")
-        texts[path] = re.sub(r"(?<=\nResult).*?(?=\nRun)", line, text, count=1, flags=re.DOTALL)
+    for script in [*scripts, "train_fast"]:
+        path = REPOSITORY / f"{script}.py"
+        new, text = result_line(results, script), path.read_text(encoding="utf-8")
+        texts[path] = re.sub(r"(?<=\nResult).*?(?=\nRun)", f"    {new}", text, count=1, flags=re.DOTALL)
     return texts
 
 
-def short_table(results: dict, scripts: list[str]) -> str:
-    """Return README's table of the lesson on the generated scenes."""
-    rows = [["script", "question", "mIoU", "against its parent"]]
-    for script in scripts:
-        name, miou, change = on_scenes(results, script)
-        rows.append([f"`{name}`", question(script), miou, change and f"{change} ({parent_of(script)})"])
-    return table(rows)
-
-
 def result_line(results: dict, script: str) -> str:
-    """Return the line that a script's docstring has of its result on the generated scenes."""
-    name, miou, change = on_scenes(results, script)
-    own = name.removeprefix(f"{script}.py")
-    return f"mIoU {miou} on the generated scenes{own and f' with{own}'}{change and f', {change} against its parent'}"
-
-
-def on_scenes(results: dict, script: str) -> tuple[str, str, str]:
-    """Return a script with the flags that it has alone, its mIoU on the scenes, and the difference from its parent."""
-    result = results["shapes", script]
-    name = f"{script}.py{result['command'].partition(SETTINGS['shapes'])[2]}"
-    change = against(result, results.get(("shapes", parent_of(script))))
-    return name, say(mean(result, "miou"), deviation(result, "miou")), change
+    """Return what the docstring of a script says of its result."""
+    result, parent = results["shapes", script], parent_of(script)
+    seeds = len(result["runs"])
+    text = f"test mIoU {say(mean(result, 'miou'), deviation(result, 'miou'))} on the generated scenes, {seeds} seeds"
+    return text + (f" ({against(result, results['shapes', parent])} against {parent}.py)" if parent else "")
 
 
 if __name__ == "__main__":

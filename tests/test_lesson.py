@@ -1,5 +1,6 @@
 """tools/lesson.py; README, docs and scripts say of results what results/ holds."""
 
+import difflib
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from conftest import REPOSITORY
 
 from benchmarks.tables import written
 from common.reporting import results
-from common.reporting.results import RESULTS, against, load_results, say
+from common.reporting.results import RESULTS, against, load_results, parent_of, say
 from common.system.errors import UserError
 from tools import lesson
 
@@ -39,7 +40,7 @@ def test_every_run_is_kept_once_and_what_was_interrupted_goes_on(tiny, capsys):
     assert "resuming runs/lesson-voc2007-train_4_a-s0/last.pt after epoch 2" in log
     kept = json.loads(Path("runs/results/voc2007/train_4_a.json").read_text())
     assert [run["seed"] for run in kept["runs"]] == [0, 1]
-    assert "| `train_4_a.py` (2 seeds) |" in capsys.readouterr().out
+    assert " (2 seeds) |" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_says_why_and_the_others_go_on(tiny, capsys):
@@ -63,6 +64,13 @@ def test_tables_and_result_lines_are_what_results_hold():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run python benchmarks/tables.py"
 
 
+@pytest.mark.parametrize("script", lesson.SCRIPTS[1:])
+def test_diff_with_the_parent_shows_the_experiment_on_one_screen(script):
+    texts = [(REPOSITORY / f"{name}.py").read_text().splitlines() for name in (parent_of(script), script)]
+    changed = [line for line in difflib.ndiff(*texts) if line[0] in "-+"]
+    assert len(changed) <= 18, "\n".join(changed)
+
+
 def test_every_score_in_prose_is_in_results():
     known = numbers((REPOSITORY / "docs/published.csv").read_text(), 1)
     for name in ("earlier.json", "train_best_choices.json"):  # not limit.json, whose numbers are no scores
@@ -75,7 +83,8 @@ def test_every_score_in_prose_is_in_results():
             tests = [test for run in result["runs"] for test in (run, run.get("tta")) if test]
             known |= {f"{sum(test['iou'][name] for name in SIX) / 6:.3f}" for test in tests}
             known.add(f"{result['floor']['pixel_accuracy'] / 6:.3f}")
-    for page in (REPOSITORY / "README.md", REPOSITORY / "docs/experiments.md"):
+    for name in ("README.md", "docs/experiments.md", "docs/other-sets.md", "results/ablations.md"):
+        page = REPOSITORY / name
         text, tables = page.read_text("utf-8"), r"<!-- (?:lesson|leave_out).*?<!-- end -->"
         there = known | numbers(" ".join(re.findall(tables, text, re.DOTALL)))  # what is written from results
         unknown = numbers(re.sub(rf"```text.*?```|{tables}", "", text, flags=re.DOTALL)) - there

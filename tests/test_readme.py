@@ -19,7 +19,7 @@ from common.datasets.shapes import draw_scene
 
 PAGES = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
 WRITTEN = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "docs/your-own.md"))
-BLOCKS = [(kind, dedent(text)) for kind, text in re.findall(r"```(\w+)\n(.*?)```", WRITTEN, re.DOTALL)]
+BLOCKS = [(kind, dedent(text)) for kind, text in re.findall(r"```(\w+)\n(.*?) *```", WRITTEN, re.DOTALL)]
 TRIED = []  # beginnings of the blocks of commands that a test runs
 
 
