@@ -15,6 +15,7 @@ from common.system.files import read_json, write_json
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "results"
 SEEDS = 3  # of each step of the lesson
+SETS = {"shapes": "the generated scenes", "voc2012": "part of VOC 2012", "voc2007": "part of VOC 2007"}
 
 
 def keep_run(folder: Path, command: str, result: Path) -> None:
