@@ -1,4 +1,4 @@
-"""Exports of labelling programs on their way to a training: tools/import_labels.py, tools/check.py, tools/predict.py."""
+"""Exports of labelling programs on their way to a training: import_labels, check and predict of tools/."""
 
 import hashlib
 import json
