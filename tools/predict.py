@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from common.checkpoint import find_checkpoint, load_model
 from common.cli import cli
-from common.datasets import Size, pair
+from common.datasets import Size, height_and_width
 from common.datasets.listing import not_read
 from common.datasets.reading import files_by_name, find_files, name_below, read_image, read_pair
 from common.inference import SCALES, predict
@@ -72,7 +72,7 @@ def main(
     model.to(run.device, memory_format=torch.channels_last)
     classes, palette = metadata["classes"], metadata["palette"]
     label_map = LabelMap(**metadata["label_map"]) if metadata.get("label_map") else LabelMap.plain(palette)
-    size = None if own_size else pair(image_size) if image_size else tuple(metadata["image_size"])
+    size = None if own_size else height_and_width(image_size) if image_size else tuple(metadata["image_size"])
 
     folder = Path(out or Path("predictions", run.name, folder_name(images, tta)))
     for path in (folder / "masks", folder / "overlays", folder / "shares.csv"):

@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from common.reporting.results import REPOSITORY
 from common.run import remove_if_empty
 from common.system.errors import UserError
 from common.system.files import read_json
-
-REPOSITORY = Path(__file__).parents[1]
 
 
 def train_all(jobs: dict[str, list], title: str) -> dict[str, Path]:
