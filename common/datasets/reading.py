@@ -92,7 +92,7 @@ def read_text(path: Path) -> str:
 
 
 # Pillow knows forty more, whose readers are less well tested; for EPS it runs Ghostscript on what is in the file.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
 @contextlib.contextmanager
@@ -100,10 +100,10 @@ def opened(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Image]:
     """Yield the image at `path`, of which only the head has been read; `file` may hold it instead.
 
     Raises:
-        Problem: the file is missing, cut short, too large, or is no image in one of `FORMATS`.
+        Problem: the file is missing, cut short, too large, or is no image in one of `IMAGE_FORMATS`.
     """
     try:
-        with Image.open(file or path, formats=FORMATS) as image:
+        with Image.open(file or path, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{path} has {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} that are read"
                 raise Problem("pictures that are too large", f"{size}; cut it into tiles or make it smaller")
@@ -148,7 +148,7 @@ def header(path: Path) -> tuple[str, int]:
 
     Behind the mode of a TIFF with more channels, such as infrared, stands their number; Pillow reads the first ones.
     """
-    with Image.open(path, formats=FORMATS) as stored:
+    with Image.open(path, formats=IMAGE_FORMATS) as stored:
         channels = getattr(stored, "tag_v2", {}).get(TiffImagePlugin.SAMPLESPERPIXEL, 0)
         more = f" of {channels} channels" * (channels > len(stored.getbands()))
         return stored.mode + more, stored.getexif().get(ExifTags.Base.Orientation, 1)

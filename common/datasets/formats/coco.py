@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.datasets.formats.labels import BOXES, NO_CLASS, Labels
+from common.datasets.formats.labels import BOXES, UNLABELLED, Labels
 from common.datasets.formats.raster import Shape, draw_shapes, rectangle, smaller_last
 from common.datasets.formats.rle import decode
 from common.datasets.formats.source import Source
@@ -42,7 +42,7 @@ def read(source: Source) -> Labels:
         for item in content["annotations"]:
             place, category = f"{file}: annotation {item.get('id')}", item.get("category_id")
             if category not in numbers:
-                labels.left_out.append(Problem(NO_CLASS, f"{place} has the category {category}"))
+                labels.left_out.append(Problem(UNLABELLED, f"{place} has the category {category}"))
             objects[item["image_id"]].append((numbers.get(category, VOID), item, place))
             labels.outlined[bool(item.get("segmentation"))] += 1
         for entry in content["images"]:

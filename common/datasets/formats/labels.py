@@ -12,7 +12,7 @@ from common.datasets.formats.source import Images
 from common.datasets.reading import Problem
 from common.labels import VOID
 
-NO_CLASS = "objects of no known class, which become void"
+UNLABELLED = "objects of no known class, which become void"
 BOXES = "boxes without an outline, which become void"
 
 BACKGROUND = ("background", "_background_")  # the second is LabelMe's
@@ -59,7 +59,7 @@ class Labels:
         if name.casefold() in VOID_NAMES:
             return VOID
         if not name:
-            self.left_out.append(Problem(NO_CLASS, f"{place} has no label"))
+            self.left_out.append(Problem(UNLABELLED, f"{place} has no label"))
             return VOID
         name = BACKGROUND[0] if name.casefold() in BACKGROUND else name
         known = [known.casefold() for known in self.names]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common.datasets.formats.data_yaml import read_yaml, splits
-from common.datasets.formats.labels import BOXES, NO_CLASS, Item, Labels
+from common.datasets.formats.labels import BOXES, UNLABELLED, Item, Labels
 from common.datasets.formats.raster import Shape, draw_shapes, rectangle, smaller_last
 from common.datasets.formats.source import Source
 from common.datasets.reading import Problem, name_below, read_text
@@ -65,7 +65,7 @@ def objects(file: Path, numbers: list[int], labels: Labels):
             labels.left_out.append(Problem("lines that are no class and pairs of numbers", place))
         elif line.strip():
             if numbers and int(key) >= len(numbers):
-                labels.left_out.append(Problem(NO_CLASS, f"{place} has the class {key}; {len(numbers)} are named"))
+                labels.left_out.append(Problem(UNLABELLED, f"{place} has the class {key}; {len(numbers)} are named"))
             if len(corners) == 4:
                 labels.left_out.append(Problem(BOXES, place))
             labels.outlined[len(corners) > 4] += 1
