@@ -19,7 +19,7 @@ from common.engine import evaluate, fit, score
 from common.loader import Loader
 from common.losses import CrossEntropy, class_weights
 from common.models import FCNVGG16, MODELS
-from common.run import Run
+from common.run import Run, experiment
 
 seen: dict[str, list[float]] = {}  # by split and epoch, the mean of each image, by which it is known
 doomed = os.environ.get("KILL", "") if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else ""
@@ -54,6 +54,7 @@ class Noting(Loader):
             yield images, masks
 
 
+@experiment
 def main(
     network: str = "plain",  # or fcn_vgg16
     epochs: int = 2,  # passes over the training images
@@ -62,7 +63,6 @@ def main(
     lr: float = 0.1,  # of SGD: the steps of Adam have the same length however small a gradient is
     run: Run = Run(),
 ):
-    run = run.start(main, locals())
     sets = load("voc2007", 32, run)
     for part in sets:
         part.masks[::2] = VOID  # every other image has no say, so the shares of a batch weigh differently

@@ -14,8 +14,9 @@ SCRIPT = '''
 from typing import Literal
 from common.cli import cli
 from common.datasets import Size
-from common.run import Run
+from common.run import Run, experiment
 
+@experiment
 def main(
     dataset: str = "voc2007",  # which data, 100 % of it
     epochs: int = 60,  # passes
@@ -26,7 +27,6 @@ def main(
     other_size: Size = (48, 64),  # which sides
     run: Run = Run(),
 ):
-    run = run.start(main, locals())
     print(dataset, epochs, lr, pretrained, model, size, run.seed, run.name)
 
 if __name__ == "__main__":
@@ -108,7 +108,7 @@ BAD_INPUT = {
     "--dataset voc2007 --data-root nowhere": "python download.py voc2007",
     "--device cuda:99": "--device cuda:99 is not available",
     "--name a/b": "may not begin with a dot or hold any of",
-    "--resume": "nothing to resume: last_train-shapes-image_size32.pt is not in",
+    "--resume": "nothing to resume: runs/train-shapes-image_size32 has no last.pt",
 }
 
 

@@ -46,7 +46,7 @@ def run(flags: list, processes: int, *more: object, **environment: str) -> tuple
     """Run several.py in a folder of its own, of the number of processes; return its last weights and notes."""
     done = start(processes, SEVERAL, *flags, *more, **environment)
     assert done.returncode == 0, done.stderr
-    return comparable_weights("last_test.pt"), [
+    return comparable_weights("runs/test/last.pt"), [
         json.loads(Path(f"noted-{i}.json").read_text()) for i in range(processes)
     ]
 
@@ -70,10 +70,10 @@ def image_mious() -> dict[str, float]:
 def test_two_processes_see_score_and_learn_what_one_does(flags, batch_size, network, lr):
     more = ["--batch-size", batch_size, "--network", network, "--lr", lr]
     expected, (alone,) = run(flags, 1, *more)
-    start_losses = [row["train_loss"] for row in checkpoint.load(Path("last_test.pt"))["history"][1:]]
+    start_losses = [row["train_loss"] for row in checkpoint.load(Path("runs/test/last.pt"))["history"][1:]]
     mious = image_mious()
     weights, notes = run(flags, 2, *more)
-    losses = [row["train_loss"] for row in checkpoint.load(Path("last_test.pt"))["history"][1:]]
+    losses = [row["train_loss"] for row in checkpoint.load(Path("runs/test/last.pt"))["history"][1:]]
     assert image_mious() == pytest.approx(mious, abs=0.02) and len(set(mious.values())) > 2
     for noted in notes:
         assert noted["counts"] == alone["counts"] and noted["images"] == alone["images"]
@@ -93,9 +93,9 @@ def test_another_number_of_processes_goes_on(flags, before, after):
     more = ["--copies", 5]  # twelve batches an epoch
     expected, _ = run(flags, 1, *more)
     for moment in ("2 1", "2 12"):  # at the start of the second epoch, and within it
-        Path("last_test.pt").unlink()
+        Path("runs/test/last.pt").unlink()
         killed = start(before, SEVERAL, *flags, *more, KILL=f"0 {moment}")
-        assert killed.returncode != 0 and len(checkpoint.load(Path("last_test.pt"))["history"]) == 2
+        assert killed.returncode != 0 and len(checkpoint.load(Path("runs/test/last.pt"))["history"]) == 2
         weights, _ = run(flags, after, *more, "--resume")
         assert far_apart(weights, expected) < 1e-5
 
@@ -107,7 +107,7 @@ def test_a_killed_process_brings_the_job_back_from_its_last_checkpoint(flags):
     expected = left_behind()
     # Of an earlier run with other settings: not what the job goes back to.
     assert start(1, SEVERAL, *flags, "--lr", 0.02).returncode == 0
-    for moment, resumed in (("1 1 5", None), ("1 2 12", "resuming last_test.pt after epoch 1")):
+    for moment, resumed in (("1 1 5", None), ("1 2 12", "resuming runs/test/last.pt after epoch 1")):
         done = start(2, SEVERAL, *flags, *more, restarts=1, KILL=moment)
         assert done.returncode == 0, done.stderr
         assert resumed is None or resumed in done.stdout
@@ -116,7 +116,7 @@ def test_a_killed_process_brings_the_job_back_from_its_last_checkpoint(flags):
 
 def left_behind() -> dict:
     """Return weights, state of the optimizer and scores of a finished run."""
-    last = comparable("last_test.pt")
+    last = comparable("runs/test/last.pt")
     kept = {key: last[key] for key in ("weights", "optimizer", "experiment")}
     return kept | {"best": comparable_weights("best_test.pt"), "test": Path("runs/test/test.json").read_text()}
 
@@ -126,7 +126,7 @@ def test_what_is_validated_is_what_is_kept_though_each_process_has_batch_statist
     script = REPOSITORY / "train_5_a.py"
     done = start(2, script, *flags, "--image-size", 32, "--epochs", 1, "--batch-size", 4, "--copies", 1)
     assert done.returncode == 0, done.stderr
-    _, row = checkpoint.load(Path("last_test.pt"))["history"]
+    _, row = checkpoint.load(Path("runs/test/last.pt"))["history"]
     model, _ = checkpoint.load_model(Path("best_test.pt"))
     ready = started(name="check", data_root=flags[flags.index("--data-root") + 1])
     train_set, val_set, _ = load("voc2007", 32, ready, train_scale=1.67)  # as the script does
@@ -135,7 +135,7 @@ def test_what_is_validated_is_what_is_kept_though_each_process_has_batch_statist
 
 
 @pytest.mark.slow
-# Without and with an encoder that is frozen, in two stages, and without normalisation.
+# Without and with an encoder that is frozen, in two parts, and without normalisation.
 @pytest.mark.parametrize("name", ["train_4_c", "train_5_b", "train_pets", "train_ade20k"])
 def test_it_trains_in_two_processes(name):
     script = REPOSITORY / f"{name}.py"

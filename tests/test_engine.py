@@ -27,9 +27,9 @@ from common.run import Run
 from common.system.errors import UserError, torch_errors
 
 
-def run_train(root, epochs, script=train, **settings):
+def run_train(root, epochs, script=train, name="test", **settings):
     """Run a script's main on the small VOC data."""
-    run = Run(device="cpu", precision="fp32", name="test", data_root=root, **settings)
+    run = Run(device="cpu", precision="fp32", name=name, data_root=root, **settings)
     return script.main("voc2007", image_size=32, epochs=epochs, batch_size=4, run=run)
 
 
@@ -49,8 +49,9 @@ def fitted(data, model, criterion, epochs=1, batch_size=4, **options) -> list[di
 
 
 def comparable(path):
-    """Return a checkpoint's contents but for the time it took."""
+    """Return a checkpoint's contents but for the time it took and the name of the run."""
     contents = checkpoint.load(Path(path))
+    contents.pop("run")
     for row in [*contents["history"], contents["scores"]]:
         for key in ("seconds", "train_images_per_second"):
             row.pop(key, None)
@@ -93,7 +94,7 @@ def test_a_run_leaves_what_it_promises_and_resumed_when_finished_is_scored_again
         "plots/test_predictions.png",
         "plots/test_train_val.png",
         "best_test.pt",
-        "last_test.pt",
+        "runs/test/last.pt",
     ):
         assert Path(path).stat().st_size > 1000
     assert list(Path("runs/test").glob("events.out.tfevents.*"))
@@ -108,15 +109,15 @@ def test_a_run_leaves_what_it_promises_and_resumed_when_finished_is_scored_again
 def test_a_run_stopped_and_resumed_equals_an_unbroken_one_bit_for_bit(
     voc_root, script, small_network, monkeypatch, without_pictures
 ):
-    whole = run_train(voc_root, 3, script)
-    expected = comparable("last_test.pt"), comparable_weights("best_test.pt")
+    whole = run_train(voc_root, 3, script, "whole")
     set_epoch = Loader.set_epoch
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(Loader, "set_epoch", lambda self, number: set_epoch(self, number) if number < 2 else 1 / 0)
         run_train(voc_root, 3, script)
-    assert last_epoch(checkpoint.load(Path("last_test.pt"))["history"]) == 1
-    assert run_train(voc_root, 3, script, resume=True) == whole
-    assert same((comparable("last_test.pt"), comparable_weights("best_test.pt")), expected)
+    assert last_epoch(checkpoint.load(Path("runs/test/last.pt"))["history"]) == 1
+    assert run_train(voc_root, 3, script, resume=True) == whole | {"run": "test"}
+    assert same(comparable("runs/test/last.pt"), comparable("runs/whole/last.pt"))
+    assert same(comparable_weights("best_test.pt"), comparable_weights("best_whole.pt"))
 
 
 def comparable_weights(path):
@@ -146,17 +147,16 @@ def test_ctrl_c_ends_cleanly_and_can_be_resumed(voc_root, name):
     assert process.returncode == 130, output
     assert "--resume goes on from there" in output and "Traceback" not in output
     assert Path("plots/test.png").exists()
-    done = last_epoch(checkpoint.load(Path("last_test.pt"))["history"])
+    done = last_epoch(checkpoint.load(Path("runs/test/last.pt"))["history"])
     result = python("train.py", *flags[:-1], "1", "--resume")
     assert f"after epoch {done}" in result.stdout and result.returncode == 0, result.stderr
 
 
 def test_early_stopping_counts_epochs_since_the_best_which_is_never_one_without_a_score():
     mious = [0.9, math.nan, 0.3, 0.2, 0.3, math.nan]  # the first is of the untrained model
-    history = [{"epoch": i, "stage": 1, "val_miou": miou} for i, miou in enumerate(mious)]
-    assert out_of_patience(history, 1, 3) and not out_of_patience(history, 1, 4)
-    assert not out_of_patience(history, 1, 0) and not out_of_patience(history[:1], 1, 1)
-    assert not out_of_patience(history, 2, 1)  # a new stage
+    history = [{"epoch": i, "val_miou": miou} for i, miou in enumerate(mious)]
+    assert out_of_patience(history, 3) and not out_of_patience(history, 4)
+    assert not out_of_patience(history, 0) and not out_of_patience(history[:1], 1)
     assert best_row(history)["epoch"] == 2 and best_row(history[:2])["epoch"] == 1
 
 
@@ -210,7 +210,7 @@ def test_fit_ends_with_the_weights_of_the_epoch_that_is_kept(data, monkeypatch, 
     history = read_history(Path("runs/test"))
     assert kept_row(history)["epoch"] == epoch
     assert ("in epoch 1 of 3; epoch 3 is kept" in capsys.readouterr().out) == (keep == "last")
-    assert checkpoint.load(Path("last_test.pt"))["weights"]["level"].item() == pytest.approx(-0.45)
+    assert checkpoint.load(Path("runs/test/last.pt"))["weights"]["level"].item() == pytest.approx(-0.45)
 
 
 def test_an_epoch_in_the_middle_of_the_schedule_is_not_kept_as_the_last(data):
@@ -254,11 +254,16 @@ def test_clipped_gradients_are_no_longer_than_asked_for(voc_root, monkeypatch, w
         assert model.level.item() == pytest.approx(level)
 
 
+def small() -> nn.Module:
+    """Return a network that is small, for processors are slow in fp16; always the same."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 21, 1))
+
+
 def in_fp16(voc_root, epochs=1, scale=1.0, precision="fp16", **settings) -> tuple[list[dict], nn.Module]:
-    """Train a network that is small, for processors are slow in fp16, with a loss times `scale`."""
+    """Train the small network with a loss times `scale`."""
     run = started(precision=precision, data_root=voc_root, **settings)
-    layers = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 21, 1)
-    model, loss = nn.Sequential(*layers), CrossEntropy()
+    model, loss = small(), CrossEntropy()
     sets = load("voc2007", 32, run)
     return fitted((run, *sets), model, lambda *batch: scale * loss(*batch), epochs), model
 
@@ -272,18 +277,16 @@ def test_fp16_learns_what_fp32_does_and_tells_the_loss_as_it_is(voc_root, withou
 
 def test_a_step_whose_scaled_gradients_are_beyond_fp16_is_left_out_and_the_scale_halved(voc_root, without_pictures):
     _, model = in_fp16(voc_root, scale=1e6)  # three batches
-    untrained = in_fp16(voc_root, epochs=0)[1]
-    assert same([*model.parameters()], [*untrained.parameters()])
-    assert checkpoint.load(Path("last_test.pt"))["scaler"]["scale"] == 2**16 / 2**3
+    assert same([*model.parameters()], [*small().parameters()])
+    assert checkpoint.load(Path("runs/test/last.pt"))["scaler"]["scale"] == 2**16 / 2**3
 
 
 def test_an_fp16_run_that_is_resumed_goes_on_with_its_scale_bit_for_bit(voc_root, without_pictures):
-    in_fp16(voc_root, epochs=3, scale=100)
-    expected = comparable("last_test.pt")
+    in_fp16(voc_root, epochs=3, scale=100, name="whole")
     in_fp16(voc_root, epochs=1, scale=100)
-    assert checkpoint.load(Path("last_test.pt"))["scaler"]["scale"] < 2**16
+    assert checkpoint.load(Path("runs/test/last.pt"))["scaler"]["scale"] < 2**16
     in_fp16(voc_root, epochs=3, scale=100, resume=True)
-    assert same(comparable("last_test.pt"), expected)
+    assert same(comparable("runs/test/last.pt"), comparable("runs/whole/last.pt"))
 
 
 def test_a_network_whose_values_are_beyond_fp16_is_stopped_and_told_of_fp32(voc_root):

@@ -56,9 +56,9 @@ FLAGS += ["--device", "cpu", "--precision", "fp32", "--name", "test"]
 KILLS = {
     "config.json, half of it": ("open", ".config.json.tmp", 1, "die", 100),
     "decoded images, before their name": ("os.rename", "voc2007-val-*", 1, "kill", 0),
-    "the first checkpoint, before its name": ("os.rename", "last_test.pt", 1, "kill", 0),
+    "the first checkpoint, before its name": ("os.rename", "last.pt", 1, "kill", 0),
     "the checkpoint after epoch 2, half of it": ("os.rename", "history.csv", 1, "die", 1_000_000),
-    "the first best model, half of it": ("os.rename", "last_test.pt", 1, "die", 1_000_000),
+    "the first best model, half of it": ("os.rename", "last.pt", 1, "die", 1_000_000),
     "history.csv, before its name": ("os.rename", "history.csv", 1, "kill", 0),
     "test.json, half of it": ("open", ".test.json.tmp", 1, "die", 100),
 }
@@ -81,7 +81,7 @@ def run(flags: list, launcher: tuple = ()) -> subprocess.CompletedProcess:
 
 def finish(flags: list) -> None:
     """Give the same command again: with --resume if there is anything to resume."""
-    done = run([*flags, *["--resume"] * Path("last_test.pt").exists()])
+    done = run([*flags, *["--resume"] * Path("runs/test/last.pt").exists()])
     assert done.returncode == 0, done.stderr
 
 
@@ -93,7 +93,7 @@ def outcome() -> dict:
     rows = [row.split(",") for row in Path("runs/test/history.csv").read_text().splitlines()]
     files["history"] = [row[: rows[0].index("train_images_per_second")] for row in rows]
     files["config"] = json.loads(Path("runs/test/config.json").read_text())["experiment"]
-    return files | {"last": comparable("last_test.pt"), "best": comparable_weights("best_test.pt")}
+    return files | {"last": comparable("runs/test/last.pt"), "best": comparable_weights("best_test.pt")}
 
 
 def left_over() -> list[Path]:
@@ -132,7 +132,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_unbroken_one(unbroken):
     flags, expected, seconds = unbroken
     draw, kills = random.Random(0), 0
     while kills < RANDOM_KILLS:
-        resumed = Path("last_test.pt").exists()
+        resumed = Path("runs/test/last.pt").exists()
         with start([*flags, *["--resume"] * resumed]) as process:
             process.stdout.readline()  # importing torch is no part of the run
             time.sleep(draw.uniform(0, seconds))
@@ -144,12 +144,12 @@ def test_a_run_killed_at_random_moments_ends_as_an_unbroken_one(unbroken):
             finish(flags)
             assert same(outcome(), expected)
             assert not left_over()
-            for path in ("last_test.pt", "best_test.pt", "runs/test/test.json"):
+            for path in ("runs/test/last.pt", "best_test.pt", "runs/test/test.json"):
                 Path(path).unlink()
 
 
 FULL = {
-    "last_test.pt": ("os.rename", "history.csv", 1, "full", 1_000_000),
+    "last.pt": ("os.rename", "history.csv", 1, "full", 1_000_000),
     "test.json": ("open", ".test.json.tmp", 1, "full", 100),
 }
 
@@ -161,7 +161,7 @@ def test_a_disk_that_is_full_ends_a_run_in_a_sentence_and_costs_nothing_that_was
     message = one_sentence(failed)
     assert failed.returncode == 1 and message.startswith("train_5_a.py: cannot write ") and f"{name}: " in message
     assert not left_over()
-    if name == "last_test.pt":  # those of the epoch before are whole
-        assert len(comparable("last_test.pt")["history"]) == 2 and comparable_weights("best_test.pt")
+    if name == "last.pt":  # those of the epoch before are whole
+        assert len(comparable("runs/test/last.pt")["history"]) == 2 and comparable_weights("best_test.pt")
     finish(flags)
     assert same(outcome(), expected)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from conftest import started
@@ -96,7 +98,7 @@ def test_processes_share_every_batch_without_overlap_and_one_without_a_share_get
     whole = numbers(Loader(numbered_set(10), 4, started(), shuffle=True))
     parts = shares(10, 4, shuffle=True)
     assert [[i for part in batch for i in part] for batch in zip(*parts, strict=True)] == whole
-    augment = [random_hflip, random_rotated_crop, random_resized_crop]
+    augment = [random_hflip, partial(random_rotated_crop, size=4), partial(random_resized_crop, size=4)]
     assert [[len(share) for share in part] for part in shares(7, 3, augment=augment)] == [
         [1, 1, 1],
         [1, 1, 1],

@@ -58,12 +58,12 @@ def test_a_model_to_be_shown_beside_must_tell_the_same_classes(few_shapes, small
     train.main("shapes", image_size=32, epochs=1, run=Run(device="cpu", name="x"))
     contents = checkpoint.load(Path("best_x.pt"))
     torch.save(contents | {"classes": ["background", "a", "b", "c", "d", "e"]}, "best_x.pt")
-    with pytest.raises(UserError, match=r"best_x\.pt tells other classes apart than shapes has"):
+    with pytest.raises(UserError, match=r"best_x\.pt has other classes than shapes"):
         overfit.main("shapes", image_size=32, trained="best_x.pt", run=Run(device="cpu"))
 
 
 def test_an_image_that_is_not_there_is_named(few_shapes):
-    with pytest.raises(UserError, match="shapes has the training images 0 to 23"):
+    with pytest.raises(UserError, match="the training images of shapes are 0 to 23"):
         overfit.main("shapes", image_size=32, image=24, run=Run(device="cpu"))
 
 
@@ -75,5 +75,5 @@ def test_a_real_image_is_learnt_within_300_steps():
 
 
 def test_weights_to_start_from_are_refused(few_shapes):
-    with pytest.raises(UserError, match="always begins with random weights"):
+    with pytest.raises(UserError, match="always starts from random weights"):
         overfit.main("shapes", run=Run(device="cpu", init="best_x.pt"))

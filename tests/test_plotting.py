@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from common.reporting.plotting import (
 def history(epochs):
     keys = [f"{split}_{key}" for split in ("train", "val") for key in ("loss", "miou", "pixel_accuracy")]
     return [
-        {"epoch": i + 1, "stage": 1, "lr": 0.1, **dict.fromkeys(keys, float("nan") if i == 2 else 0.5)}
+        {"epoch": i + 1, "lr": 0.1, **dict.fromkeys(keys, float("nan") if i == 2 else 0.5)}
         for i in range(epochs)
     ]
 
@@ -57,7 +58,7 @@ def test_augmentation_of_an_image_that_a_flip_cannot_change_is_drawn(voc_root):
     train_set = load("voc2007", 32, run)[0].select([0])
     train_set.images.fill_(7)
     train_set.masks.fill_(VOID)
-    plot_augmentation(Loader(train_set, 1, run, augment=[random_hflip, random_rotated_crop]), run)
+    plot_augmentation(Loader(train_set, 1, run, augment=[random_hflip, partial(random_rotated_crop, size=32)]), run)
     assert run.plot("augmentation").stat().st_size > 5000
 
 
@@ -74,11 +75,10 @@ def figures(monkeypatch) -> list:
 def test_a_wild_curve_does_not_flatten_the_others(figures, peak, top):
     def rows(first):
         keys = [f"{split}_{key}" for split in ("train", "val") for key in ("loss", "miou", "pixel_accuracy")]
-        return [{"epoch": i + 1, "stage": 1, **dict.fromkeys(keys, loss)} for i, loss in enumerate((first, 0.5, 0.4))]
+        return [{"epoch": i + 1, **dict.fromkeys(keys, loss)} for i, loss in enumerate((first, 0.5, 0.4))]
 
-    results = {name: {"scores": {"mIoU": 0.5}} for name in ("wild", "tame")}
-    histories, speeds = {"wild": rows(peak), "tame": rows(1.0)}, {"wild": 1.0, "tame": 2.0}
-    plot_comparison(results, {"wild": {}, "tame": {}}, histories, speeds, Path(), "")
+    histories, scores = {"wild": rows(peak), "tame": rows(1.0)}, {"wild": (1.0, 0.5), "tame": (2.0, 0.5)}
+    plot_comparison(histories, scores, Path(), "")
     axes = figures[0].axes[0]
     if top:
         assert axes.get_ylim() == (0, top) and "wild (train) up to 123,638.0" in axes.get_title()

@@ -124,7 +124,7 @@ def test_ctrl_c_leaves_a_table_of_what_was_done(model, photos, monkeypatch, caps
             raise KeyboardInterrupt
         return predict(network, image, *options)
 
-    monkeypatch.setattr("predict.predict", interrupted)
+    monkeypatch.setattr("tools.predict.predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
         on_cpu(photos / "images")
     assert "interrupted: 3 of 5 images" in capsys.readouterr().out

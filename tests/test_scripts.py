@@ -40,10 +40,10 @@ def test_train_best_is_scored_flipped_and_scaled_beside_its_test(monkeypatch, wi
     make_few(monkeypatch, **SCENES)
     options = {"pretrained": False, "run": Run(device="cpu", name="test")}
     result = importlib.import_module("train_best").main("shapes", image_size=32, epochs=1, **options)
-    other = json.loads(Path("runs/test/test_flips_and_scales.json").read_text())
+    other = json.loads(Path("runs/test/test_tta.json").read_text())
     assert json.loads(Path("runs/test/test.json").read_text())["loss"] == result["loss"] != other["loss"]
     assert 0 <= other["scores"]["mIoU"] <= 1 and other["floor"] == result["floor"]
-    assert "flips and scales, test: mIoU" in capsys.readouterr().out.splitlines()[-1]
+    assert "test with test-time augmentation: mIoU" in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

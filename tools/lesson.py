@@ -54,7 +54,7 @@ def main(
     for name, folder in train_all(jobs, "lesson").items():
         script, command = commands[name]
         keep_run(folder, command, out / dataset / f"{script}.json")
-    print("\n" + lesson_table(load_results(out), dataset, SCRIPTS))
+    print("\n" + lesson_table(load_results(out), [dataset], scripts.split()))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from common.run import remove_if_empty
 from common.system.errors import UserError
 from common.system.files import read_json
 
@@ -19,7 +20,8 @@ def train_all(jobs: dict[str, list], title: str) -> dict[str, Path]:
     """Run a script for each job; return the folders of the runs.
 
     On a CPU, one process per core runs with one thread; on a GPU, one process runs at a time. A finished run is not run
-    again; an interrupted run continues. Delete runs/<name> to train it anew.
+    again; an interrupted run continues. Delete runs/<name> and
+    best_<name>.pt to train it anew.
 
     Args:
         jobs: name of the run -> script and flags.
@@ -43,6 +45,7 @@ def train(name: str, script: Path | str, *flags: str) -> str:
     """Run a script as run `name`, unless this run is finished; return its score, or why it failed."""
     folder, log = Path("runs", name), Path("runs", f"{name}.log")
     if not (folder / "test.json").exists():
+        remove_if_empty(folder)  # a run killed in its first epoch leaves it
         resume = ["--resume"] if (folder / "last.pt").exists() else []
         command = [sys.executable, str(REPOSITORY / script), *flags, "--name", name, *resume]
         log.parent.mkdir(exist_ok=True)

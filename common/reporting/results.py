@@ -134,23 +134,29 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
 
 
-def lesson_table(results: dict, dataset: str, scripts: list[str]) -> str:
-    """Return the table of the `scripts` on a data set: scores on the test images, and against those of the parent."""
-    rows = [["script", "question", "parameters", "mIoU", "against its parent", "pixel accuracy", "loss", "minutes"]]
-    found = {script: results[dataset, script] for script in scripts if (dataset, script) in results}
-    if not found:
-        return "nothing is measured yet"
-    flags = {script: re.findall(r"--\S+ \S+", result["command"]) for script, result in found.items()}
-    shared = [flag for flag in next(iter(flags.values())) if all(flag in others for others in flags.values())]
-    for script, result in found.items():
-        seeds = len(result["runs"])
-        name = f"`{' '.join([f'{script}.py', *(flag for flag in flags[script] if flag not in shared)])}`"
-        name += f" ({seeds} seed{'s' * (seeds > 1)})" * (seeds != SEEDS)
-        parameters = f"{result['parameters'] / 1e6:.2f} M"
-        scores = [say(mean(result, key), deviation(result, key)) for key in ("miou", "pixel_accuracy", "loss")]
-        scores.insert(1, against(result, found.get(parent_of(script))))
-        rows.append([name, question(script), parameters, *scores, f"{mean(result, 'minutes'):.1f}"])
-    floor = next(iter(found.values()))["floor"]
-    last = ["", f"*{floor['miou']:.3f}*", "", f"*{floor['pixel_accuracy']:.3f}*", "", ""]
-    rows.append(["*floor*", "*the most frequent class everywhere*", *last])
-    return f"Each with `{' '.join(shared)}`:\n\n{table(rows)}"
+def lesson_table(results: dict, datasets: list[str], scripts: list[str]) -> str:
+    """Return a table with a row for each script: its mIoU on each data set, and the difference from its parent.
+
+    With one data set, the questions of the scripts stand in the first column.
+    """
+    rows = [["script"]]
+    for dataset in datasets:
+        rows[0] += [f"mIoU, {SETS[dataset]}", "difference"]
+    for script in scripts:
+        row = [f"`{script}.py`" + f": {question(script)}" * (len(datasets) == 1)]
+        for dataset in datasets:
+            result, parent = results.get((dataset, script)), results.get((dataset, parent_of(script)))
+            row += [miou(result), against(result, parent)] if result else ["", ""]
+        rows.append(row)
+    rows.append(["*majority-class baseline*"])
+    for dataset in datasets:
+        floor = next(results[dataset, script]["floor"]["miou"] for script in scripts if (dataset, script) in results)
+        rows[-1] += [f"*{floor:.3f}*", ""]
+    return table(rows)
+
+
+def miou(result: dict) -> str:
+    """Return the mIoU of a result, with the number of seeds if it is not the usual one."""
+    seeds = len(result["runs"])
+    text = say(mean(result, "miou"), deviation(result, "miou"))
+    return text + f" ({seeds} seed{'s' * (seeds > 1)})" * (seeds != SEEDS)
