@@ -2,7 +2,7 @@
 
     pip install onnx onnxscript onnxruntime
     python -m tools.export                                                        # the newest best_*.pt here
-    python -m tools.export --checkpoint best_train_5_b.pt --image-size 480x640    # the ONNX model has a fixed input size
+    python -m tools.export --checkpoint best_train_5_b.pt --image-size 480x640    # the input size is fixed
 
 Input "images": float32 (1, 3, height, width), RGB from 0 to 1, stretched to this size. The model normalises them.
 Output "logits": float32 (1, classes, height, width). The argmax is the class, the softmax gives probabilities.

@@ -6,7 +6,7 @@
 
 The page is one file, report.html, without links to other files. Runs with the same test images form a section:
 
-- a table of all experiments with the settings that differ; scores are means over seeds or folds; printed as Markdown too
+- a table of all experiments with their different settings and mean scores over seeds or folds; printed as Markdown, too
 - curves of mIoU, pixel accuracy, loss and learning rate, with several seeds as a band; the IoU of each class
 - predictions of every model on random test images (--seed) and on the hardest ones
 - details of each run, on a click: all settings, class scores, confusions, hardest and easiest images
