@@ -107,7 +107,7 @@ def test_masks_of_0_and_255_are_a_binary_task_and_that_is_said(photos, capsys):
     masks_of(photos, [255, 0])
     train_set, column = stripes(photos)
     assert column == [1, 0] and train_set.classes == ("background", "foreground")
-    assert "masks of 0 and 255 alone: a binary task" in capsys.readouterr().out
+    assert "the masks hold only 0 and 255: a binary task" in capsys.readouterr().out
     classes(photos, "street", "car")
     train_set, column = stripes(photos)
     assert column == [1, 0] and train_set.classes == ("street", "car")
@@ -378,22 +378,22 @@ PROBLEMS = [
         lambda p: masks_of(p, [RED, BLACK, GREEN], "RGB") or classes(p, "a 0 0 0", "b 255 0 0"),
         r"hold the colours 0 200 0 \(.* must list; `python -m tools\.check \S*photos` proposes lines",
     ),
-    (lambda p: masks_of(p, [0]), r"hold the values 0 \(.* must list, by a name for each of 0, 1, 2"),
+    (lambda p: masks_of(p, [0]), r"hold the values 0 \(.* must list, with one name for each of 0, 1, 2"),
     (rewrite("3.png", RED_MASK), r"hold the colours 255 0 0 \(the first in \S*3\.png\)"),
     (
         lists(val="1\n2\n9\n10"),
-        r"val\.txt names '9', not in .*\(and 1 more problems; `python -m tools\.check .*` tells all\)",
+        r"val\.txt names '9', not in .*\(and 1 more problems; `python -m tools\.check .*` lists all\)",
     ),
-    (lambda p: classes(p, "a", "b", "c"), r"the values 3; 4; 5 .*classes\.txt must list, by a name for each"),
+    (lambda p: classes(p, "a", "b", "c"), r"the values 3; 4; 5 .*classes\.txt must list, with one name for each"),
     (lists(test="\n"), r"test\.txt is empty"),
     (lists(train="1\n2", val="3\n1"), r"train\.txt and .*val\.txt both name 1"),
     (lambda p: classes(p, "a", ""), r"names 1 classes; there can be 2 to 255"),
-    (lambda p: classes(p, "a", "b", "a"), r"line 3, 'a', has the name or the colour"),
+    (lambda p: classes(p, "a", "b", "a"), r"line 3, 'a', repeats the name or colour"),
     (lambda p: classes(p, "a 1 2 3", "b"), r"classes\.txt gives some classes a colour and others none"),
     (lambda p: classes(p, "a 1 2 300", "b"), r"line 1, .* is no class; write `name`"),
     (lambda p: classes(p, "0 0 0", "b"), r"line 1, .* is no class"),
     (lambda p: classes(p, "a", "b", "ignore"), r"line 3, 'ignore', is no class; .* or `ignore 255`"),
-    (lambda p: (p / "classes.txt").write_bytes("Bäume\nHäuser".encode("latin-1")), r"classes\.txt is no text in UTF-8"),
+    (lambda p: (p / "classes.txt").write_bytes("Bäume\nHäuser".encode("latin-1")), r"classes\.txt is not UTF-8 text"),
 ]
 
 

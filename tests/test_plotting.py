@@ -113,8 +113,8 @@ def test_of_many_classes_the_largest_confusions_are_listed(figures):
     matrix, bars = figures[0].axes
     assert not matrix.texts
     assert [label.get_text() for label in bars.get_yticklabels()] == [
-        "class 9 taken for class 2",
-        "class 3 taken for class 7",
+        "class 9 predicted as class 2",
+        "class 3 predicted as class 7",
     ]
     assert [text.get_text() for text in bars.texts] == [" 90%, 900", " 75%, 300"]
 
