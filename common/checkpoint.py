@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, loaded without running code, described by themselves.
+"""Checkpoints: written atomically and loaded without running code.
 
 A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`, its arguments and weights, and the
 data set's classes, palette, label map and image size. `last.pt` also holds the state of the training.
@@ -23,7 +23,7 @@ from common.system.distributed import barrier
 from common.system.errors import UserError
 from common.system.files import atomic, load_tensors, write_json, write_text
 
-FORMAT = 2  # raise it when an older program could not read what is written
+FORMAT = 2  # raise it when older versions could not read the file
 KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "label_map", "image_size"}
 
 
@@ -48,7 +48,7 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
 
 
 def record_run(run: Run, model: nn.Module, data: SegmentationSet) -> None:
-    """Write the records of a run to its folder: config.json, splits.json, and the script as it is."""
+    """Write the records of a run to its folder: config.json, splits.json, and a copy of the script."""
     settings = {field.name: plain(getattr(run, field.name)) for field in fields(run) if field.init}
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     config = {"experiment": run.experiment, "run": settings, "command": sys.argv, "versions": versions}
@@ -92,7 +92,7 @@ def load(path: Path) -> dict:
 
 
 def find_checkpoint(given: str) -> Path:
-    """Return the checkpoint to use: the one that is given, or the newest best_*.pt in the current folder."""
+    """Return the given checkpoint, or the newest best_*.pt in the current folder."""
     if given:
         return Path(given)
     found = sorted(Path().glob("best_*.pt"), key=lambda path: path.stat().st_mtime)
@@ -137,7 +137,7 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
         )
     try:
         model.load_state_dict(contents["weights"])
-    except RuntimeError as error:  # torch lists what is missing or has another shape, a line each
+    except RuntimeError as error:  # torch lists missing tensors and other shapes, a line each
         raise UserError(f"{path} does not fit {contents['model']}: {' '.join(str(error).split()):.300}") from None
 
 
@@ -145,7 +145,7 @@ def start_from(model: nn.Module, path: Path) -> str:
     """Copy into `model` what fits it of the weights in the checkpoint at `path`, by name and shape.
 
     Returns:
-        What was copied and what was not, in words.
+        A sentence that says which weights were copied.
 
     Raises:
         UserError: as `load`; nothing fits.
@@ -186,7 +186,7 @@ class Checkpointer:
         return []
 
     def restore(self) -> list[dict]:
-        """Load model, optimizer and scheduler as they were after the last finished epoch; return the history.
+        """Load the state after the last finished epoch into model, optimizer and scheduler; return the history.
 
         Raises:
             UserError: the checkpoint has another model, optimizer or schedule, or the run began with other data.

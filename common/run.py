@@ -1,4 +1,4 @@
-"""The settings of a run, its name, and the folder that holds what it leaves."""
+"""The settings of a run, its name, and its folder."""
 
 import atexit
 import contextlib
@@ -172,7 +172,7 @@ class Run:
 
     @property
     def experiment(self) -> dict:
-        """Everything that can change a score, as JSON has it: script, parameters, seed, precision."""
+        """Settings that can change a score, as plain JSON values: script, parameters, seed, precision."""
         about = {"script": self.script, "seed": self.seed, "precision": self.precision}
         about |= {key: value for key in ("init", "fold") if (value := getattr(self, key))}
         return about | plain(self.parameters)
@@ -197,14 +197,14 @@ class Run:
         return Path("plots") / f"{self.name}{'_' * bool(kind)}{kind}.png"
 
     def where(self) -> str:
-        """Return in words what the run computes on."""
+        """Return device, precision and seed in words."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
         threads = f" with {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         processes = f" in {self.world_size} processes" if self.world_size > 1 else ""
         return f"{name}{threads}{processes}, {self.precision}, seed {self.seed}"
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which the network computes: bf16 or fp16 matrix products, or plain fp32."""
+        """Return the context for the network's computations: bf16 or fp16 matrix products, or plain fp32."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
 
@@ -276,7 +276,7 @@ def newest_run(base: str, of_job: bool) -> str:
     """Return the newest run named `base`, `base`-2, ... that has a last.pt; "" if there is none.
 
     Args:
-        of_job: only of those that this torchrun has started.
+        of_job: consider only runs that this torchrun started.
     """
     folders = [path.parent for path in Path("runs").glob("*/last.pt")]
     if of_job:

@@ -51,7 +51,7 @@ def train(name: str, script: Path | str, *flags: str) -> str:
     # The first part of a training leaves a test.json, too.
     if not (folder / "test.json").exists() or not (log.exists() and log.read_text().endswith(FINISHED)):
         resume = ["--resume"] if (folder / "last.pt").exists() else []
-        if not resume:  # what a process left that was killed in its first epoch would hold the name
+        if not resume:  # a process killed in its first epoch leaves a folder, which holds the name
             shutil.rmtree(folder, ignore_errors=True)
             Path(f"best_{name}.pt").unlink(missing_ok=True)
         command = [sys.executable, *given, *resume]
