@@ -3,8 +3,8 @@
     python -m tools.compare train_pets.py model=encoder_unet,pspnet encoder=mobilenet_v1,mobilenet_v2
     python -m tools.compare train_ade20k.py optimizer=adam,adamw,rmsprop --flags="--dataset shapes --no-pretrained"
 
-Prints a table, writes it to runs/compare-<script>.csv and draws the curves to plots/compare-<script>.png. Trainings that
-are finished are not run again.
+Prints a table, writes it to runs/compare-<script>.csv and draws the curves to plots/compare-<script>.png. Finished
+trainings are not run again.
 """
 
 import csv

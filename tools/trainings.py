@@ -21,8 +21,8 @@ def train_all(jobs: dict[str, list], title: str) -> dict[str, Path]:
     """Run a script for each job; return the folders of the runs.
 
     As many processes as there are cores run at a time, with one thread each; on a GPU one at a time. A run that is
-    finished is not run again, and an interrupted one continues. Delete runs/<name> to train it anew, as you must to train
-    it with other flags.
+    finished is not run again, and an interrupted one continues. Delete runs/<name> to train it anew, or with other
+    flags.
 
     Args:
         jobs: the script and its flags by the name of the run.
