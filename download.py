@@ -1,9 +1,9 @@
-"""Fetch the data sets: from several addresses, resumable, checked, safe to repeat.
+"""Download and unpack a data set. Run the same command again after an interruption: it continues.
 
-Run       python download.py                          # VOC 2007: all that train.py needs
+Run       python download.py                          # VOC 2007, for train.py
           python download.py voc2012
           python download.py voc2007 --from-archive ~/Downloads/VOCtest_06-Nov-2007.tar    # fetched by hand
-          python download.py drinks                   # says where they are; nothing but a browser can fetch them
+          python download.py drinks                   # says how to fetch them with a browser
 """
 
 import argparse
@@ -24,36 +24,36 @@ from tqdm import tqdm
 
 from common.system.errors import UserError
 
-TIMEOUT = 30  # seconds without a byte before an address counts as dead
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # no other address or archive helps
+TIMEOUT = 30  # seconds without a byte before the next address is tried
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # another address or archive would not help
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to fetch and unpack."""
+    """A file to download and unpack."""
 
     hosts: tuple[str, ...]  # tried in order
-    path: str  # the same at every host
-    md5: str = ""  # where none is published, a zip's own checksums must do
+    path: str  # the same on every host
+    md5: str = ""  # if none is published, the checksums inside the zip are used
 
     @property
     def name(self) -> str:
-        """The official file name."""
+        """Official file name."""
         return self.path.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What --help says of a data set, and its archives."""
+    """A data set: its archives, and its description for --help."""
 
     title: str
     size: str  # of the download
     terms: str
     folder: str  # below the data root
     archives: tuple[Archive, ...] = ()
-    into: str = ""  # folder below the data root to unpack in
-    page: str = ""  # where a browser fetches it, if nothing else can
-    markers: tuple[str, ...] = ()  # files at the top of such a set, by which it is found in whatever was fetched
+    into: str = ""  # folder below the data root to unpack into
+    page: str = ""  # web page, if only a browser can fetch the set
+    markers: tuple[str, ...] = ()  # with `page`: files in the top folder of the set, used to find it in an archive
 
 
 VOC_HOSTS = ("https://thor.robots.ox.ac.uk/pascal/VOC", "http://host.robots.ox.ac.uk/pascal/VOC")
@@ -63,7 +63,7 @@ ADE_HOSTS = ("http://data.csail.mit.edu/places/ADEchallenge",)
 ADE_TERMS = "for non-commercial research and teaching; the photographs belong to their owners"
 
 # fmt: off
-DATASETS = {
+DOWNLOADS = {
     "voc2007": Dataset(
         "PASCAL VOC 2007, 209 + 213 + 210 segmented images", "0.9 GB", VOC_TERMS, "VOCdevkit/VOC2007",
         (Archive(VOC_HOSTS, "voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
@@ -84,12 +84,12 @@ DATASETS = {
         (Archive(ADE_HOSTS, "ADEChallengeData2016.zip"),),
     ),
     "ade20k-test": Dataset(
-        "the test images of ADE20K, without labels: to predict, not to score", "0.2 GB", ADE_TERMS, "release_test",
+        "the test images of ADE20K, without labels, only for prediction", "0.2 GB", ADE_TERMS, "release_test",
         (Archive(ADE_HOSTS, "release_test.zip"),),
     ),
     "drinks": Dataset(
-        "1000 + 50 photographs of three drinks, outlined by polygons", "manual",
-        "their author states none; ask before you pass them on", "drinks",
+        "1000 + 50 photographs of three drinks, labelled with polygons", "manual",
+        "none stated by the author; ask before you pass them on", "drinks",
         page="https://drive.google.com/file/d/1AdMbVK110IKLG7wJKhga2N2fitV1bVPA",
         markers=("segmentation_train.json", "segmentation_test.json"),
     ),
@@ -98,19 +98,19 @@ DATASETS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Fetch what the command line names."""
+    """Fetch the data set that the command line names."""
     parser = argparse.ArgumentParser(
         prog="python download.py",
         description=f"{__doc__}\nData sets:\n{dataset_table()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("dataset", nargs="?", default="voc2007", choices=DATASETS, help="which set [voc2007]")
-    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder to put it in [data]")
+    parser.add_argument("dataset", nargs="?", default="voc2007", choices=DOWNLOADS, help="data set to fetch [voc2007]")
+    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder for all data sets [data]")
     parser.add_argument("--from-archive", type=Path, action="append", default=[], metavar="FILE",
-                        help="use this file, fetched by hand, instead of downloading it; may be repeated, "
-                             "and for drinks be a folder")  # fmt: skip
-    parser.add_argument("--mirror", default="", metavar="URL", help="an address to try first, such as a classroom's")
+                        help="use this file, fetched by hand, instead of a download; may be given several times; "
+                             "for drinks, it may be a folder")  # fmt: skip
+    parser.add_argument("--mirror", default="", metavar="URL", help="address to try first, for example in a classroom")
     options = parser.parse_args(argv)
     if not hasattr(tarfile, "data_filter"):
         sys.exit("download.py: this Python cannot unpack archives safely; use 3.10.12, 3.11.4 or any newer one")
@@ -119,39 +119,39 @@ def main(argv: list[str] | None = None) -> None:
     except (UserError, OSError) as error:  # OSError: the disk is full, or cannot be written
         sys.exit(f"download.py: {error}")
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
 
 
 def dataset_table() -> str:
-    """Return a description of every data set for --help."""
+    """Return the description of all data sets for --help."""
     return "\n".join(
         f"  {name:<13}{data.title}\n{'':15}{data.size} download, to DATA_ROOT/{data.folder}\n{'':15}terms: {data.terms}"
-        for name, data in DATASETS.items()
+        for name, data in DOWNLOADS.items()
     )
 
 
 def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
-    """Bring the data set `name` below `root`, taking archives from `local` where they are there.
+    """Unpack the data set `name` below `root`, from the archives in `local` or from a download.
 
     Raises:
-        UserError: no address works, or a local file is not what it should be.
-        OSError: the disk is full, or cannot be written.
+        UserError: no address works, or a local file is not the official one.
+        OSError: the disk is full or cannot be written.
     """
-    data = DATASETS[name]
+    data = DOWNLOADS[name]
     print(f"{name}: {data.title}. Terms: {data.terms}.")
     official = [archive.name for archive in data.archives]
     for path in local:
         if not path.exists():
-            raise UserError(f"{path} is missing; give --from-archive what you fetched")
+            raise UserError(f"{path} is missing; give --from-archive the file that you fetched")
         if official and path.name not in official:
             raise UserError(f"--from-archive {path}: keep the official file name, {' or '.join(official)}")
     if data.page:
-        return take(name, root, local)
+        return unpack_local(name, root, local)
     place = root / data.into
     place.mkdir(parents=True, exist_ok=True)
     for archive in data.archives:
-        done = place / f".{archive.name}.done"  # written last: an interrupted extraction has none
+        done = place / f".{archive.name}.done"  # written after the extraction
         if done.exists() and (root / data.folder).is_dir():
             print(f"{archive.name}: already there; delete {done} to unpack it again")
             continue
@@ -162,24 +162,24 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
         extract(path, place)
         done.touch()
         if not given:
-            path.unlink()  # the images are there; the archive would double the space
+            path.unlink()  # it would double the disk space
     print(f"{name} is in {root / data.folder}")
 
 
-def take(name: str, root: Path, local: list[Path]) -> None:
-    """Bring the data set `name`, which only a browser can fetch, below `root` from an archive or folder in `local`.
+def unpack_local(name: str, root: Path, local: list[Path]) -> None:
+    """Copy the data set `name`, which only a browser can fetch, below `root` from the archive or folder in `local`.
 
     Raises:
-        UserError: nothing was given (the message says what to fetch), or the set is not in it.
+        UserError: `local` is empty (the message says what to fetch), or does not contain the set.
     """
-    data = DATASETS[name]
+    data = DOWNLOADS[name]
     place, staging = root / data.folder, root / f".{data.folder}.unpacking"
     if all((place / marker).is_file() for marker in data.markers):
         return print(f"{name} is in {place} already")
     if len(local) != 1:
         raise UserError(
-            f"{name} has no address that a program can fetch; open {data.page} in a browser, and run\n"
-            f"  python download.py {name} --from-archive path/to/what/you/fetched    (a zip, a tar or a folder)"
+            f"only a browser can fetch {name}; open {data.page}, download it, and run\n"
+            f"  python download.py {name} --from-archive path/to/the/download    (a zip, a tar or a folder)"
         )
     shutil.rmtree(staging, ignore_errors=True)
     (staging / "set").mkdir(parents=True)
@@ -188,25 +188,25 @@ def take(name: str, root: Path, local: list[Path]) -> None:
             extract(given, given := staging / "archive")
         found = next((path.parent for path in sorted(given.rglob(data.markers[0]))), given)
         if missing := [marker for marker in data.markers if not (found / marker).is_file()]:
-            raise UserError(f"{local[0]} holds no {missing[0]}; is it {name}?")
+            raise UserError(f"{local[0]} contains no {missing[0]}; give the archive or folder of {name}")
         for path in tqdm([path for path in found.iterdir() if path.is_file()], desc=name, unit=" files"):
             shutil.copy(path, staging / "set")
         if place.is_dir():
             place.rmdir()  # raises unless it is empty
-        os.replace(staging / "set", place)  # whole or not at all
+        os.replace(staging / "set", place)  # complete or absent
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     print(f"{name} is in {place}")
 
 
 def fetch(archive: Archive, folder: Path, name: str, mirror: str = "") -> Path:
-    """Return the archive, downloaded to `folder` from the first address that works; a partial file is continued.
+    """Download the archive to `folder` from the first address that works and return its path; continue a partial file.
 
     Args:
-        name: of the data set.
+        name: of the data set, for the error message.
 
     Raises:
-        UserError: none works; the message says what to fetch by hand.
+        UserError: no address works; the message says what to fetch by hand.
     """
     path, partial, reasons = folder / archive.name, folder / f"{archive.name}.part", []
     if path.exists() and not flaw(path, archive):
@@ -219,24 +219,24 @@ def fetch(archive: Archive, folder: Path, name: str, mirror: str = "") -> Path:
                 os.replace(partial, path)
                 return path
             partial.unlink()
-            reasons.append(f"  {url}: what came is not the official file ({problem})")
-        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: no address at all
+            reasons.append(f"  {url}: this is not the official file ({problem})")
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: not a URL
             if getattr(error, "errno", None) in DISK_ERRORS:
                 raise
             reasons.append(f"  {url}: {getattr(error, 'reason', None) or error}")
     checksum = f" (md5 {archive.md5})" if archive.md5 else ""
     raise UserError(
         f"no address of {archive.name} works:\n" + "\n".join(reasons) + "\n"
-        f"Run the command again to go on, or fetch the file by hand, from there or from a copy{checksum}, and run\n"
+        f"Run the command again to continue, or fetch the file or a copy of it{checksum} by hand and run\n"
         f"  python download.py {name} --from-archive path/to/{archive.name}"
     )
 
 
 def download(url: str, partial: Path) -> None:
-    """Download `url` to `partial`, going on where an earlier attempt stopped; show a bar with rate and ETA.
+    """Download `url` to `partial` with a progress bar; continue an earlier attempt.
 
     Raises:
-        OSError: (URLError and HTTPError are OSErrors) the address does not answer, stalls, or breaks off early.
+        OSError: the address does not answer, or the download stalls or ends early. (URLError is an OSError.)
     """
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "download.py"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -244,11 +244,11 @@ def download(url: str, partial: Path) -> None:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and have:  # nothing after the last byte: the partial file is whole, or of another file
+        if error.code == 416 and have:  # no more bytes: `flaw` decides whether the partial file is complete
             return
         raise
     with response:
-        if response.status != 206:  # the server starts from the beginning, so do we
+        if response.status != 206:  # the server starts from the beginning
             have = 0
         length = response.headers["Content-Length"]
         total = have + int(length) if length else None
@@ -258,11 +258,11 @@ def download(url: str, partial: Path) -> None:
         ):
             shutil.copyfileobj(response, bar)
     if total and partial.stat().st_size < total:
-        raise ConnectionError(f"broke off after {partial.stat().st_size} of {total} bytes")
+        raise ConnectionError(f"ended after {partial.stat().st_size} of {total} bytes")
 
 
 def flaw(path: Path, archive: Archive) -> str:
-    """Say what is wrong with the file at `path`, which should be `archive`; "" if nothing is."""
+    """Return the difference of the file at `path` from the official `archive`, or "" if there is none."""
     if archive.md5:
         md5 = hashlib.md5()
         with open(path, "rb") as file:
@@ -273,17 +273,17 @@ def flaw(path: Path, archive: Archive) -> str:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
             return f"{damaged} in it is damaged" if damaged else ""
-    except Exception as error:  # which one depends on where the damage is
-        return f"it is cut short or damaged: {error}"
+    except Exception as error:  # zipfile raises many kinds of errors
+        return f"it is incomplete or damaged: {error}"
 
 
 def extract(archive: Path, root: Path) -> None:
-    """Unpack `archive` (tar, tar.gz or zip) into `root`; nothing may land outside it.
+    """Unpack `archive` (tar, tar.gz or zip) into `root`.
 
-    Files are unpacked beside their place, and moved there when all are whole.
+    All files are unpacked to a temporary folder first, and moved when all are complete.
 
     Raises:
-        UserError: the archive is damaged, or holds what would leave `root`.
+        UserError: the archive is damaged, or contains a path outside `root`.
     """
     staging = root / f".{archive.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)
@@ -291,7 +291,7 @@ def extract(archive: Path, root: Path) -> None:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as file:
                 for member in tqdm(file.infolist(), desc=f"unpacking {archive.name}", unit=" files"):
-                    file.extract(member, staging)  # leaves ".." and drives out of the path
+                    file.extract(member, staging)  # removes ".." and drives from the path
         else:
             with tarfile.open(archive) as file:
                 for member in tqdm(file, desc=f"unpacking {archive.name}", unit=" files"):
@@ -302,11 +302,11 @@ def extract(archive: Path, root: Path) -> None:
                 place.mkdir(parents=True, exist_ok=True)
             else:
                 os.replace(path, place)
-    except Exception as error:  # which one depends on where the damage is
+    except Exception as error:  # damaged archives raise many kinds of errors
         if getattr(error, "errno", None) in DISK_ERRORS:
             raise
         reason = "neither a zip nor a tar" if "\n" in str(error) else str(error) or type(error).__name__
-        raise UserError(f"{archive} is damaged ({reason}); put a whole one in its place and run this again") from None
+        raise UserError(f"{archive} is damaged ({reason}); replace it by a complete one and run this again") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""How far do an FCN on VGG-16 and a U-Net without normalisation get on 150 classes, and does the optimizer matter?
+"""How good are an FCN on VGG-16 and a U-Net without normalisation on 150 classes, and does the optimizer matter?
 
 Change    train.py, on ADE20K at 128 px, with mirrored images, batches of 5, and the networks of the ADE20K project:
           FCNVGG16 and ADEUNet (common/models/fcn_vgg16.py, ade_unet.py).
@@ -32,7 +32,7 @@ from common.system.errors import UserError
 
 MODELS = ("fcn_vgg16", "ade_unet")
 OPTIMIZERS = {
-    # Keras' constants. torch's (0.99, 1e-8) begin with steps ten times as long as the learning rate, Keras' with three.
+    # Constants of Keras: its first steps are 3 times the learning rate, with torch's constants (0.99, 1e-8) 10 times.
     "rmsprop": partial(torch.optim.RMSprop, alpha=0.9, eps=1e-7),
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
@@ -42,21 +42,21 @@ OPTIMIZERS = {
 @experiment
 def main(
     dataset: str = "ade20k",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
-    count_other: bool = False,  # make ADE20K's label 0, "other", a class of its own instead of void
-    image_size: Size = 128,  # that every image is resized to, pixels; 120x160 is height x width
-    epochs: int = 20,  # how often training and validation take turns
-    steps: int = 0,  # batches in an epoch, at most; 0 takes every image
-    val_steps: int = 0,  # the same in validation
+    count_other: bool = False,  # make ADE20K's label 0 a class, "other", instead of void (ignored)
+    image_size: Size = 128,  # height and width in pixels; 120x160 is height x width
+    epochs: int = 20,  # number of epochs; an epoch is training and validation
+    steps: int = 0,  # largest number of training batches per epoch; 0 takes all images
+    val_steps: int = 0,  # largest number of validation batches per epoch; 0 takes all images
     batch_size: int = 5,  # images per step
-    model: Literal[MODELS] = "fcn_vgg16",  # network
-    pretrained: bool = True,  # ImageNet weights for VGG-16; the U-Net always starts from random ones
-    encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
-    optimizer: Literal[tuple(OPTIMIZERS)] = "adam",  # how gradients become steps
+    model: Literal[MODELS] = "fcn_vgg16",  # network to train
+    pretrained: bool = True,  # start VGG-16 from ImageNet weights; the U-Net always starts from random ones
+    encoder_weights: str = "",  # file or folder with ImageNet weights, instead of a download
+    optimizer: Literal[tuple(OPTIMIZERS)] = "adam",  # update rule
     lr: float = 3e-4,  # learning rate
     run: Run = Run(),
 ):
     if count_other and dataset != "ade20k":
-        raise UserError(f"--count-other is about ADE20K's label 0, which {dataset} does not have; leave it out")
+        raise UserError(f"--count-other is only for ade20k, not for {dataset}; leave it out")
     train_set, val_set, test_set = load("ade20k_other" if count_other else dataset, image_size, run)
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=[random_hflip], steps=steps)
     val_loader = Loader(val_set, batch_size, run, steps=val_steps)

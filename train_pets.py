@@ -1,7 +1,8 @@
-"""Which decoder makes most of a light encoder, and what does fine-tuning add?
+"""Which decoder is best with a light encoder, and how much does fine-tuning add?
 
-Change    train_voc2012.py, with a choice of six decoders, on Oxford-IIIT Pet, in two stages: the decoder learns on a
-          frozen encoder, then both learn at lower rates. Rates fall, and a stage ends, where validation stays as it is.
+Change    train_voc2012.py, with a choice of six decoders, on Oxford-IIIT Pet, in two stages. The first trains only the
+          decoder, the second also the encoder, at lower learning rates. If the validation mIoU stops improving, the
+          rates fall; later, the stage ends.
 Result    mIoU on part of VOC 2012: pspnet 0.657 (floor 0.119); on the drinks: encoder_unet 0.879 (floor 0.213)
 Run       python train_pets.py --model pspnet --encoder mobilenet_v2
           python -m tools.compare train_pets.py model=fcn8s,pspnet,deeplabv3 encoder=mobilenet_v1,mobilenet_v2
@@ -30,21 +31,21 @@ DECODERS = ("encoder_unet", "fcn8s", "segnet", "pspnet", "deeplabv3", "deeplabv3
 @experiment
 def main(
     dataset: str = "pets",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
-    model: Literal[DECODERS] = "encoder_unet",  # architecture of the decoder
-    encoder: Encoder = "mobilenet_v2",  # network whose ImageNet features are used
-    pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
-    encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
-    image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
-    stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
-    epochs: int = 20,  # passes over the training images with the encoder frozen, at most
-    fine_tune_epochs: int = 20,  # passes with everything trained, at most; 0 leaves out the second stage
+    model: Literal[DECODERS] = "encoder_unet",  # network, named after its decoder
+    encoder: Encoder = "mobilenet_v2",  # ImageNet network, used without its classifier
+    pretrained: bool = True,  # start from ImageNet weights; --no-pretrained starts from random ones
+    encoder_weights: str = "",  # file or folder with ImageNet weights, instead of a download
+    image_size: Size = 224,  # height and width in pixels; 120x160 is height x width
+    stored_scale: float = 1.67,  # training images are stored this much larger than image_size, and cropped
+    epochs: int = 20,  # largest number of epochs with a frozen encoder
+    fine_tune_epochs: int = 20,  # largest number of epochs of the second stage, which trains all; 0 leaves it out
     batch_size: int = 16,  # images per step
     lr: float = 1e-3,  # learning rate of the decoder in the first stage
     fine_tune_lr: float = 3e-4,  # learning rate of the decoder in the second stage
     encoder_lr: float = 1e-4,  # learning rate of the encoder in the second stage
-    plateau: int = 2,  # epochs without a better validation mIoU after which the rates are divided by 3; 0 never does
-    patience: int = 6,  # such epochs after which a stage ends
-    weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
+    plateau: int = 2,  # divide the rates by 3 after this many epochs without a better validation mIoU; 0 never
+    patience: int = 6,  # end a stage after this many such epochs
+    weight_decay: float = 1e-4,  # decoupled from the gradient, as in AdamW
     run: Run = Run(),
 ):
     train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
@@ -57,7 +58,7 @@ def main(
     criterion = CrossEntropy()
     train = partial(fit, network, train_loader, val_loader, criterion, patience=patience)
     adamw = partial(torch.optim.AdamW, weight_decay=weight_decay, fused=True)
-    # torch waits one epoch longer than its patience says
+    # torch waits for patience + 1 epochs
     schedule = partial(ReduceLROnPlateau, mode="max", factor=1 / 3, patience=(plateau or float("inf")) - 1, threshold=0)
     optimizer = adamw([{"name": "decoder", "params": network.decoder.parameters(), "lr": lr}])
     train(optimizer, schedule(optimizer), epochs=epochs, run=run)

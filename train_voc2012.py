@@ -1,13 +1,13 @@
-"""What do skip connections and fine-tuning add to an ImageNet encoder?
+"""How much do skip connections and fine-tuning add to an ImageNet encoder?
 
-Change    train_5_b.py, with the encoder's maps of every size handed to the decoder (common/models/encoder_unet.py), the
-          whole network trained, the encoder at a fifth of the rate, and random resized crops of larger images.
+Change    train_5_b.py, with skip connections (common/models/encoder_unet.py) and random resized crops of larger images.
+          The whole network is trained, the encoder at a fifth of the learning rate.
 Result    mIoU 0.618 over background and five animals (floor 0.119), 0.259 over all 16 classes (floor 0.045): the
           660-image part of VOC 2012, one seed, 94 min of one core of an AMD EPYC
           python train_voc2012.py --encoder mobilenet_v1 --encoder-weights FILE
 Run       python train_voc2012.py                                            # VOC 2012; fetches ResNet-18's weights
-          python train_voc2012.py --epochs 4 --batch-size 4 --copies 1    # for as long as the original project
-          python train_voc2012.py --encoder mobilenet_v1 --encoder-weights FILE  # another encoder, weights by hand
+          python train_voc2012.py --epochs 4 --batch-size 4 --copies 1    # as long as in the original project
+          python train_voc2012.py --encoder mobilenet_v1 --encoder-weights FILE  # another encoder, local weights
           python train_voc2012.py --dataset shapes --image-size 96 --epochs 5 --no-pretrained
 """
 
@@ -28,25 +28,24 @@ from common.run import Run, experiment
 @experiment
 def main(
     dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
-    image_size: Size = 224,  # side of the square that the network sees, pixels; 120x160 is height x width
-    stored_scale: float = 1.67,  # size of the training images that crops are cut from, in terms of image_size
-    epochs: int = 20,  # passes over the training images, at most
+    image_size: Size = 224,  # height and width in pixels; 120x160 is height x width
+    stored_scale: float = 1.67,  # training images are stored this much larger than image_size, and cropped
+    epochs: int = 20,  # passes over the training images
     batch_size: int = 8,  # images per step
     lr: float = 1e-3,  # learning rate of the decoder at the start; 0 at the end
-    encoder_lr: float = 2e-4,  # learning rate of the encoder, which knows a lot already
-    encoder: Encoder = "resnet18",  # network whose ImageNet features are used
-    pretrained: bool = True,  # ImageNet weights; --no-pretrained starts from random ones
-    encoder_weights: str = "",  # file or folder with ImageNet weights, if they are not to be fetched
-    copies: int = 3,  # crops of each image in an epoch
-    smallest_crop: float = 0.35,  # smallest area of a crop, as a part of the image's
-    weight_decay: float = 1e-4,  # decoupled from the gradient, as AdamW has it
+    encoder_lr: float = 2e-4,  # learning rate of the encoder: low, because it is already trained
+    encoder: Encoder = "resnet18",  # ImageNet network, used without its classifier
+    pretrained: bool = True,  # start from ImageNet weights; --no-pretrained starts from random ones
+    encoder_weights: str = "",  # file or folder with ImageNet weights, instead of a download
+    copies: int = 3,  # crops of each image per epoch
+    smallest_crop: float = 0.35,  # smallest area of a crop, as a fraction of the image's area
+    weight_decay: float = 1e-4,  # decoupled from the gradient, as in AdamW
     run: Run = Run(),
 ):
     train_set, val_set, test_set = load(dataset, image_size, run, train_scale=stored_scale)
     augment = [partial(random_resized_crop, size=image_size, scale=(smallest_crop, 1)), random_hflip]
     train_loader = Loader(train_set, batch_size, run, shuffle=True, augment=augment, copies=copies)
-    val_loader = Loader(val_set, batch_size, run)
-    test_loader = Loader(test_set, batch_size, run)
+    val_loader, test_loader = Loader(val_set, batch_size, run), Loader(test_set, batch_size, run)
 
     model = EncoderUNet(encoder, train_set.num_classes, pretrained, encoder_weights)
     criterion = CrossEntropy()

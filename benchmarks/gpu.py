@@ -51,7 +51,7 @@ from common.loader import Loader
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.models import MODELS, build
 from common.reporting.results import REPOSITORY, RESULTS, commit, machine, table
-from common.run import Run, experiment
+from common.run import Run
 from common.system.errors import UserError, torch_errors
 from common.system.files import read_json, write_json
 from tools.lesson import OF_ONE, SETTINGS
@@ -61,7 +61,6 @@ PRECISIONS = "bf16 fp16 fp32 bf16+compile"
 BEST = "best plain loop"
 
 
-@experiment
 def main(
     parts: str = PARTS,  # which of them, in this order
     models: str = " ".join(MODELS),  # networks whose speed is measured, from random weights
@@ -77,10 +76,11 @@ def main(
 ):
     if run.device == "auto" and not torch.cuda.is_available():
         raise UserError("this installation of torch finds no GPU; --device cpu tries the parts on a processor")
-    known = {"parts": PARTS.split(), "models": MODELS, "precisions": PRECISIONS.split(), "datasets": SETTINGS}
-    for flag, names in known.items():
-        if unknown := set(run.parameters[flag].split()) - set(names):
-            raise UserError(f"--{flag} {unknown.pop()} is none of {', '.join(names)}")
+    known = {parts: PARTS.split(), models: MODELS, precisions: PRECISIONS.split(), datasets: SETTINGS}
+    for given, names in known.items():
+        if unknown := set(given.split()) - set(names):
+            raise UserError(f"{unknown.pop()} is none of {', '.join(names)}")
+    run = run.prepared()
     gpu = run.device.type == "cuda"
     result = {
         "device": torch.cuda.get_device_name(run.device) if gpu else machine(),

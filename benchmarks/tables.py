@@ -11,7 +11,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from common.cli import cli
-from common.reporting.results import REPOSITORY, SETS, against, deviation, lesson_table, load_results, mean, say, table
+from common.reporting.results import (
+    REPOSITORY,
+    against,
+    deviation,
+    lesson_table,
+    load_results,
+    mean,
+    parent_of,
+    say,
+    table,
+)
 from common.system.files import write_text
 from tools.lesson import SCRIPTS
 
@@ -49,9 +59,9 @@ def written(results: dict, scripts: list[str]) -> dict[Path, str]:
     texts = {}
     for path in (REPOSITORY / "README.md", REPOSITORY / "docs" / "experiments.md"):
         text = path.read_text(encoding="utf-8")
-        for dataset in re.findall(r"<!-- lesson (\w+) -->", text):
-            new = lesson_table(results, dataset, scripts)
-            text = re.sub(rf"(<!-- lesson {dataset} -->\n).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
+        for mark, datasets in re.findall(r"(<!-- lesson(.*?) -->\n)", text):
+            new = lesson_table(results, datasets.split() or ["shapes"], scripts)
+            text = re.sub(rf"({mark}).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
         for mark, dataset, classes in re.findall(r"(<!-- leave_out (\w+)(.*) -->\n)", text):
             names = sorted(
                 (name for of, name in results if of == dataset and "leave_out" in name),
@@ -61,23 +71,19 @@ def written(results: dict, scripts: list[str]) -> dict[Path, str]:
             new = leave_out_table(found, classes.strip().split(",") if classes else [])
             text = re.sub(rf"({mark}).*?(<!-- end -->)", rf"\1{new}\n\2", text, flags=re.DOTALL)
         texts[path] = text
-    for script in scripts:
+    for script in [*scripts, "train_fast"]:
         path = REPOSITORY / f"{script}.py"
-        new = "".join(result_lines(results[dataset, script]) for dataset in SETS if (dataset, script) in results)
-        text = path.read_text(encoding="utf-8")
-        texts[path] = re.sub(r"(?<=\nResult).*?(?=\nRun)", f"    {new.strip()}", text, count=1, flags=re.DOTALL)
+        new, text = result_line(results, script), path.read_text(encoding="utf-8")
+        texts[path] = re.sub(r"(?<=\nResult).*?(?=\nRun)", f"    {new}", text, count=1, flags=re.DOTALL)
     return texts
 
 
-def result_lines(result: dict) -> str:
-    """Return what a script's docstring says of a result."""
-    scores = {key: say(mean(result, key), deviation(result, key)) for key in ("miou", "pixel_accuracy", "loss")}
-    floor, seeds = result["floor"], len(result["runs"])
-    return (
-        f"          on {SETS[result['dataset']]}, {seeds} seed{'s' * (seeds > 1)}: test mIoU {scores['miou']} "
-        f"(floor {floor['miou']:.3f}),\n          pixel accuracy {scores['pixel_accuracy']} "
-        f"(floor {floor['pixel_accuracy']:.3f}), loss {scores['loss']}\n          {result['command']}\n"
-    )
+def result_line(results: dict, script: str) -> str:
+    """Return what the docstring of a script says of its result."""
+    result, parent = results["shapes", script], parent_of(script)
+    seeds = len(result["runs"])
+    text = f"test mIoU {say(mean(result, 'miou'), deviation(result, 'miou'))} on the generated scenes, {seeds} seeds"
+    return text + (f" ({against(result, results['shapes', parent])} against {parent}.py)" if parent else "")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Augmentation of whole batches, on the device: image and mask together, drawn anew for every sample.
+"""Augmentation of whole batches on the device, with new random parameters for every sample.
 
-Each function takes images (B, 3, H, W) float in [0, 1], masks (B, H, W) int64 and a generator on their device, and
-returns the two changed alike. Its settings have defaults; functools.partial sets others. Nothing here waits for the
-device but `per_sample`, by which a transform of torchvision.transforms.v2 can stand in the same list.
+Each function takes images (B, 3, H, W) float in [0, 1], masks (B, H, W) int64 and a generator on their device. It
+returns new images and masks, both transformed in the same way; unknown pixels become grey and void (ignore_index 255).
+Use functools.partial to change its settings. `per_sample` adapts transforms of torchvision.transforms.v2; with it, the
+CPU waits for the GPU in every batch.
 """
 
 import math
@@ -14,15 +15,15 @@ from torch.nn import functional as F
 
 from common.labels import VOID
 
-GREY = 0.45  # ImageNet's mean, of all channels; what an image shows where nothing is known
+GREY = 0.45  # ImageNet's mean over all channels; fills the unknown pixels of an image
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def random_hflip(images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator) -> Pair:
-    """Mirror every other sample, on average, left to right."""
+    """Mirror each sample left to right with probability 0.5."""
     flip = torch.rand(len(images), device=images.device, generator=generator) < 0.5
-    if flip.device.type == "cpu":  # takes half the time, but would have to wait for a GPU
+    if flip.device.type == "cpu":  # twice as fast, but on a GPU it would wait for the result of `flip`
         images, masks = images.clone(), masks.clone()
         for i in flip.nonzero().flatten().tolist():
             images[i], masks[i] = images[i].flip(2), masks[i].flip(1)
@@ -39,21 +40,21 @@ def random_rotated_crop(
     degrees: float = 15.0,
     smallest: float = 0.6,
 ) -> Pair:
-    """Turn each sample about its centre, and resize a window of it to `size`, in one sampling.
+    """Rotate each sample about its centre, crop a random window and resize it to `size`.
 
-    One sampling keeps what two would blur. The images should be larger than `size`, by 1 / `smallest` at most: a window
-    that is larger than the result is not smoothed.
+    All three steps are one interpolation, because two would blur more. The images should be 1 to 1 / `smallest` times
+    as large as `size`: smaller ones are blurred, and shrinking larger ones has no anti-aliasing.
 
     Args:
         size: height and width of the result, or one number for both.
-        degrees: largest angle, to either side.
-        smallest: the window's sides are `smallest` to 1 times the image's.
+        degrees: largest angle in either direction.
+        smallest: the sides of the window are `smallest` to 1 times those of the image.
     """
     height, width = masks.shape[-2:]
     angle = math.radians(degrees) * uniform(-1, 1, (len(images),), generator)
     side = uniform(smallest, 1, (len(images),), generator)
     center = (1 - side) * uniform(-1, 1, (2, len(images)), generator)
-    # Coordinates run from -1 to 1 along either side, whichever is longer.
+    # Both coordinates run from -1 to 1, so the rotation needs the aspect ratio.
     cos, up, down = angle.cos(), -angle.sin() * height / width, angle.sin() * width / height
     rows = ((cos, up), (down, cos))
     theta = [(side * a, side * b, a * center[0] + b * center[1]) for a, b in rows]
@@ -68,26 +69,25 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.25, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Pair:
-    """Resize a window of each sample, of random area and shape, to `size`.
+    """Crop a window of random area and shape from each sample and resize it to `size`.
 
-    Windows are drawn as torchvision's RandomResizedCrop draws them, but not rounded to whole pixels, and with `ratio`
-    relative to the image: 1 is the image's own shape, which the network sees in validation. Images are not smoothed
-    where they shrink, so they should not be much larger than `size`.
+    Windows are drawn as in torchvision's RandomResizedCrop, with two differences: they are not rounded to whole pixels,
+    and `ratio` is relative to the image. A ratio of 1 is the image's own shape, which the network sees in validation.
+    Shrinking has no anti-aliasing, so the images should not be much larger than `size`.
 
     Args:
         size: height and width of the result, or one number for both.
-        scale: smallest and largest area of the window, as a part of the image's.
-        ratio: smallest and largest width / height of the window, both as a part of the image's; its logarithm is drawn
-            uniformly.
+        scale: smallest and largest area of the window, as a fraction of the image's area.
+        ratio: smallest and largest width / height of the window relative to the image; its logarithm is uniform.
     """
-    shape = (10, len(images))  # ten windows for each sample, of which the first that fits is taken
+    shape = (10, len(images))  # ten windows for each sample; the first that fits is taken
     area = uniform(*scale, shape, generator)
     aspect = uniform(math.log(ratio[0]), math.log(ratio[1]), shape, generator).exp()
     tall, wide = (area / aspect).sqrt(), (area * aspect).sqrt()
     x, y = uniform(-1, 1, (2, len(images)), generator)
     fits = (tall <= 1) & (wide <= 1)
     first = fits.int().argmax(0, keepdim=True)
-    # Where none fits, the largest one in the middle.
+    # If none fits, take the largest possible window in the centre.
     none, nearest = ~fits.any(0), min(max(1.0, ratio[0]), ratio[1])
     tall = torch.where(none, min(1.0, 1 / nearest), tall.gather(0, first)[0])
     wide = torch.where(none, min(1.0, nearest), wide.gather(0, first)[0])
@@ -105,17 +105,16 @@ def random_scale_crop(
     scale: tuple[float, float] = (0.5, 2.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Pair:
-    """Enlarge or shrink each sample, and cut a window of `size` from it at a random place, in one sampling.
+    """Enlarge or shrink each sample, and crop a window of `size` at a random position, in one interpolation.
 
-    What a window shows beside a sample that is smaller is grey and void. Images are not smoothed where they shrink, so
-    they should not be much larger than `size`.
+    A window larger than the sample is filled with grey and void. Shrinking has no anti-aliasing, so the images should
+    not be much larger than `size`.
 
     Args:
         size: height and width of the result, or one number for both.
-        scale: smallest and largest factor; its logarithm is drawn uniformly. At ratio 1, factor 1 shows the whole image
-            and factor 2 a quarter of its area.
-        ratio: smallest and largest width / height of the window, relative to the image's; its logarithm is drawn
-            uniformly.
+        scale: smallest and largest factor; its logarithm is uniform. At ratio 1, factor 1 shows the whole image and
+            factor 2 a quarter of its area.
+        ratio: smallest and largest width / height of the window relative to the image; its logarithm is uniform.
     """
     side = 1 / uniform(math.log(scale[0]), math.log(scale[1]), (len(images),), generator).exp()
     stretch = uniform(math.log(ratio[0]) / 2, math.log(ratio[1]) / 2, (len(images),), generator).exp()
@@ -134,10 +133,10 @@ def random_color(
     contrast: float = 0.3,
     saturation: float = 0.3,
 ) -> Pair:
-    """Change brightness, contrast and saturation of each sample, as torchvision's ColorJitter does, in this order.
+    """Change brightness, contrast and saturation of each sample, in this order, as torchvision's ColorJitter does.
 
     Args:
-        brightness, contrast, saturation: each is multiplied by a factor between 1 minus and 1 plus this.
+        brightness, contrast, saturation: the random factor lies between 1 minus and 1 plus this number.
     """
 
     def factor(most: float) -> torch.Tensor:
@@ -145,7 +144,7 @@ def random_color(
 
     def grey(images: torch.Tensor) -> torch.Tensor:
         red, green, blue = images.split(1, dim=1)
-        return 0.299 * red + 0.587 * green + 0.114 * blue  # a tensor of weights would have to be copied to a GPU
+        return 0.299 * red + 0.587 * green + 0.114 * blue  # a tensor of weights would need a copy to the GPU
 
     images = (images * factor(brightness)).clamp_(0, 1)
     images = torch.lerp(grey(images).mean((2, 3), keepdim=True), images, factor(contrast)).clamp_(0, 1)
@@ -153,18 +152,18 @@ def random_color(
 
 
 def per_sample(transform: nn.Module) -> Callable:
-    """Return a function of this file's kind that gives each sample to a transform of torchvision.transforms.v2.
+    """Return an augmentation for whole batches that applies a transform of torchvision.transforms.v2 to each sample.
 
-    Image and mask go through it as tv_tensors, so they are moved alike and colours are the image's alone. What lies
-    outside the image is class 0 unless the transform's `fill` says VOID for masks: `fill={Image: 0.45, Mask: 255}`. All
-    samples must come out in one size. That is slower than the functions here, which take whole batches.
+    Image and mask are passed as tv_tensors, so geometric changes apply to both and colour changes only to the image.
+    Set the transform's `fill={Image: 0.45, Mask: 255}`: by default, pixels outside the image become class 0. All
+    results must have the same size. This is slower than the other functions in this file.
     """
-    from torchvision import tv_tensors  # takes as long as importing torch itself
+    from torchvision import tv_tensors  # importing it takes as long as importing torch
 
     def augment(images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator) -> Pair:
         seeds = torch.randint(2**31, (len(images),), generator=generator, device=generator.device).tolist()
         samples = []
-        with torch.random.fork_rng(devices=[]):  # transforms draw from torch's own generator
+        with torch.random.fork_rng(devices=[]):  # transforms draw from torch's global generator
             for image, mask, seed in zip(images, masks, seeds, strict=True):
                 torch.manual_seed(seed)
                 samples.append(transform(tv_tensors.Image(image), tv_tensors.Mask(mask)))
@@ -176,24 +175,24 @@ def per_sample(transform: nn.Module) -> Callable:
 
 
 def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Draw float numbers from `low` to `high` on the generator's device."""
+    """Return random floats between `low` and `high` on the generator's device."""
     return low + (high - low) * torch.rand(shape, device=generator.device, generator=generator)
 
 
 def _resample(images: torch.Tensor, masks: torch.Tensor, theta: torch.Tensor, size: int | tuple[int, int]) -> Pair:
-    """Sample images (bilinear) and masks (nearest) at the same places; grey and void where these lie outside.
+    """Sample images (bilinear) and masks (nearest) at the same positions; positions outside give grey and void.
 
     Args:
-        theta: (B, 6), the rows of a 2x3 matrix per sample: where in the old image, with x and y from -1 at its left and
-            upper edge to 1 at the others, a pixel of the new one comes from, in the same units.
+        theta: (B, 6), the rows of a 2x3 matrix per sample. It maps a position in the new image to one in the old image.
+            In both, x and y run from -1 at the left and upper edge to 1 at the right and lower edge.
         size: height and width of the result, or one number for both.
     """
     height, width = masks.shape[-2:]
     size = (size, size) if isinstance(size, int) else size
     grid = F.affine_grid(theta.view(-1, 2, 3), (len(images), 1, *size), align_corners=False)
-    # grid_sample reads 0 outside, so 0 is made to mean grey.
+    # grid_sample fills with 0, so subtract GREY before and add it after.
     images = F.grid_sample(images - GREY, grid, mode="bilinear", align_corners=False).add_(GREY)
     masks = F.grid_sample(masks.float()[:, None], grid, mode="nearest", align_corners=False)[:, 0].long()
-    # Beyond the centres of the outermost pixels, grey is mixed in. (The last digits of a float may differ.)
+    # Beyond the centres of the outermost pixels, grey is mixed in: void. 1e-5 allows for rounding.
     unknown = (grid[..., 0].abs() > 1 - 1 / width + 1e-5) | (grid[..., 1].abs() > 1 - 1 / height + 1e-5)
     return images.contiguous(memory_format=torch.channels_last), masks.masked_fill_(unknown, VOID)

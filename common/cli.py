@@ -24,11 +24,10 @@ from common.system.errors import UserError
 def cli(main: Callable, argv: list[str] | None = None) -> None:
     """Run `main` with the flags in `argv` (default: the command line), as a program.
 
-    Every parameter `name: type = default,  # help` of `main` becomes `--name`; a bool also gets `--no-name`, a
-    `Literal` its choices, a `Size` is read from 224 or 120x160. A parameter without default is given without a flag,
-    several times if it is a `list`. If there is a `run`, the fields of `Run` are added as a group of their own.
-    What the user can mend ends in one sentence and exit status 1 (2 for a mistyped flag), Ctrl-C and SIGTERM in exit
-    status 130.
+    Every parameter `name: type = default,  # help` of `main` becomes the flag `--name`. A bool also gets `--no-name`. A
+    `Literal` accepts its choices, a `Size` 224 or 120x160. A parameter without default becomes a positional argument,
+    repeatable if it is a `list`. If `main` has a parameter `run`, the fields of `Run` become flags too.
+    A UserError prints one sentence and ends with exit status 1, a wrong flag with 2, Ctrl-C and SIGTERM with 130.
     """
     module = sys.modules[main.__module__]
     file, repository = Path(module.__file__).resolve(), Path(__file__).parents[1]
@@ -40,8 +39,8 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    atexit.register(gc.freeze)  # or Python would look for garbage among all that torch is, for a second, to end
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's "please stop" is a Ctrl-C
+    atexit.register(gc.freeze)  # without it, the last garbage collection takes a second
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat a cluster's request to stop like Ctrl-C
     try:
         main(**read_flags(parser, main, argv))
     except UserError as error:
@@ -51,22 +50,22 @@ def cli(main: Callable, argv: list[str] | None = None) -> None:
     except RuntimeError as error:
         if not dist.is_initialized() or not re.search("connection (closed|reset)|nccl", str(error), re.IGNORECASE):
             raise
-        sys.exit(f"{parser.prog.split()[-1]}: another process has ended; what was said of it tells why")
+        sys.exit(f"{parser.prog.split()[-1]}: another process has ended; its message tells the reason")
     except BrokenPipeError:  # `python train.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
 def read_flags(parser: argparse.ArgumentParser, main: Callable, argv: list[str] | None) -> dict:
-    """Return the arguments of `main` that the flags in `argv` give."""
+    """Return the arguments for `main` from the flags in `argv`."""
     parameters = inspect.signature(main).parameters
     ours = [p for p in parameters.values() if p.name != "run"]
     settings = [field for field in dataclasses.fields(Run) if field.init] if "run" in parameters else []
     add_flags(parser.add_argument_group("the experiment") if settings else parser, main, ours)
     if settings:
-        add_flags(parser.add_argument_group("the run (changes no experiment's question)"), Run, settings)
+        add_flags(parser.add_argument_group("the run (the same flags in every script)"), Run, settings)
     required = [p.name.upper() for p in ours if p.default is inspect.Parameter.empty]
-    parser.usage = " ".join([parser.prog, *required, "[--flag VALUE ...]"])  # which flags there are, --help lists
+    parser.usage = " ".join([parser.prog, *required, "[--flag VALUE ...]"])  # --help lists the flags
     flags, unknown = parser.parse_known_args(argv)
     if unknown:
         near = difflib.get_close_matches(unknown[0], parser._option_string_actions, cutoff=0.8)
@@ -78,7 +77,7 @@ def read_flags(parser: argparse.ArgumentParser, main: Callable, argv: list[str] 
 
 
 def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: list) -> None:
-    """Add one flag to `group` for each of `parameters` (of a function or a dataclass, with name and default)."""
+    """Add one flag to `group` for each of `parameters`: parameters of a function or fields of a dataclass."""
     types, comments = typing.get_type_hints(owner), read_comments(owner)
     for parameter in parameters:
         default = parameter.default
@@ -98,7 +97,7 @@ def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: li
             options["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(kind) is typing.Literal:
             options["choices"] = typing.get_args(kind)
-            if default not in options["choices"]:  # argparse looks at flags alone
+            if default not in options["choices"]:  # argparse does not check defaults
                 there = ", ".join(options["choices"])
                 raise UserError(f"{parameter.name} is {default!r} in the script; it must be one of {there}")
             options["metavar"] = "|".join(options["choices"])
@@ -113,17 +112,17 @@ def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: li
 
 
 def read_size(text: str) -> Size:
-    """Return the size that `text` gives: height x width as in 120x160, or one number for both."""
+    """Return the size from `text`: height x width, such as 120x160, or one number for both."""
     try:
         sides = [int(side) for side in text.split("x")]
     except ValueError:
         sides = []
     if len(sides) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; give one number, or height x width such as 120x160")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; give one number, or height x width such as 120x160")
     return sides[0] if sides[0] == sides[-1] else tuple(sides)
 
 
 def read_comments(owner: Callable) -> dict[str, str]:
     """Map each `name: type = default,  # comment` in the source of `owner` to its comment."""
     found = re.findall(r"^\s*(\w+)(?::| =)[^#\n]*#\s*(.*?)\s*$", inspect.getsource(owner), re.MULTILINE)
-    return dict(reversed(found))  # the first of a name is the parameter's
+    return dict(reversed(found))  # if a name occurs twice, the first one is the parameter

@@ -1,4 +1,4 @@
-"""The history of a training: one row of numbers for each epoch, as in history.csv. Epoch 0 is the untrained model."""
+"""The training history: one row per epoch, as in history.csv. Epoch 0 is the untrained model."""
 
 import csv
 import io
@@ -16,10 +16,10 @@ def epoch_row(epoch: int, rates: dict, train: tuple | None, val: tuple, seconds:
 
     Args:
         epoch: number of the epoch; 0 is the untrained model.
-        rates: learning rates at the start of the epoch, see `learning_rates`.
-        train: mean loss and confusion matrix in training; None for epoch 0.
-        val: the same in validation.
-        seconds: time of the epoch, with validation.
+        rates: learning rates at the start of the epoch, from `learning_rates`.
+        train: mean loss and confusion matrix of training; None for epoch 0.
+        val: mean loss and confusion matrix of validation.
+        seconds: duration of the epoch, with validation.
     """
     row = {"epoch": epoch} | rates
     for split, scores in (("train", train), ("val", val)):
@@ -31,29 +31,29 @@ def epoch_row(epoch: int, rates: dict, train: tuple | None, val: tuple, seconds:
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Return the columns `lr` of history.csv, of the last parameter group, and `lr_<name>` of each that has a name."""
+    """Return the learning rates for history.csv: `lr_<name>` of each named parameter group, and `lr` of the last."""
     groups = optimizer.param_groups
     return {"lr": groups[-1]["lr"]} | {f"lr_{group['name']}": group["lr"] for group in groups if "name" in group}
 
 
 def last_epoch(history: Sequence[dict]) -> int:
-    """Return the number of the last epoch in `history`, 0 if there is none."""
+    """Return the number of the last epoch in `history`; 0 if the history is empty."""
     return int(history[-1]["epoch"]) if history else 0
 
 
 def best_row(history: list[dict]) -> dict:
-    """Return the row of the first epoch, from 1, with the best validation mIoU (NaN counts as the worst)."""
+    """Return the row of the epoch, from 1, with the best validation mIoU: the first of equals; NaN is the worst."""
     trained = [row for row in history if row["epoch"]]
     return max(trained, key=lambda row: -1 if math.isnan(row["val_miou"]) else row["val_miou"])
 
 
 def kept_row(history: list[dict]) -> dict:
-    """Return the row of the epoch whose model is in best_<run>.pt: the last that `fit` kept."""
+    """Return the row of the epoch that `fit` kept last; its model is in best_<run>.pt."""
     return next(row for row in reversed(history) if row.get("kept") == 1)
 
 
 def out_of_patience(history: list[dict], patience: int) -> bool:
-    """Return whether the last `patience` epochs brought no better validation mIoU; False if `patience` is 0."""
+    """Return whether the validation mIoU has not improved for `patience` epochs; False if `patience` is 0."""
     return bool(patience) and last_epoch(history) > 0 and last_epoch(history) - best_row(history)["epoch"] >= patience
 
 

@@ -1,4 +1,4 @@
-"""A model on an image of any size: resize, flips and scales, sliding window."""
+"""Prediction for an image of any size: resizing, test-time augmentation (TTA), sliding window."""
 
 import math
 from itertools import pairwise
@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from common.models.encoders import STRIDE
 from common.run import Run
 
-SCALES = (0.75, 1.0, 1.25)  # of test-time augmentation
-OVERLAP = 1 / 4  # of a window's side; half of it, at each edge, is predicted but not kept
-BAND = 1 << 22  # upsampled logits are at most so many numbers at a time, 16 MiB
+SCALES = (0.75, 1.0, 1.25)  # of TTA
+OVERLAP = 1 / 4  # of neighbouring windows, as a fraction of their side; each window keeps its half
+BAND = 1 << 22  # largest number of upsampled logits at a time, 16 MiB
 
 
 @torch.no_grad()
@@ -34,9 +34,9 @@ def predict(
     Args:
         image_size: height and width.
         tta: average over flips and scales.
-        max_pixels: most that the network sees at a time: STRIDE**2 or more, with `tta` (STRIDE * max(SCALES))**2. If
-            `image_size` has more, overlapping windows are predicted; the pixels near a window's inner edges are left to
-            the next window.
+        max_pixels: largest number of pixels that the network sees at a time: STRIDE**2 or more, with `tta`
+            (STRIDE * max(SCALES))**2 or more. If `image_size` has more pixels, overlapping windows are predicted. Near
+            an inner edge of a window, the neighbouring window gives the result.
     """
     model.to(run.device).eval()
     model = FlipsAndScales(model) if tta else model
@@ -45,7 +45,7 @@ def predict(
     if height * width > max_pixels:
         rows = min(height, int(max_pixels**0.5) // STRIDE * STRIDE)  # networks pad to a multiple of STRIDE
         seen = rows, min(width, int(max_pixels / rows) // STRIDE * STRIDE)
-    # Windows are cut from the image itself, so that their logits can be upsampled one window at a time.
+    # Windows are cut from the original image, so each window's logits can be upsampled alone.
     window_height, window_width = -(-seen[0] * image.height // height), -(-seen[1] * image.width // width)
     classes = np.empty((image.height, image.width), dtype=np.uint8)
     for top, bottom, first_row, last_row in window_spans(image.height, window_height):
@@ -58,7 +58,7 @@ def predict(
 
 
 def resize(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> torch.Tensor:
-    """Return an RGB image, or a `box` of it, stretched to `size`, height and width: (1, 3, height, width) uint8."""
+    """Return an RGB image, or a `box` of it, resized to `size` (height, width), as (1, 3, height, width) uint8."""
     pixels = np.array(image.resize(size[::-1], Image.Resampling.BILINEAR, box))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
@@ -72,10 +72,10 @@ def predict_logits(model: nn.Module, images: torch.Tensor, run: Run) -> torch.Te
 
 
 class FlipsAndScales(nn.Module):
-    """Average a model over the image and its mirror image, at all SCALES: test-time augmentation.
+    """Test-time augmentation: average a model over the image and its mirror image at all SCALES.
 
     Args:
-        model: from images (B, 3, H, W) in [0, 1] to logits (B, C, H, W).
+        model: maps images (B, 3, H, W) in [0, 1] to logits (B, C, H, W).
     """
 
     def __init__(self, model: nn.Module):
@@ -96,15 +96,16 @@ class FlipsAndScales(nn.Module):
 
 
 def upsample_argmax(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Upsample logits (1, C, h, w) to `size`, height and width, bilinearly; return the best classes (H, W) uint8.
+    """Upsample logits (1, C, h, w) bilinearly to `size` (height, width); return the best class per pixel, uint8.
 
-    Rows first, then columns in bands of rows: all upsampled logits of a large photograph would not fit into memory.
+    First upsample the height, then the width in bands of rows. All upsampled logits of a large photograph would not fit
+    into memory.
     """
     height, width = size
     rows = F.interpolate(logits, (height, logits.shape[3]), mode="bilinear", align_corners=False)
     classes = []
     for band in rows.split(max(1, BAND // (logits.shape[1] * width)), dim=2):
-        # Channels-last, the best class is found in a fraction of the time.
+        # In channels-last, finding the best class takes a fraction of the time.
         band = band.contiguous(memory_format=torch.channels_last)
         band = F.interpolate(band, (band.shape[2], width), mode="bilinear", align_corners=False)
         classes.append(band.max(1).indices[0].to("cpu", torch.uint8))
@@ -112,7 +113,7 @@ def upsample_argmax(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 def window_spans(length: int, size: int) -> list[tuple[int, int, int, int]]:
-    """Cover `length` with windows of `size`; return (start, end) of each, and of the part of it that is kept."""
+    """Cover `length` with windows of `size`; return (start, end, first kept, end of the kept part) of each."""
     count = 1 + -(-(length - size) // max(1, round((1 - OVERLAP) * size)))
     starts = [round(i * (length - size) / max(1, count - 1)) for i in range(count)]
     borders = [0, *((a + size + b) // 2 for a, b in pairwise(starts)), length]

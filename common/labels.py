@@ -1,33 +1,33 @@
-"""What the pixels of masks mean: classes, void, and the values and colours that stand for them in files."""
+"""The meaning of mask pixels: classes, void, and the numbers and colours that encode both in files."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-VOID = 255  # the mask value that is no class: neither trained on nor scored
-VOID_COLOR = (224, 224, 192)  # VOC's colour for it
+VOID = 255  # ignore_index: pixels without a class, neither trained on nor scored
+VOID_COLOR = (224, 224, 192)  # as in PASCAL VOC
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Which class, or VOID, the pixels of mask files stand for.
+    """Maps the pixel values of mask files to classes or VOID.
 
-    Colours are single numbers, 0xRRGGBB.
+    A colour is one number, 0xRRGGBB.
     """
 
-    numbers: dict[int, int]  # of grey and palette pictures: value -> class
-    colors: dict[int, int] = field(default_factory=dict)  # of RGB pictures: colour -> class
-    palettes_are_colors: bool = False  # palette pictures are read by their colours, not by their numbers
+    numbers: dict[int, int]  # for grey and palette images: value -> class
+    colors: dict[int, int] = field(default_factory=dict)  # for RGB images: colour -> class
+    palettes_are_colors: bool = False  # read palette images by their colours, not by their numbers
 
     @classmethod
     def plain(cls, palette: tuple) -> "LabelMap":
-        """Return VOC's: numbers are classes and 255 is void; colours are those of `palette`, and VOID_COLOR."""
+        """Return VOC's map: numbers are classes, 255 is void; the colours are `palette` and VOID_COLOR."""
         numbers = {index: index for index in [*range(len(palette)), VOID]}
         colors = {color_number(color): index for index, color in enumerate(palette)}
         return cls(numbers, {color_number(VOID_COLOR): VOID, **colors})
 
     def classes_of(self, codes: np.ndarray, are_colors: bool) -> np.ndarray:
-        """Return the classes (H, W) uint8 of `codes` (H, W), numbers or colours that are all known."""
+        """Return the classes (H, W) uint8 for `codes` (H, W), numbers or colours; the map must contain all of them."""
         known = self.colors if are_colors else self.numbers
         if codes.dtype == np.uint8:
             table = np.zeros(256, dtype=np.uint8)
@@ -49,7 +49,7 @@ def rgb(code: int) -> tuple[int, int, int]:
 
 
 def voc_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Return the colours of VOC's classes: the bits of the class number, dealt out to red, green and blue."""
+    """Return VOC's colours for `count` classes: the bits of the class number go to red, green and blue in turn."""
 
     def channel(index: int, offset: int) -> int:
         return sum((index >> 3 * bit + offset & 1) << 7 - bit for bit in range(3))
@@ -58,7 +58,7 @@ def voc_palette(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def colorize(mask: np.ndarray, palette: tuple) -> np.ndarray:
-    """Return the picture (H, W, 3) uint8 of a mask (H, W) of class numbers and VOID."""
+    """Return an RGB image (H, W, 3) uint8 of a mask (H, W) with class numbers and VOID."""
     colors = np.zeros((256, 3), dtype=np.uint8)
     colors[: len(palette)] = palette
     colors[VOID] = VOID_COLOR

@@ -1,4 +1,4 @@
-"""The data loader: uint8 data kept on the device, [0, 1] batches out."""
+"""The data loader: keeps uint8 images on the device and yields float batches in [0, 1]."""
 
 import ctypes
 import mmap
@@ -21,26 +21,27 @@ LIBC = ctypes.CDLL(None) if hasattr(mmap, "MADV_WILLNEED") else None  # Windows 
 class Loader:
     """Yields (images, masks) batches of a `SegmentationSet` on the run's device.
 
-    Images are (B, 3, H, W) float in [0, 1], channels-last; masks (B, H, W) int64. Every image comes exactly `copies`
-    times per epoch, in ceil(N / batch_size) batches whose sizes differ by one at most: no lonely last image. Under
-    several processes each takes its share of every batch, so `batch_size` is the size of all shares together.
+    Images are (B, 3, H, W) float in [0, 1], channels-last; masks are (B, H, W) int64. Every image comes exactly
+    `copies` times per epoch, in ceil(N / batch_size) batches. Their sizes differ by at most one, so the last batch is
+    never a single image. With several processes, each takes its share of every batch.
 
-    On a GPU the whole set stays there as uint8 if it takes less than half of the free memory; otherwise, batches are
-    copied there. There are no worker processes: the images are decoded already, and the rest is a few tensor
+    On a GPU, the whole set stays in its memory as uint8 if it takes less than half of the free memory. Otherwise, each
+    batch is copied. There are no worker processes: the images are already decoded, and the rest is a few tensor
     operations.
 
-    Order and augmentation depend on the seed, the epoch and the number of the batch alone, so a resumed run sees what
-    an unbroken one would have seen.
+    Order and augmentation depend only on the seed, the epoch and the number of the batch. A resumed run therefore sees
+    the same batches as an unbroken one.
 
     Args:
-        data: the set.
-        batch_size: images per batch, over all processes.
-        run: gives device, seed and processes.
+        data: the decoded set.
+        batch_size: images per batch, summed over all processes.
+        run: gives the device, the seed and the number of processes.
         shuffle: draw a new order every epoch.
-        augment: functions (images, masks, generator) -> (images, masks), or transforms v2, applied in turn.
+        augment: functions (images, masks, generator) -> (images, masks), or torchvision's v2 transforms, applied in
+            this order.
         copies: how often each image comes per epoch.
-        steps: stop an epoch after so many full batches; 0 takes all images. What is left out is drawn anew every epoch
-            if `shuffle`, else always the same, and spread over the set.
+        steps: number of full batches per epoch, at most; 0 takes all images. With `shuffle`, each epoch leaves out
+            other images. Without it, an epoch always takes the same images, spread evenly over the set.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Loader:
         self.num_images = min(len(data) * copies, steps * batch_size or len(data) * copies)  # in an epoch
         self.num_batches = -(-self.num_images // batch_size)
         self.batch_size, self.epoch = batch_size, 0
-        # As they lie in memory, (N, H, W, 3): whole images are copied in one go.
+        # (N, H, W, 3) is the layout in memory, so an image is copied as one block.
         self._images, self._masks = data.images.permute(0, 2, 3, 1), data.masks
         self.on_device = run.device.type == "cuda" and self._fits(run.device)
         if self.on_device:
@@ -73,11 +74,11 @@ class Loader:
         return self.num_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 1, whose order and augmentation the next iteration follows."""
+        """Choose the epoch, from 1, for the order and augmentation of the next iteration."""
         self.epoch = epoch
 
     def batches(self) -> tuple[torch.Tensor, ...]:
-        """Return the indices (B,) int64 of the images in every batch of the epoch, of all processes together."""
+        """Return the image indices (B,) int64 of each batch of the epoch, for all processes together."""
         order = torch.arange(len(self.data) * self.copies)
         if self.shuffle:
             order = torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed_of(self.epoch)))
@@ -85,17 +86,17 @@ class Loader:
         return (order % len(self.data)).to(self._images.device).tensor_split(self.num_batches)
 
     def describe(self, number: int, most: int = 8) -> str:
-        """Say which batch of the epoch has this `number`, from 0, and which images are in it, `most` at most."""
+        """Return a phrase for errors: the batch `number`, from 0, and the names of up to `most` of its images."""
         names = [self.data.names[i] for i in self.batches()[number].tolist()]
         names = ", ".join(names[:most] + ["..."] * (len(names) > most))
         return f"in batch {number + 1} of {len(self)} of epoch {self.epoch} ({names})"
 
     def share(self, batch: torch.Tensor, rank: int) -> torch.Tensor:
-        """Return the part of `batch`, indices of images, that the process `rank` takes."""
+        """Return the part of `batch` (image indices) for the process `rank`."""
         return batch.tensor_split(self.run.world_size)[rank]
 
     def order(self) -> list[int]:
-        """Return the indices of the epoch's images as `ConfusionMatrix.gathered` has them: process after process."""
+        """Return the epoch's image indices, process after process: the order of `ConfusionMatrix.gathered`."""
         batches = self.batches()
         shares = [self.share(batch, rank) for rank in range(self.run.world_size) for batch in batches]
         return torch.cat(shares).tolist()
@@ -107,19 +108,19 @@ class Loader:
             if not self.on_device:
                 read_ahead(self._images, share)
                 read_ahead(self._masks, share)
-            images, masks = self._images.index_select(0, share), self._masks.index_select(0, share)  # whole images
-            if pinned:  # else this process would wait for the copy, and with it for what is computed before
+            images, masks = self._images.index_select(0, share), self._masks.index_select(0, share)
+            if pinned:  # without pinned memory, this process would wait for the copy and for all earlier work
                 images, masks = images.pin_memory(), masks.pin_memory()
-            # A view of (B, H, W, 3) as (B, 3, H, W) is what torch calls channels-last.
+            # The permuted view has shape (B, 3, H, W) and torch's channels-last layout.
             images = images.to(self.run.device, non_blocking=pinned).permute(0, 3, 1, 2).float().div_(255)
             masks = masks.to(self.run.device, non_blocking=pinned).long()
             generator.manual_seed(self.seed_of(self.epoch, number))
-            for function in self.augment if len(images) else ():  # a process may have no share of a small batch
+            for function in self.augment if len(images) else ():  # a process may have no image of a small batch
                 images, masks = function(images, masks, generator)
             yield images, masks
 
     def seed_of(self, epoch: int, batch: int = 0) -> int:
-        """Return a seed for the order of an epoch or, for `batch` from 1 and different in each process, for a batch."""
+        """Return the seed for an epoch's order or, with `batch` from 1, for the augmentation of a process's batch."""
         entropy = [self.run.seed, epoch, batch, self.run.rank if batch else 0]
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
@@ -130,10 +131,10 @@ class Loader:
 
 
 def read_ahead(data: torch.Tensor, indices: torch.Tensor) -> None:
-    """Have the system read the images (N, ..., uint8) at `indices` from disk, if they are mapped from there.
+    """Ask the system to read the images at `indices` from a memory-mapped file; `data` is (N, ...) uint8.
 
-    All are asked for at once, and nothing else. Left to itself, the system reads an image when it is touched, and with
-    it what lies around, megabytes on some machines: in a set that does not fit into memory, mostly for nothing.
+    The requests name all images of a batch at once and nothing else. Without them, the system reads each image at its
+    first use, together with up to megabytes of its neighbours. A set larger than the memory mostly wastes that reading.
     """
     size = data.stride(0)
     for index in indices.tolist() if LIBC else ():

@@ -1,7 +1,8 @@
-"""Loss functions: from logits (B, C, H, W) and target (B, H, W) to a scalar, the mean over all pixels but void.
+"""Loss functions: from logits (B, C, H, W) and target (B, H, W) to a scalar, the mean over all valid pixels.
 
-Any other that does so can stand in a script: `torch.nn.CrossEntropyLoss(ignore_index=VOID)`, one of your own, a sum of
-two. Over batches and processes, `common.engine` weighs a mean by `pixel_weight`.
+A pixel is valid unless its target is VOID (255, the ignore_index). A script can use any function with this interface,
+such as `torch.nn.CrossEntropyLoss(ignore_index=VOID)`. To average over batches and processes,
+`common.engine` weights each mean by `pixel_weight`.
 """
 
 from collections.abc import Callable
@@ -16,12 +17,12 @@ from common.system.errors import UserError
 
 
 class CrossEntropy(nn.CrossEntropyLoss):
-    """Cross-entropy as torch's, faster on a processor, over the pixels that are not void.
+    """torch's cross-entropy over the valid pixels, faster on a CPU.
 
-    Of a batch that is void everywhere it is 0, where torch's is NaN.
+    Without valid pixels, the loss is 0; torch's is NaN.
 
     Args:
-        weight: (num_classes,) float; by default every class weighs 1.
+        weight: (num_classes,) float; by default, every class has weight 1.
     """
 
     def __init__(self, weight: torch.Tensor | None = None):
@@ -30,9 +31,9 @@ class CrossEntropy(nn.CrossEntropyLoss):
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
         weight = pixel_weight(self, target)
-        if logits.shape[1] >= 16:  # a row for each pixel: on a CPU twice as fast with 150 classes, slower with few
+        if logits.shape[1] >= 16:  # one row per pixel: on a CPU, twice as fast with 150 classes, slower with few
             logits, target = logits.permute(0, 2, 3, 1).flatten(0, 2), target.flatten()
-        # Not reduction="sum": on a GPU, torch sums the rows in a single block.
+        # Not reduction="sum": on a GPU, torch would use a single block for it.
         losses = F.cross_entropy(logits, target, self.weight, ignore_index=VOID, reduction="none")
         return losses.sum() / weight.clamp(min=1e-12)
 
@@ -40,10 +41,10 @@ class CrossEntropy(nn.CrossEntropyLoss):
 class Dice(nn.Module):
     """Soft Dice loss: the mean over the classes in the target of 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1).
 
-    p is the softmax of a class, t is 1 in its pixels and 0 elsewhere; the sums run over all pixels of the batch but
-    void. Every class counts alike, however few its pixels. Of a batch that is void everywhere it is 0.
+    p is the softmax of a class; t is 1 in its pixels and 0 elsewhere. The sums run over all valid pixels of the batch.
+    Every class counts the same, even with few pixels. Without valid pixels, the loss is 0.
     Milletari, Navab & Ahmadi, V-Net: Fully Convolutional Neural Networks for Volumetric Medical Image Segmentation, 3DV
-    2016; there, with squares in the denominator.
+    2016; the paper has squares in the denominator.
     """
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -58,13 +59,13 @@ class Dice(nn.Module):
 
 
 class Focal(nn.Module):
-    """Focal loss: the mean over all pixels but void of -(1 - p)^gamma log p, where p is the softmax of the true class.
+    """Focal loss: the mean over all valid pixels of -(1 - p)^gamma log p, where p is the softmax of the true class.
 
-    A pixel that is right already counts for little. Of a batch that is void everywhere it is 0.
+    A pixel that is already correct counts little. Without valid pixels, the loss is 0.
     Lin, Goyal, Girshick, He & Dollar, Focal Loss for Dense Object Detection, ICCV 2017.
 
     Args:
-        gamma: 0 is cross-entropy; the paper's is 2.
+        gamma: 2 in the paper; 0 gives cross-entropy.
     """
 
     def __init__(self, gamma: float = 2.0):
@@ -74,7 +75,7 @@ class Focal(nn.Module):
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
         loss = F.cross_entropy(logits, target, ignore_index=VOID, reduction="none")  # -log p; 0 where void
-        # Where p is 1, as in void pixels, a power below 1 of 0 would have an infinite gradient.
+        # The clamp is for p = 1 (also in void pixels): with gamma below 1, the gradient of 0^gamma is infinite.
         loss = (-torch.expm1(-loss)).clamp(min=1e-12) ** self.gamma * loss
         return loss.sum() / (target != VOID).sum().clamp(min=1)
 
@@ -92,19 +93,19 @@ class Sum(nn.Module):
 
 
 def weighted_loss(criterion: Callable, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the loss of a batch and the weight of its pixels; of an empty batch 0, through which gradients flow."""
+    """Return a batch's loss and the weight of its pixels; an empty batch gives a loss of 0 that has gradients."""
     loss = criterion(logits, target) if len(target) else logits.sum()
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         found = f"the shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise UserError(f"the criterion gives {found}, and should give a scalar tensor: the mean over all pixels")
+        raise UserError(f"the criterion gives {found}; it must give a scalar tensor, the mean over all pixels")
     return loss, pixel_weight(criterion, target)
 
 
 def pixel_weight(criterion: nn.Module, target: torch.Tensor) -> torch.Tensor:
-    """Return the weight (0-d float) of the pixels of `target` (B, H, W) in the mean that `criterion` takes.
+    """Return the divisor (0-d float) of the mean that `criterion` computes on `target` (B, H, W).
 
-    That is the number of pixels that are not void or, where `criterion.weight` has a weight for each class, as torch's
-    CrossEntropyLoss does, the sum of theirs.
+    It is the sum of the class weights over all valid pixels if `criterion.weight` holds class weights, as in torch's
+    CrossEntropyLoss; otherwise the number of valid pixels.
     """
     valid = target != VOID
     weight = getattr(criterion, "weight", None)
@@ -114,13 +115,13 @@ def pixel_weight(criterion: nn.Module, target: torch.Tensor) -> torch.Tensor:
 
 
 def class_weights(data: SegmentationSet, cap: float = 10.0) -> torch.Tensor:
-    """Return weights (num_classes,) float against the imbalance of the classes in the masks of `data`.
+    """Return class weights (num_classes,) float against the class imbalance in the masks of `data`.
 
-    w_c = min(cap, s / sqrt(f_c)), where f_c is the share of class c among all pixels that are not void. s makes the mean
-    weight of a pixel 1 before the cap, which lowers it: the sum over c of f_c * s / sqrt(f_c) is 1. With 1 / f_c, a
-    class that is seen in a single image would count more than all others together.
+    w_c = min(cap, s / sqrt(f_c)), where f_c is the share of class c among the valid pixels. Before the cap, s makes the
+    mean weight of a pixel 1: the sum over c of f_c * s / sqrt(f_c) is 1. With 1 / f_c instead of 1 / sqrt(f_c), a class
+    in a single image would count more than all others together.
 
-    A class that does not occur weighs 1: training never asks for it, and a validation set that has it is scored on it.
+    A class that does not occur has weight 1: it does not matter in training, but the validation set may have the class.
     """
     counts = data.pixel_counts().double()
     share = counts / counts.sum().clamp(min=1)

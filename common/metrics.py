@@ -175,17 +175,6 @@ class ConfusionMatrix:
         result["confusion"] = self.counts[:-1].tolist()
         return result | ({"interval": [*self.interval()]} if len(self.images) < FEW else {})
 
-    def table(self, title: str, classes: Sequence[str], report: dict) -> str:
-        """Return what `report` has given as lines for the screen."""
-        lines = [f"{title}{'score':>25}{f'all {classes[self.most_frequent()]}':>18}"]
-        lines += [f"  {name:<45}{v:>14.4f}{report['floor'][name]:>18.4f}" for name, v in report["scores"].items()]
-        if "interval" in report:
-            low, high = report["interval"]
-            lines.append(f"  {'95 % interval of mIoU (bootstrap over images)':<45}{low:>14.4f} to {high:.4f}")
-        there = zip(report["iou"].items(), self.present().tolist(), strict=True)
-        iou = ", ".join(f"{name} {value:.2f}" for (name, value), present in there if present)
-        return "\n".join([*lines, f"  IoU: {iou}"])
-
 
 class WeightedMean:
     """The mean of the losses of batches, each by the weight of its pixels; exact under any batching.
@@ -210,12 +199,6 @@ class WeightedMean:
         local = torch.stack(self._pairs).cpu().double().sum(0)  # in float64, which not every device has
         total, weight = sum(all_gather(local)).tolist()
         return total / weight if weight else 0.0
-
-
-def confusions(counts: torch.Tensor) -> list[tuple[int, int, int]]:
-    """Return (target, predicted, pixels) of the classes that a (C, C) matrix shows confused, the most pixels first."""
-    pairs = [(t, p, n) for t, row in enumerate(counts.tolist()) for p, n in enumerate(row) if n and t != p]
-    return sorted(pairs, key=lambda pair: -pair[2])
 
 
 def _iou(counts: torch.Tensor) -> torch.Tensor:

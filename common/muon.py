@@ -12,25 +12,25 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan's, for the Newton-Schulz iter
 
 
 class Muon(torch.optim.Optimizer):
-    """Takes the place of `torch.optim.AdamW`, at up to ten times its learning rate.
+    """Optimizer to use instead of `torch.optim.AdamW`, with up to ten times its learning rate.
 
     The gradient of a layer, as a matrix (first dimension of the weight, all others), nearly has low rank: most of it
     lies in few directions. Muon replaces the averaged gradient by roughly the nearest matrix whose singular values are
     all equal, so the layer learns other directions too. AdamW updates weights whose second dimension is 1 or missing:
-    depthwise kernels, biases and normalisation. The first dimension is the outputs; for transposed convolutions, the
-    inputs.
+    depthwise kernels, biases and normalisation. The first dimension is the output channels; for transposed
+    convolutions, the input channels.
 
-    torch.optim.Muon does not take convolution kernels and needs a second optimizer for everything else. Jordan's has
-    more momentum (0.95) and more iterations (5), and leaves the first and the last layer to AdamW; ours suits short
+    torch.optim.Muon does not accept convolution kernels and needs a second optimizer for the other parameters. Jordan's
+    has more momentum (0.95) and more iterations (5), and leaves the first and the last layer to AdamW; ours suits short
     trainings.
 
     Args:
         params: parameters, or groups of them.
         lr: learning rate of Muon and of AdamW.
         weight_decay: decoupled from the gradient, as in AdamW.
-        momentum: weight of the old average of gradients, which is used in Nesterov's form.
+        momentum: weight of the old average of gradients; Nesterov's form.
         betas: AdamW's weights of the old averages.
-        steps: Newton-Schulz iterations. With fewer, a step is faster and small singular values stay smaller.
+        steps: Newton-Schulz iterations. Fewer make a step faster but leave small singular values smaller.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class Muon(torch.optim.Optimizer):
 def orthogonalized(matrices: torch.Tensor, steps: int = 3) -> torch.Tensor:
     """Return U V^T for the singular value decomposition U S V^T of each matrix (N, rows, columns), roughly.
 
-    An odd polynomial of a matrix is the polynomial of its singular values. This one, a x + b x^3 + c x^5, moves those
-    between 0 and 1 towards 1. After five steps, all above 0.002 of the matrix's norm lie between 0.65 and 1.2; after
-    three steps, all above 0.02 of it. Under autocast most products are bf16, which is exact enough.
+    An odd polynomial of a matrix acts on its singular values. This one, a x + b x^3 + c x^5, moves values between 0 and
+    1 towards 1. After five steps, all values above 0.002 of the matrix's norm lie between 0.65 and 1.2; after three
+    steps, all values above 0.02 of the norm do. Under autocast, most products are bf16, which is exact enough.
     """
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonalized(matrices.mT, steps).mT
@@ -105,7 +105,7 @@ def orthogonalized(matrices: torch.Tensor, steps: int = 3) -> torch.Tensor:
         for _ in range(steps):
             x = _polynomial(x @ x.mT) @ x
         return x
-    # For a wide matrix it is twice as fast to multiply all polynomials first: each is one of the small matrix x x^T.
+    # For a wide matrix, multiplying all polynomials first is twice as fast: they are as small as x x^T.
     with torch.autocast(x.device.type, enabled=False):  # bf16 would lose the small singular values here
         square = x @ x.mT
         product = polynomial = _polynomial(square)

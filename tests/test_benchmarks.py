@@ -86,7 +86,7 @@ def test_the_operations_and_bytes_of_a_step_are_counted():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_nothing_is_measured_and_a_sentence_says_so():
-    with pytest.raises(SystemExit, match=r"^benchmarks/gpu\.py: this installation of torch finds no GPU; [^\n]*$"):
+    with pytest.raises(SystemExit, match=r"^benchmarks\.gpu: this installation of torch finds no GPU; [^\n]*$"):
         cli(gpu.main, [])
     assert not list(Path().iterdir())
 
@@ -97,13 +97,13 @@ def test_every_part_of_gpu_but_sync_is_tried_on_a_processor(voc_root):
     flags = [*flags.split(), "--image-size", 32, "--batch-size", 2, "--repeats", 1, "--precisions", "fp16 fp32"]
     flags += ["--data-root", voc_root]
     late = one_sentence(python("benchmarks/gpu.py", *flags, "--parts", "training", "--minutes", 0))
-    assert late == "benchmarks/gpu.py: failed: training, all else"
+    assert late == "benchmarks.gpu: failed: training, all else"
     late = json.loads(Path("gpu.json").read_text())["training"]
     assert late == {"all else": "failed: stopped after 0 minutes"}
     done = python("benchmarks/gpu.py", *flags, timeout=900)
     assert done.returncode == 0, done.stderr
     result, lines = json.loads(Path("gpu.json").read_text()), done.stdout.splitlines()
-    assert result["tests"] == {"pytest -m gpu": "passed"} and "resuming last_gpu.pt after epoch 1" in lines
+    assert result["tests"] == {"pytest -m gpu": "passed"} and "resuming runs/gpu/last.pt after epoch 1" in lines
     assert result["sync"] == {"training": "not measured, for there is no GPU"}
     assert len(result["loading"]) == 4 and all(row["images/s"] > 0 for row in result["loading"].values())
     unbroken, resumed = result["training"]["voc2007"], result["resume"]["voc2007, killed in epoch 2"]

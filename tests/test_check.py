@@ -38,7 +38,7 @@ def run(dataset: object, capsys, *flags: str) -> tuple[int, str]:
 
 def test_sound_data_ends_with_a_table_and_status_0(data, capsys):
     status, out = run(data, capsys)
-    assert status == 0 and "30 samples, 0 problems, 0 to think about" in out
+    assert status == 0 and "30 samples, 0 problems, 0 to look at" in out
     share = np.mean([(5 + i % 7) / 30 for i in range(10)])
     assert f"{share:.2%}        10" in next(line for line in out.splitlines() if line.startswith("tree"))
 
@@ -50,7 +50,7 @@ def test_all_problems_are_told_at_once_by_kind_with_their_number(data, capsys):
     status, out = run(data, capsys)
     assert status == 2 and "30 samples, 3 problems" in out
     assert "problems (2): files that cannot be read" in out and "images/03.png" in out and "images/22.png" in out
-    assert "problems (1): masks of another size than their image" in out and "masks/11.png is 30x21" in out
+    assert "problems (1): masks with a different size than their image" in out and "masks/11.png is 30x21" in out
 
 
 def test_values_that_are_no_class_are_counted_by_value(tmp_path, capsys):
@@ -62,7 +62,7 @@ def test_values_that_are_no_class_are_counted_by_value(tmp_path, capsys):
     mask[0, :5] = 78
     Image.fromarray(mask).save(masks[0])
     status, out = run("voc2007", capsys, "--data-root", str(root), "--show", "1")
-    assert status == 2 and "problems (3): values or colours that are no class" in out
+    assert status == 2 and "problems (3): values or colours without a class" in out
     assert "holds the value 77 (and 78); expected" in out and "and 2 more (--show 3 prints all)" in out
 
 
@@ -75,15 +75,15 @@ def test_all_problems_of_a_folder_are_told_at_once_beside_what_is_sound(data, ca
     shutil.copy(data / "images/20.png", data / "images/20.jpg")
     (data / "test.txt").write_text((data / "test.txt").read_text() + "03\nnowhere\n.\n")
     status, out = run(data, capsys)
-    assert status == 2 and "29 samples, 10 problems, 1 to think about" in out
+    assert status == 2 and "29 samples, 10 problems, 1 to look at" in out
     for kind in (
-        "(1): what the masks hold, and classes.txt does not list",
+        "(1): values or colours that classes.txt does not list",
         "(1): files of the same name",
         "(2): lines of lists that name no image",
         "(1): images in two lists",
         "(2): images without a mask",
         "(1): files that cannot be read",
-        "(2): values or colours that are no class",
+        "(2): values or colours without a class",
     ):
         assert f"problems {kind}\n" in out
     assert next(line for line in out.splitlines() if line.startswith("tree")).split()[2::2] == ["7", "8", "11"]
@@ -109,14 +109,14 @@ def test_lines_for_classes_txt_are_proposed_and_written_in_the_order_of_colours(
 
 
 def test_classes_txt_is_written_for_masks_that_need_none_and_never_over_another(data, capsys):
-    with pytest.raises(SystemExit, match=r"classes\.txt is there already; move it away"):
+    with pytest.raises(SystemExit, match=r"classes\.txt exists; move it away"):
         cli(check.main, [str(data), "--write-classes"])
     assert (data / "classes.txt").read_text() == "sky\ntree\n"
     (data / "classes.txt").unlink()
     assert run(data, capsys, "--write-classes")[0] == 0
     lines = (data / "classes.txt").read_text().splitlines()
     assert [line.split("  #")[0] for line in lines[1:]] == ["class 0", "class 1"] and run(data, capsys)[0] == 0
-    with pytest.raises(SystemExit, match=r"is of folders with images/"):
+    with pytest.raises(SystemExit, match=r"needs a folder with images/"):
         cli(check.main, ["shapes", "--write-classes"])
 
 
@@ -134,9 +134,9 @@ def test_few_images_and_what_pillow_takes_them_for_are_told(data, capsys):
     (data / "images/00.png").unlink()
     (data / "test.txt").write_text("20\n21\n22\n23\n")
     status, out = run(data, capsys)
-    assert status == 1 and "24 samples, 0 problems, 2 to think about" in out
-    assert "plain RGB nor grey, and what they are taken for\n  CMYK, the four inks of print, converted to RGB: 1" in out
-    assert "splits of few images\n  test has 4; a score on fewer than 5 images says little\n" in out
+    assert status == 1 and "24 samples, 0 problems, 2 to look at" in out
+    assert "neither RGB nor grey, and how they are read\n  CMYK, the four inks of print, converted to RGB: 1" in out
+    assert "splits with few images\n  test has 4; a score on fewer than 5 images is unreliable\n" in out
 
 
 def test_a_fourth_channel_of_a_tiff_is_not_lost_without_a_word(data, capsys):
@@ -150,9 +150,9 @@ def test_a_fourth_channel_of_a_tiff_is_not_lost_without_a_word(data, capsys):
             assert path.read_bytes().count(alpha) == 1
             path.write_bytes(path.read_bytes().replace(alpha, other))
     status, out = run(data, capsys)
-    assert status == 1 and "30 samples, 0 problems, 3 to think about" in out
-    assert "  RGB and a fourth channel, which is left out: 7, such as train 00\n" in out
-    assert "  RGB and transparency, which is left out: 2, such as train 07\n" in out
+    assert status == 1 and "30 samples, 0 problems, 3 to look at" in out
+    assert "  RGB with a fourth channel; the fourth is dropped: 7, such as train 00\n" in out
+    assert "  RGB with transparency; the transparency is dropped: 2, such as train 07\n" in out
     assert "  CMYK, the four inks of print, converted to RGB: 1, such as train 09\n" in out
 
 
@@ -164,8 +164,8 @@ def test_what_a_training_would_take_but_should_not_get_has_status_1(data, capsys
     status, out = run(data, capsys)
     assert status == 1
     assert "(1): images in two splits\n  train 00 = val 10" in out
-    assert "(1): images that come twice\n  train 01 = train 02" in out
-    assert "(1): masks of nothing but void\n  test 25" in out
+    assert "(1): images that exist twice\n  train 01 = train 02" in out
+    assert "(1): masks with only void pixels\n  test 25" in out
     assert "(1): classes that a split lacks\n  test has no pixel of tree" in out
 
 
@@ -185,7 +185,7 @@ def test_images_that_exif_turns_upside_down_and_their_masks_not_are_named(data, 
         (exif := picture.getexif())[0x0112] = value
         picture.save(data / f"{name}.png", exif=exif)
     status, out = run(data, capsys)
-    assert status == 1 and "(1): images that EXIF turns, and their masks not\n  train 01\n" in out
+    assert status == 1 and "(1): images that EXIF turns without their masks\n  train 01\n" in out
 
 
 def test_data_that_cannot_be_listed_has_status_2(tmp_path, capsys):
@@ -196,5 +196,5 @@ def test_data_that_cannot_be_listed_has_status_2(tmp_path, capsys):
 @needs_shared
 def test_the_real_drinks_can_be_used(capsys):
     status, out = run("drinks", capsys, "--data-root", str(SHARED / "data"))
-    assert status == 1 and "240 samples, 0 problems, 3 to think about" in out
-    assert "(3): masks of nothing but background\n  train 0000352.jpg\n  train 0000552.jpg" in out
+    assert status == 1 and "240 samples, 0 problems, 3 to look at" in out
+    assert "(3): masks with only background\n  train 0000352.jpg\n  train 0000552.jpg" in out

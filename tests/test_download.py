@@ -27,7 +27,7 @@ def voc(server, tmp_path, monkeypatch) -> Archive:
     """VOC 2007, small, as the data set "voc2007" of download.py."""
     write_voc(tmp_path / "made", {"train": 4, "val": 3, "test": 3}, side=32)
     archive = serve(server, tar_of(tmp_path / "made" / "VOCdevkit"), "voc.tar")
-    monkeypatch.setitem(download.DATASETS, "voc2007", Dataset("small", "1 kB", "none", "VOCdevkit/VOC2007", (archive,)))
+    monkeypatch.setitem(download.DOWNLOADS, "voc2007", Dataset("", "1 kB", "", "VOCdevkit/VOC2007", (archive,)))
     return archive
 
 
@@ -47,8 +47,8 @@ def test_pets_are_unpacked_from_two_archives_into_their_folder(server, tmp_path,
     for part in ("images", "annotations"):
         body = Path(shutil.make_archive(part, "gztar", made, part)).read_bytes()
         archives.append(serve(server, body, f"{part}.tar.gz"))
-    dataset = replace(download.DATASETS["pets"], archives=tuple(archives))
-    monkeypatch.setitem(download.DATASETS, "pets", dataset)
+    dataset = replace(download.DOWNLOADS["pets"], archives=tuple(archives))
+    monkeypatch.setitem(download.DOWNLOADS, "pets", dataset)
     download.main(["pets"])
     assert [len(part) for part in load("pets", 32, started())] == [11, 1, 3]
     assert [path.name for path in Path("data").iterdir()] == ["oxford-iiit-pet"]
@@ -57,7 +57,7 @@ def test_pets_are_unpacked_from_two_archives_into_their_folder(server, tmp_path,
 @pytest.mark.parametrize("ranges", [True, False], ids=["with Range", "without Range"])
 def test_a_download_that_broke_off_is_continued(voc, server, ranges):
     server.ranges, server.cut = ranges, 1000
-    with pytest.raises(UserError, match=r"broke off after 1000 of \d+ bytes\nRun the command again to go on"):
+    with pytest.raises(UserError, match=r"ended after 1000 of \d+ bytes\nRun the command again to continue"):
         get("voc2007", Path("data"), [])
     assert Path("data/voc.tar.part").stat().st_size == 1000 and not Path("data/VOCdevkit").exists()
     get("voc2007", Path("data"), [])
@@ -70,7 +70,7 @@ def test_when_every_address_fails_the_message_says_what_to_fetch_and_where_to_pu
     with pytest.raises(UserError, match=r"no address of voc\.tar works") as error:
         get("voc2007", Path("data"), [], mirror="forgotten")
     text = str(error.value)
-    assert "/a/voc.tar: Not Found" in text and "/b/voc.tar: what came is not the official file" in text
+    assert "/a/voc.tar: Not Found" in text and "/b/voc.tar: this is not the official file" in text
     assert voc.md5 in text and "--from-archive path/to/voc.tar" in text and "unknown url type" in text
     assert not list(Path("data").iterdir())
 
@@ -117,12 +117,12 @@ def test_a_zip_without_a_published_checksum_is_fetched_unless_its_own_checksums_
     write_ade20k(tmp_path / "made", {"training": 20, "validation": 3})
     body = Path(shutil.make_archive(tmp_path / "zipped", "zip", tmp_path / "made")).read_bytes()
     archive = replace(serve(server, body, "ADE.zip"), md5="")
-    monkeypatch.setitem(download.DATASETS, "ade20k", Dataset("", "1 kB", "none", "ADEChallengeData2016", (archive,)))
+    monkeypatch.setitem(download.DOWNLOADS, "ade20k", Dataset("", "1 kB", "none", "ADEChallengeData2016", (archive,)))
     place = body.index(b"ADE_train_00000001.jpg") + 200  # inside the first JPEG
     flipped = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
-    for damaged, message in ((body[:-3000], "cut short or damaged: File is not a zip"), (flipped, "damaged")):
+    for damaged, message in ((body[:-3000], "incomplete or damaged: File is not a zip"), (flipped, "damaged")):
         server.files["/b/ADE.zip"] = damaged
-        with pytest.raises(UserError, match=rf"what came is not the official file \(.*{message}"):
+        with pytest.raises(UserError, match=rf"this is not the official file \(.*{message}"):
             get("ade20k", Path("data"), [])
         assert not list(Path("data").iterdir())
     server.files["/b/ADE.zip"] = body
@@ -135,7 +135,7 @@ def test_a_zip_without_a_published_checksum_is_fetched_unless_its_own_checksums_
 def test_a_damaged_archive_is_named_and_leaves_nothing(tmp_path, name):
     whole = Path(shutil.make_archive(tmp_path / "whole", "gztar", write_drinks(tmp_path))).read_bytes()
     Path(name).write_bytes(whole[:-3000] if name == "cut.tar.gz" else b"PK\x03\x04 not an archive")
-    with pytest.raises(UserError, match=rf"{name} is damaged \(.+\); put a whole one") as error:
+    with pytest.raises(UserError, match=rf"{name} is damaged \(.+\); replace it by a complete one") as error:
         extract(Path(name), Path())
     assert "\n" not in str(error.value) and [str(path) for path in Path().iterdir()] == [name]
 
@@ -159,7 +159,7 @@ def test_who_has_no_drinks_is_told_where_a_browser_fetches_them(tmp_path):
     assert not Path("data").exists()
     half = write_drinks(tmp_path)
     (half / "segmentation_test.json").unlink()
-    with pytest.raises(UserError, match=r"drinks holds no segmentation_test\.json; is it drinks\?"):
+    with pytest.raises(UserError, match=r"drinks contains no segmentation_test\.json; give the archive"):
         get("drinks", Path("data"), [half])
     assert not list(Path("data").iterdir())
 
@@ -169,7 +169,7 @@ def test_addresses_and_checksums_are_those_of_torchvision():
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
     theirs = {year["url"]: year["md5"] for year in DATASET_YEAR_DICT.values()} | dict(OxfordIIITPet._RESOURCES)
-    for archive in [archive for name in ("voc2007", "voc2012", "pets") for archive in download.DATASETS[name].archives]:
+    for archive in [one for name in ("voc2007", "voc2012", "pets") for one in download.DOWNLOADS[name].archives]:
         urls = [f"{host}/{archive.path}" for host in archive.hosts]
         known = [theirs[url] for url in urls if url in theirs]  # one of the hosts, depending on its version
         assert known == [archive.md5]

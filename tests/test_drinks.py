@@ -104,7 +104,7 @@ def test_the_documents_settings_are_flags_of_train_drinks(folder):
         run = Run(device="cpu", precision="fp32", data_root=folder.parent, name="test", resume=resume)
         result = train_drinks.main(**settings, run=run)
     assert result["images"] == 4 and len(result["floor"]) == len(result["scores"])
-    state = checkpoint.load(Path("last_test.pt"))
+    state = checkpoint.load(Path("runs/test/last.pt"))
     kernels, others = state["optimizer"]["param_groups"]
     assert (kernels["weight_decay"], others["weight_decay"]) == (2e-4, 0)
     assert len(kernels["params"]) == 58 and kernels["lr"] == 1e-3  # 9 * 6 + 1 convolutions and three shortcuts

@@ -17,7 +17,7 @@ def test_a_dry_run_shows_data_model_cost_and_a_batch_and_leaves_nothing_else(few
     assert f"model: {parameters / 1e6:.2f} M parameters" in out
     assert re.search(r"background [67]\d\.\d%, ", out)
     # By hand: 18 x the sum over the 3x3 layers of channels in x channels out x places of the smaller map, and a 1x1.
-    assert "0.44 GFLOPs an image in the forward pass" in out
+    assert "forward pass: 0.44 GFLOPs per image" in out
     megabytes = parameters * 4 / 2**20
     assert f"{megabytes:.0f} MiB weights, {megabytes:.0f} MiB gradients, {2 * megabytes:.0f} MiB optimizer" in out
     assert [path.name for path in Path("plots").iterdir()] == ["test_batch.png"]

@@ -108,7 +108,7 @@ def test_weights_that_are_missing_or_of_something_else_are_refused_in_a_sentence
         build_encoder("mobilenet_v1", weights=path)
     of_another_width = official("mobilenet_v1") | {"conv1.weight": torch.zeros(32, 1, 3, 3)}
     for wrong, message in (
-        ({"epoch": 3}, r"w\.pth holds no table of named tensors"),  # a checkpoint of something else
+        ({"epoch": 3}, r"w\.pth is not a dict of named tensors"),  # a checkpoint of something else
         (official("resnet18"), r"does not hold weights of mobilenet_v1 \(Missing key"),
         (of_another_width, r"\(size mismatch for conv1\.weight: .*\[32, 1, 3, 3\]"),
     ):

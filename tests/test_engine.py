@@ -145,7 +145,7 @@ def test_ctrl_c_ends_cleanly_and_can_be_resumed(voc_root, name):
     finally:
         process.kill()
     assert process.returncode == 130, output
-    assert "--resume goes on from there" in output and "Traceback" not in output
+    assert "--resume continues from there" in output and "Traceback" not in output
     assert Path("plots/test.png").exists()
     done = last_epoch(checkpoint.load(Path("runs/test/last.pt"))["history"])
     result = python("train.py", *flags[:-1], "1", "--resume")
@@ -214,7 +214,7 @@ def test_fit_ends_with_the_weights_of_the_epoch_that_is_kept(data, monkeypatch, 
 
 
 def test_an_epoch_in_the_middle_of_the_schedule_is_not_kept_as_the_last(data):
-    with pytest.raises(UserError, match='keep="last" needs all epochs, and patience=2 may end before'):
+    with pytest.raises(UserError, match='keep="last" needs all epochs, but patience=2 may stop earlier'):
         fitted(data, Fading(), Push(), epochs=3, keep="last", patience=2)
     assert not list(Path().glob("*.pt"))
 

@@ -60,10 +60,10 @@ def test_every_model_can_be_exported(name, capsys):
 def test_nothing_is_overwritten_and_a_wrong_file_is_not_kept(monkeypatch):
     write_checkpoint(Path("best_x.pt"))
     Path("best_x.onnx").write_text("mine")
-    with pytest.raises(UserError, match=r"best_x\.onnx is there already; add --overwrite"):
+    with pytest.raises(UserError, match=r"best_x\.onnx exists; add --overwrite"):
         export.main("best_x.pt")
     monkeypatch.setattr(export, "TOLERANCE", -1)
-    with pytest.raises(UserError, match=r"was not kept: its logits differ"):
+    with pytest.raises(UserError, match=r"was deleted: its logits differ"):
         export.main("best_x.pt", overwrite=True)
     assert Path("best_x.onnx").read_text() == "mine" and not list(Path().glob(".*.tmp"))
 

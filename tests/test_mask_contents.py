@@ -101,7 +101,7 @@ def test_the_generated_scenes_and_voc_are_not_taken_for_objects(tmp_path):
 def test_numbers_of_more_than_255_objects_are_refused_with_the_flag_that_joins_them(photos):
     rewrite(photos, lambda number: Image.fromarray(boxes(2).astype(np.uint16) * 200))
     assert (
-        "0.png holds the number 400, and classes are whole numbers from 0 to 255; `python -m tools.import_labels --binary`"
+        "0.png holds the number 400, and classes are whole numbers from 0 to 255; `python -m tools.import_labels"
         in (refused(photos))
     )
 
@@ -196,7 +196,7 @@ def test_values_with_gaps_are_taken_as_the_greys_that_a_sentence_names(photos):
     (photos / "classes.txt").write_text("sky\nroad\ncar\n")
     assert "the values 3; 7 (" in (
         sentence := refused(photos)
-    ) and "or with each name its grey, such as `name 7 7 7`" in (sentence)
+    ) and "or with a name and its grey, such as `name 7 7 7`" in (sentence)
     (photos / "classes.txt").write_text("sky 0 0 0\nroad 3 3 3\ncar 7 7 7\n")
     assert load(str(photos), SIDE, started())[0].masks.unique().tolist() == [0, 1, 2]
 
@@ -216,7 +216,7 @@ def test_files_of_several_pages_are_warned_of_in_training_and_check(photos, caps
     pages[0].save(photos / "images/0.tif", save_all=True, append_images=pages[1:])
     (photos / "images/0.jpg").unlink()
     rewrite(photos, lambda number: Image.fromarray(boxes(1)))
-    warning = f"1 file has several pages, of which only the first is read; first {photos}/images/0.tif with 5"
+    warning = f"1 file has several pages, and only the first is read; first {photos}/images/0.tif with 5"
     load(str(photos), SIDE, started())
     assert f"warning: {warning}" in capsys.readouterr().out
     status, out = checked(photos, capsys)
@@ -254,5 +254,5 @@ def test_masks_of_other_names_than_the_images_lead_to_the_command_that_pairs_the
 
 def test_a_picture_that_is_too_large_is_named_with_its_size(photos, monkeypatch):
     monkeypatch.setattr(reading, "MAX_PIXELS", SIDE * SIDE - 1)
-    expected = "0.png has 48x48 pixels, more than the 2,303 that are read; cut it into tiles or make it smaller"
+    expected = "0.png has 48x48 pixels, more than the limit of 2,303; cut it into tiles or make it smaller"
     assert refused(photos).startswith(f"{photos}/masks/{expected}")

@@ -39,5 +39,5 @@ def test_it_shows_every_model_on_test_images_and_on_photographs(few_shapes, monk
     assert len(pictures) == 2
     text = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
     assert "train-shapes-image_size32-epochs1 " in text and "train-shapes-image_size32-epochs1-s1" in text
-    assert "no figure of voc2007: " in text and "left out: best_unknown.pt holds MyNet" in text
+    assert "no figure for voc2007: " in text and "skipped: best_unknown.pt holds MyNet" in text
     assert not [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]

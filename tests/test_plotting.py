@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from common.loader import Loader
 from common.metrics import ConfusionMatrix
 from common.models import BasicFCN
 from common.reporting import confusion, plotting
-from common.reporting.confusion import plot_confusion
+from common.reporting.confusion import confusions, plot_confusion
 from common.reporting.plotting import (
     picture_grid,
     plot_augmentation,
@@ -26,10 +27,7 @@ from common.reporting.plotting import (
 
 def history(epochs):
     keys = [f"{split}_{key}" for split in ("train", "val") for key in ("loss", "miou", "pixel_accuracy")]
-    return [
-        {"epoch": i + 1, "stage": 1, "lr": 0.1, **dict.fromkeys(keys, float("nan") if i == 2 else 0.5)}
-        for i in range(epochs)
-    ]
+    return [{"epoch": i + 1, "lr": 0.1, **dict.fromkeys(keys, float("nan") if i == 2 else 0.5)} for i in range(epochs)]
 
 
 @pytest.mark.parametrize("epochs", [1, 200])
@@ -57,7 +55,7 @@ def test_augmentation_of_an_image_that_a_flip_cannot_change_is_drawn(voc_root):
     train_set = load("voc2007", 32, run)[0].select([0])
     train_set.images.fill_(7)
     train_set.masks.fill_(VOID)
-    plot_augmentation(Loader(train_set, 1, run, augment=[random_hflip, random_rotated_crop]), run)
+    plot_augmentation(Loader(train_set, 1, run, augment=[random_hflip, partial(random_rotated_crop, size=32)]), run)
     assert run.plot("augmentation").stat().st_size > 5000
 
 
@@ -74,11 +72,10 @@ def figures(monkeypatch) -> list:
 def test_a_wild_curve_does_not_flatten_the_others(figures, peak, top):
     def rows(first):
         keys = [f"{split}_{key}" for split in ("train", "val") for key in ("loss", "miou", "pixel_accuracy")]
-        return [{"epoch": i + 1, "stage": 1, **dict.fromkeys(keys, loss)} for i, loss in enumerate((first, 0.5, 0.4))]
+        return [{"epoch": i + 1, **dict.fromkeys(keys, loss)} for i, loss in enumerate((first, 0.5, 0.4))]
 
-    results = {name: {"scores": {"mIoU": 0.5}} for name in ("wild", "tame")}
-    histories, speeds = {"wild": rows(peak), "tame": rows(1.0)}, {"wild": 1.0, "tame": 2.0}
-    plot_comparison(results, {"wild": {}, "tame": {}}, histories, speeds, Path(), "")
+    histories, scores = {"wild": rows(peak), "tame": rows(1.0)}, {"wild": (1.0, 0.5), "tame": (2.0, 0.5)}
+    plot_comparison(histories, scores, Path(), "")
     axes = figures[0].axes[0]
     if top:
         assert axes.get_ylim() == (0, top) and "wild (train) up to 123,638.0" in axes.get_title()
@@ -116,8 +113,8 @@ def test_of_many_classes_the_largest_confusions_are_listed(figures):
     matrix, bars = figures[0].axes
     assert not matrix.texts
     assert [label.get_text() for label in bars.get_yticklabels()] == [
-        "class 9 taken for class 2",
-        "class 3 taken for class 7",
+        "class 9 predicted as class 2",
+        "class 3 predicted as class 7",
     ]
     assert [text.get_text() for text in bars.texts] == [" 90%, 900", " 75%, 300"]
 
@@ -156,3 +153,8 @@ def test_a_legend_is_read_line_by_line_and_no_entry_stands_alone(count):
         lines.setdefault(round(place.y0), []).append(name)
     assert [name for line in lines.values() for name in line] == [f"class {i}" for i in range(count)]
     assert min(map(len, lines.values())) > 1
+
+
+def test_what_is_confused_is_listed_by_its_pixels_and_what_is_right_is_not():
+    counts = torch.tensor([[9, 1, 0], [4, 0, 0], [0, 2, 9]])
+    assert confusions(counts) == [(1, 0, 4), (2, 1, 2), (0, 1, 1)]

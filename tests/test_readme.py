@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from common.datasets.shapes import draw_scene
 
 PAGES = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
 WRITTEN = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "docs/your-own.md"))
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", WRITTEN, re.DOTALL)
+BLOCKS = [(kind, dedent(text)) for kind, text in re.findall(r"```(\w+)\n(.*?) *```", WRITTEN, re.DOTALL)]
 TRIED = []  # beginnings of the blocks of commands that a test runs
 
 
@@ -37,7 +38,7 @@ def commands(first: str):
 def clone(tmp_path) -> Path:
     """A copy of what the repository holds of code and pages, with fewer generated scenes."""
     folder = tmp_path / "clone"
-    for part in ("common", "docs"):
+    for part in ("common", "docs", "tools"):
         shutil.copytree(REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for path in REPOSITORY.glob("*.py"):
         shutil.copy(path, folder)
@@ -145,16 +146,18 @@ def test_a_model_of_ones_own_takes_a_file_and_two_lines(clone, written):
 
 
 @pytest.mark.skipif(not (shutil.which("git") and (REPOSITORY / ".git").exists()), reason="git tells ours from others")
-def test_every_script_in_the_tree_is_there_and_every_script_that_is_there_is_in_the_tree():
-    tree = block("text", "train.py  ")
-    named = set(re.findall(r"^(\w+\.py|\w+\.ipynb) ", tree, re.MULTILINE))
+def test_the_readme_names_every_script_and_no_other():
+    named = set(re.findall(r"(?<![/\w])(\w+\.py|\w+\.ipynb)\b", (REPOSITORY / "README.md").read_text()))
     command = ["git", "-c", "safe.directory=*", "ls-files", ":(glob)*.py", ":(glob)*.ipynb"]  # no reader's experiments
-    assert named == {*subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout.split()}
+    scripts = {*subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout.split()}
+    assert scripts <= named and not {name for name in named - scripts if name.startswith("train")}
 
 
 def test_every_flag_that_the_readme_names_exists():
     flags = {flag for page in PAGES for flag in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", page.read_text())}
-    sources = "".join(path.read_text() for path in [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("benchmarks/*.py")])
+    sources = "".join(
+        path.read_text() for part in ("", "benchmarks/", "tools/") for path in REPOSITORY.glob(f"{part}*.py")
+    )
     sources += (REPOSITORY / "common/run.py").read_text()
     known = {name.replace("_", "-") for name in re.findall(r"^    (\w+): [^#\n]* = ", sources, re.MULTILINE)}
     known |= set(re.findall(r'"--([a-z-]+)"', sources)) | {"help"}

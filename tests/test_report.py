@@ -82,7 +82,7 @@ def test_settings_in_which_runs_differ_are_columns_and_the_others_are_said_once(
     assert table[0] == ["run", "mIoU", "pixel accuracy", "loss", "seed", "lr", "parameters", "time"]
     assert [row[4:6] for row in table[2:]] == [["0, 1", "0.001"], ["0", "0.0001"]]
     assert all(re.fullmatch(r"\d+ s", row[7]) for row in table[2:])  # no 0.0 minutes
-    rows, shared = parts_of("</table>")[0], parts_of("Settings that all of them share")[1].partition("</dl>")[0]
+    rows, shared = parts_of("</table>")[0], parts_of("Settings that all runs share")[1].partition("</dl>")[0]
     assert re.findall(r'title="(.+?)" .*?>(train.*?)</th>', rows) == [
         (FIRST, "train"),
         (f"{FIRST}-lr0.0001", "train, lr\u00a00.0001"),
@@ -155,7 +155,7 @@ def test_folds_of_a_cross_validation_share_a_row_as_seeds_do(runs, capsys):
     assert len(rows) == 2 and sum(" ± " in row and row.startswith(f"| {FIRST} |") for row in rows) == 1
     section = parts_of("<h2>shapes at 32x32, folds of 2</h2>")[1].partition("</section>")[0]
     assert f"mIoU {(floors[0]['mIoU'] + 0.5) / 2:.3f}" in section and "<dd>1/2, 2/2</dd>" in section
-    assert "No pictures of folds: each has test images of its own" in section
+    assert "No pictures: each fold has its own test images" in section
 
 
 def test_curves_of_several_seeds_are_a_band_and_those_of_one_are_a_line(runs):
@@ -185,7 +185,9 @@ def test_each_run_shows_its_settings_the_scores_of_its_classes_and_what_it_confu
     test = json.loads(Path(f"runs/{FIRST}/test.json").read_text())
     names, counts = list(test["iou"]), test["confusion"]
     wrong = sorted((n for t, row in enumerate(counts) for p, n in enumerate(row) if n and t != p), reverse=True)
-    listed = re.findall(r"<li>(\w+) taken for (\w+): (<?\d+)% of its pixels, ([\d,]+)</li>", shown.replace("&lt;", "<"))
+    listed = re.findall(
+        r"<li>(\w+) predicted as (\w+): (<?\d+)% of its pixels \(([\d,]+)\)</li>", shown.replace("&lt;", "<")
+    )
     assert [int(pixels.replace(",", "")) for *_, pixels in listed] == wrong[:10]
     for target, predicted, share, pixels in listed:
         row = counts[names.index(target)]
@@ -199,7 +201,7 @@ def test_the_hardest_images_are_those_of_the_lowest_mean_over_the_runs(runs):
     change(f"{FIRST}-s1", "test.json", image_miou={**mious, "test_0005": 0.2, "test_0001": None})  # all void
     change(f"{FIRST}-lr0.0001", "test.json", image_miou=mious)
     report.main(images=1, cases=1, device="cpu")
-    hardest = parts_of("<h3>The hardest images, and some at random</h3>")[1]
+    hardest = parts_of("<h3>Hardest images and random images</h3>")[1]
     listed = re.findall(r"<dt>(\w+)</dt><dd>([\d.]+)</dd>", hardest)
     assert listed[:2] == [("test_0005", "0.27"), ("test_0003", "0.33")] and len(listed) == 7
     assert "test_0005, mIoU 0.27 on average<" in hardest
@@ -212,7 +214,7 @@ def test_a_published_score_is_beside_ours_where_it_is_defined_alike(runs):
     change(FIRST, "test.json", scores={"per-image mIoU over classes present": 0.81234})
     report.main(images=0, device="cpu")
     published = re.findall("Published: (.*?)</p>", Path("report.html").read_text())
-    assert published == [f"per-image mIoU over classes present 0.761 (1051 images at 480x640); of {FIRST} here 0.812."]
+    assert published == [f"per-image mIoU over classes present 0.761 (1051 images at 480x640); {FIRST} here: 0.812."]
 
 
 def test_names_that_hold_marks_of_html_are_shown_as_they_are(runs):
@@ -248,7 +250,7 @@ def test_the_worst_and_the_best_image_of_each_model_are_shown_with_their_scores(
     page = Path("report.html").read_text()
     for path in Path("runs").glob("*epochs2*/test.json"):
         mious = json.loads(path.read_text())["image_miou"]
-        shown = page.partition(f"runs/{path.parent.name}/")[2].partition("Its hardest and its easiest images")[2]
+        shown = page.partition(f"runs/{path.parent.name}/")[2].partition("Hardest and easiest images of this run")[2]
         shown = shown.partition("</details>")[0].replace("<wbr>", "").replace("\u00a0", " ")
         captions = re.findall(r"<figcaption>(\w+): ([\d.]+)</figcaption>", shown)
         assert [mious[name] for name, _ in captions[:2]] == [min(mious.values()), max(mious.values())]
@@ -260,7 +262,7 @@ def test_a_run_that_cannot_be_read_is_named_and_one_without_a_test_is_not_shown(
     Path(f"runs/{FIRST}-s1/test.json").unlink()
     assert names_in_table(capsys) == [FIRST]
     page = Path("report.html").read_text()
-    assert f"Left out: runs/{FIRST}-lr0.0001 cannot be read (FileNotFoundError" in page and f"{FIRST}-s1" not in page
+    assert f"Skipped: runs/{FIRST}-lr0.0001 cannot be read (FileNotFoundError" in page and f"{FIRST}-s1" not in page
 
 
 def test_a_model_that_is_damaged_or_of_other_test_images_than_the_data_now_has_is_not_shown(runs, capsys):
@@ -271,10 +273,10 @@ def test_a_model_that_is_damaged_or_of_other_test_images_than_the_data_now_has_i
     Path(f"best_{FIRST}-lr0.0001.pt").symlink_to(f"best_{FIRST}-s1.pt")
     report.main(images=1, cases=1, device="cpu")
     out, page = capsys.readouterr().out, Path("report.html").read_text()
-    problem = f"by {FIRST}-s1: classes or test images of shapes are others now; train it again"
-    assert f"no pictures {problem}\n" in out and f"No pictures {problem}<" in page
-    assert f"No pictures by {FIRST}: best_{FIRST}.pt" in page
-    shown = [part for part in page.split("<details>") if "Its hardest and its easiest images" in part]
+    problem = f"classes or test images of shapes changed since {FIRST}-s1; train it again"
+    assert f"no pictures: {problem}\n" in out and f"No pictures: {problem}<" in page
+    assert f"No pictures: best_{FIRST}.pt" in page
+    shown = [part for part in page.split("<details>") if "Hardest and easiest images of this run" in part]
     assert len(shown) == 1 and f"runs/{FIRST}-lr0.0001/" in shown[0]
 
 

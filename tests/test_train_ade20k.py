@@ -39,7 +39,7 @@ def test_the_u_net_trains_too(few_shapes):
 
 
 def test_counting_other_where_there_is_none_is_refused(few_shapes):
-    with pytest.raises(SystemExit, match="--count-other is about ADE20K's label 0, which shapes does not have"):
+    with pytest.raises(SystemExit, match="--count-other is only for ade20k, not for shapes"):
         cli(train_ade20k.main, ["--dataset", "shapes", "--count-other"])
 
 

@@ -1,10 +1,10 @@
-"""Train a script with every combination of some parameters, and set the results side by side.
+"""Train a script with every combination of some parameters, and compare the results.
 
     python -m tools.compare train_pets.py model=encoder_unet,pspnet encoder=mobilenet_v1,mobilenet_v2
     python -m tools.compare train_ade20k.py optimizer=adam,adamw,rmsprop --flags="--dataset shapes --no-pretrained"
 
-Prints a table, writes it to runs/compare-<script>.csv and draws the curves to plots/compare-<script>.png. Finished
-trainings are not run again.
+The table is printed and written to runs/compare-<script>.csv. The curves are drawn to plots/compare-<script>.png.
+Finished trainings are not run again.
 """
 
 import csv
@@ -22,9 +22,9 @@ from tools.trainings import train_all
 
 
 def main(
-    script: Path,  # the experiment, such as train_pets.py
+    script: Path,  # script to train, such as train_pets.py
     vary: list[str],  # parameters and their values: model=fcn8s,pspnet
-    flags: str = "",  # flags of every training, with = before the quotes
+    flags: str = "",  # flags for every training; write = before the quotes
 ):
     """Train every combination, print the table, draw the curves."""
     choices = {}
@@ -37,7 +37,7 @@ def main(
     for values in itertools.product(*choices.values()):
         own = [f"--{key.replace('_', '-')}={value}" for key, value in zip(choices, values, strict=True)]
         jobs[f"compare-{script.stem}-{'-'.join(values)}"] = [script, *flags.split(), *own]
-    # A training may have a second part, such as fine-tuning, as a run of its own.
+    # A script may start a second run, such as fine-tuning.
     folders = [part for folder in train_all(jobs, "comparing").values() for part in parts_of(folder)]
     rows, histories = [], {folder.name: read_history(folder) for folder in folders}
     for folder in folders:
@@ -67,14 +67,14 @@ def main(
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """Return the folder of a run, and those of the runs that follow it."""
+    """Return the folder of a run and the folders of its follow-up runs."""
     found = [path.parent for path in sorted(folder.parent.glob(f"{folder.name}-*/test.json"))]
     parts = {path: read_json(path / "config.json")["experiment"].get("part") for path in found}
     return [folder, *(path for path in found if path.name == f"{folder.name}-{parts[path]}")]
 
 
 def training_speed(history: list[dict]) -> float:
-    """Return the images/s of training, without validation: the median over the epochs."""
+    """Return the training speed in images/s, without validation: the median over the epochs."""
     return statistics.median(row["train_images_per_second"] for row in history if row["epoch"])
 
 

@@ -1,12 +1,12 @@
-"""Export a trained model to ONNX, which runs without this repository and without torch.
+"""Export a trained model to ONNX. The file runs without this repository and without torch.
 
     pip install onnx onnxscript onnxruntime
     python -m tools.export                                                        # the newest best_*.pt here
-    python -m tools.export --checkpoint best_train_5_b.pt --image-size 480x640    # the size of its input is fixed here
+    python -m tools.export --checkpoint best_train_5_b.pt --image-size 480x640    # the input size is fixed
 
-Input "images": float32 (1, 3, height, width), RGB from 0 to 1, stretched to that size; the model itself normalises.
-Output "logits": float32 (1, classes, height, width); the largest is the class, their softmax its probability. Names
-and colours of the classes are in the file, as JSON. This is all that is needed to use it:
+Input "images": float32 (1, 3, height, width), RGB from 0 to 1, stretched to this size. The model normalises them.
+Output "logits": float32 (1, classes, height, width). The argmax is the class, the softmax gives probabilities.
+The file also holds the names and colours of the classes, as JSON. Use it like this:
 
     import json
 
@@ -35,34 +35,34 @@ from torch import nn
 
 from common.checkpoint import find_checkpoint, load_model
 from common.cli import cli
-from common.datasets import Size, pair
+from common.datasets import Size, height_and_width
 from common.datasets.shapes import draw_scene
 from common.inference import resize
 from common.system.errors import UserError
 from common.system.files import atomic
 
-TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime, as a part of the largest where that is above 1
+TOLERANCE = 1e-4  # of the difference between torch's and onnxruntime's logits, relative to the largest logit if above 1
 
 
 def main(
     checkpoint: str = "",  # best_*.pt of a training; by default the newest in the current folder
-    image_size: Size = 0,  # pixels of the input, 224 or 120x160; 0 is the size that the model was validated at
-    out: str = "",  # file that is written; by default the checkpoint's name, with .onnx
-    overwrite: bool = False,  # replace a file that is there
+    image_size: Size = 0,  # input size in pixels, 224 or 120x160; 0 for the size of the validation images
+    out: str = "",  # file to write; by default the checkpoint's name with .onnx
+    overwrite: bool = False,  # replace an existing file
 ):
-    """Write the ONNX file, having compared it with the model; return its path."""
+    """Write the ONNX file if it agrees with the model; return its path."""
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]:
         raise UserError(f"not installed: {', '.join(missing)}; pip install {' '.join(missing)}")
     source = find_checkpoint(checkpoint)
     path = Path(out) if out else source.with_suffix(".onnx")
     if path.exists() and not overwrite:
-        raise UserError(f"{path} is there already; add --overwrite, or name another --out")
+        raise UserError(f"{path} exists; add --overwrite, or name another --out")
     model, metadata = load_model(source)
-    height, width = pair(image_size) if image_size else metadata["image_size"]
+    height, width = height_and_width(image_size) if image_size else metadata["image_size"]
     images = resize(draw_scene(0)[0], (height, width)) / 255
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # talks of constants that it makes itself
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # hides notes about its own constants
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of deprecations within the exporter
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
         names = {"input_names": ["images"], "output_names": ["logits"]}
         program = torch.onnx.export(model, (images,), dynamo=True, verbose=False, **names)
     kept = {key: json.dumps(metadata[key]) for key in ("run", "dataset", "classes", "palette")}
@@ -75,17 +75,17 @@ def main(
 
 
 def check_onnx(model: nn.Module, images: torch.Tensor, path: Path) -> str:
-    """Say how well the file at `path` agrees with `model`; raise UserError if it does not."""
-    import onnxruntime  # which only an export needs
+    """Describe how well the file at `path` agrees with `model`; raise UserError if it does not."""
+    import onnxruntime  # optional: only this tool needs it
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     with torch.no_grad():
         expected = model(images)
     (logits,) = session.run(["logits"], {"images": images.numpy()})
     difference, largest = (torch.from_numpy(logits) - expected).abs().max().item(), expected.abs().max().item()
-    text = f"logits differ from torch's by {difference:.1e} at most, where the largest is {largest:.2g}"
+    text = f"logits differ from torch's by at most {difference:.1e} (largest logit: {largest:.2g})"
     if not difference <= TOLERANCE * max(1, largest):
-        raise UserError(f"the ONNX file was not kept: its {text}")
+        raise UserError(f"the ONNX file was deleted: its {text}")
     return text
 
 

@@ -1,19 +1,17 @@
-"""One page with everything that was trained here: settings, scores, curves, classes, and what every model sees.
+"""Write one page about all finished runs: settings, scores, curves, classes and predictions.
 
     python -m tools.report                          # all finished runs in runs/, and their best_*.pt
     python -m tools.report --images 12 --cases 3    # more pictures
-    python -m tools.report --images 0               # no pictures: needs neither data nor models, and takes seconds
+    python -m tools.report --images 0               # no pictures: takes seconds, without data and models
 
-Writes one file, report.html, for a browser; it can be sent as it is. Runs with other test images, or of another size,
-stand in sections of their own. In each are:
+The page is one file, report.html, without links to other files. Runs with the same test images form a section:
 
-- a table of all experiments: the settings in which they differ, and their scores, as the mean over runs that differ in
-  nothing but their seed or fold; printed as Markdown, too
-- curves of mIoU, pixel accuracy, loss and learning rate, of several seeds as a band; the IoU of each class in each run
-- some test images, drawn by --seed, and the hardest ones, as each model sees them
-- of each run, on a click: all settings, the scores of each class, what is confused, the hardest and the easiest images
+- a table of all experiments with their different settings and mean scores over seeds or folds; printed as Markdown, too
+- curves of mIoU, pixel accuracy, loss and learning rate, with several seeds as a band; the IoU of each class
+- predictions of every model on random test images (--seed) and on the hardest ones
+- details of each run, on a click: all settings, class scores, confusions, hardest and easiest images
 
-Start it where the trainings were started.
+Start it in the folder of the trainings.
 """
 
 import base64
@@ -43,37 +41,37 @@ from common.system.files import read_json, write_text
 
 def main(
     out: Path = Path("report.html"),  # file to write
-    images: int = 4,  # test images of each section that every model is shown; 0 leaves out all pictures
-    cases: int = 2,  # hardest test images that every model is shown, and hardest and easiest ones of each model
+    images: int = 4,  # number of random test images with every model's prediction; 0 for no pictures
+    cases: int = 2,  # number of hardest images, for all models together, and of hardest and easiest per model
     device: str = "auto",  # auto, cpu, cuda, cuda:1, mps
-    data_root: str = "",  # folder that download.py filled, if it is no longer where the runs had it
+    data_root: str = "",  # folder that download.py filled, if it has moved since the runs
     cache_dir: Path = Path(".cache"),  # folder for decoded images
-    seed: int = 0,  # draws the test images that every model is shown
+    seed: int = 0,  # draws the random test images
 ):
     if min(images, cases) < 0:
         raise UserError("--images and --cases must be numbers from 0 upwards")
     run = Run(name="report", device=device, data_root=Path(data_root), cache_dir=cache_dir, seed=seed).prepared()
     records, problems = read_runs(Path("runs"))
     for problem in problems:
-        print(f"left out: {problem}")
+        print(f"skipped: {problem}")
     if not records:
         raise UserError(
-            f"{Path('runs').absolute()} holds no finished run; train one, and start the report in the same folder"
+            f"{Path('runs').absolute()} holds no finished run; train one, then start the report in the same folder"
         )
     sections = [Section(members) for members in group_by("data", records)]
     markdown = "\n\n".join(map(markdown_of, sections))
     print(f"\n{markdown}\n")
     for section in sections if images else ():
         add_pictures(section, images, cases, run)
-        print("".join(f"no pictures {problem}\n" for problem in section.problems), end="")
+        print("".join(f"no pictures: {problem}\n" for problem in section.problems), end="")
     text = render(sections, problems, markdown)
     write_text(out, text)
     experiments = sum(len(section.experiments) for section in sections)
-    print(f"see {out} ({len(text) / 2**20:.1f} MiB), finished runs: {len(records)}, experiments: {experiments}")
+    print(f"see {out} ({len(text) / 2**20:.1f} MiB); finished runs: {len(records)}, experiments: {experiments}")
 
 
 def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
-    """Return what every finished run below `folder` left, and a sentence for each that cannot be read."""
+    """Return the records of all finished runs in `folder`, and a sentence for each run that cannot be read."""
     records, problems = [], []
     for path in sorted(test.parent for test in folder.glob("*/test.json")):
         try:
@@ -88,7 +86,7 @@ def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
 
 
 def markdown_of(section: Section) -> str:
-    """Return the title and the table of a section as Markdown, with the runs' whole names."""
+    """Return the title and the table of a section as Markdown, with the full names of the runs."""
     rows = [section.head]
     for one, row in zip(section.experiments, section.rows(), strict=True):
         rows.append([text.replace("|", r"\|") for text in (one.name, *(text for text, _ in row))])
@@ -96,7 +94,7 @@ def markdown_of(section: Section) -> str:
 
 
 def add_pictures(section: Section, images: int, cases: int, run: Run) -> None:
-    """Add to a section test images as every model sees them, and to its runs their hardest and easiest ones."""
+    """Add pictures: every model's predictions to the section; hardest and easiest images to each run."""
     models, data = models_of(section, run)
     if not models:
         return
@@ -118,37 +116,36 @@ def add_pictures(section: Section, images: int, cases: int, run: Run) -> None:
 
 
 def models_of(section: Section, run: Run) -> tuple[list[tuple[Record, nn.Module]], SegmentationSet | None]:
-    """Return the runs of a section whose models can be shown, with these, and the test set; note what keeps others."""
+    """Return runs with their models, and the test set; a problem is noted for each run without pictures."""
     found, dataset = [], section.test["dataset"]
     if "fold" in section.records[0].settings:
-        section.problems.append("of folds: each has test images of its own")
+        section.problems.append("each fold has its own test images")
         return [], None
     records = [record for record in section.records if Path(f"best_{record.name}.pt").exists()]
     if not records:
-        section.problems.append(f"of {dataset}: none of its best_*.pt is here")
+        section.problems.append(f"there is no best_*.pt for {dataset} here")
         return [], None
     try:
         there = run if run.data_root != Path() else with_data_of(records[0].name, run)
         data = load(dataset, tuple(section.test["image_size"]), there)[2]
     except UserError as error:
-        section.problems.append(f"of {dataset}: {error}")
+        section.problems.append(str(error))
         return [], None
     for record in records:
         try:
             model, metadata = checkpoint.load_model(Path(f"best_{record.name}.pt"))
         except UserError as error:
-            section.problems.append(f"by {record.name}: {error}")
+            section.problems.append(str(error))
             continue
         if list(data.classes) == metadata["classes"] and set(data.names) == set(record.test["image_miou"]):
             found.append((record, model))
         else:
-            other = f"classes or test images of {dataset} are others now; train it again"
-            section.problems.append(f"by {record.name}: {other}")
+            section.problems.append(f"classes or test images of {dataset} changed since {record.name}; train it again")
     return found, data
 
 
 def picture(data: SegmentationSet, index: int, mask: np.ndarray, caption: str) -> dict:
-    """Return an image of `data`, with `mask` (H, W) uint8 to lie over it, whose background shows the image."""
+    """Return an image of `data` and `mask` (H, W) uint8 as an overlay with a transparent background class."""
     colors = Image.fromarray(colorize(mask, data.palette))
     opaque = (mask > 0) | (data.classes[0] != "background")
     colors.putalpha(Image.fromarray(np.uint8(255 * opaque)))
@@ -158,7 +155,7 @@ def picture(data: SegmentationSet, index: int, mask: np.ndarray, caption: str) -
 
 
 def encoded(image: Image.Image, kind: str) -> str:
-    """Return a picture as an address that holds it."""
+    """Return a picture as a data URL."""
     file = io.BytesIO()
     image.save(file, kind)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,6 +1,6 @@
 """How good are masks that some program has predicted?
 
-    python -m tools.score their/masks true/masks                                   # values 0, 1, 2, ... and 255 for void
+    python -m tools.score their/masks true/masks                             # values 0, 1, 2, ... and 255 for void
     python -m tools.score their/masks true/masks --classes classes.txt --json scores.json
     python -m tools.score predictions/train-photos/images/masks hidden --classes photos/classes.txt --numbers
 
@@ -13,7 +13,6 @@ Ends with status 0 if all was scored, and with 1 where a prediction is missing, 
 class.
 """
 
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,9 +27,9 @@ from common.datasets.mask_contents import scan
 from common.datasets.reading import NO_CLASS, Problem, files_by_name, read_mask
 from common.labels import VOID, LabelMap
 from common.metrics import ConfusionMatrix
+from common.reporting.scores import report_masks
 from common.system.device import keep_freed_memory
 from common.system.errors import UserError
-from common.system.files import write_json
 
 
 def main(
@@ -79,13 +78,7 @@ def main(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for matrix in tqdm(pool.map(compare, masks), "scoring", len(masks), unit="mask", disable=None, leave=False):
             total.add(matrix)
-    by_name = zip(masks, total.image_scores().tolist(), strict=True)
-    result = {"masks": len(masks), **total.report(names)}
-    result["image_miou"] = {name: None if math.isnan(miou) else miou for name, miou in by_name}
-    print(total.table(f"{len(masks)} masks at their own size", names, result))
-    if json:
-        write_json(Path(json), result)
-    return result
+    return report_masks(total, list(masks), names, json)
 
 
 def read_prediction(path: Path, label_map: LabelMap, numbers: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Run many trainings, each in a process of its own, and keep what has finished."""
+"""Run many trainings, each in its own process, and skip the finished ones."""
 
 import os
 import shutil
@@ -20,16 +20,15 @@ FINISHED = "the training has finished\n"  # last line of a log
 def train_all(jobs: dict[str, list], title: str) -> dict[str, Path]:
     """Run a script for each job; return the folders of the runs.
 
-    As many processes as there are cores run at a time, with one thread each; on a GPU one at a time. A run that is
-    finished is not run again, and an interrupted one continues. Delete runs/<name> to train it anew, or with other
-    flags.
+    On a CPU, one process per core runs with one thread; on a GPU, one process runs at a time. A finished run is not run
+    again; an interrupted run continues. To train a run anew or with other flags, delete its folder.
 
     Args:
-        jobs: the script and its flags by the name of the run.
+        jobs: name of the run -> script and flags.
         title: text beside the progress bar.
 
     Raises:
-        UserError: a training failed. The others run first.
+        UserError: a training failed. All other trainings run first.
     """
     failed, at_once = 0, 1 if torch.cuda.is_available() else os.cpu_count()
     with ThreadPoolExecutor(at_once) as pool:
@@ -38,12 +37,12 @@ def train_all(jobs: dict[str, list], title: str) -> dict[str, Path]:
             tqdm.write(f"{name}: {line}")
             failed += line.startswith("failed")
     if failed:
-        raise UserError(f"{failed} of {len(jobs)} runs failed, as said above; the same command runs them again")
+        raise UserError(f"{failed} of {len(jobs)} runs failed, see above; the same command runs them again")
     return {name: Path("runs", name) for name in jobs}
 
 
 def train(name: str, script: Path | str, *flags: str) -> str:
-    """Run a script under `name`, unless that is finished; return its score, or the reason why it failed."""
+    """Run a script as run `name`, unless this run is finished; return its score, or why it failed."""
     folder, log = Path("runs", name), Path("runs", f"{name}.log")
     given = [str(REPOSITORY / script), *map(str, flags), "--name", name]
     before = [part for part in read_json(folder / "config.json").get("command", given) if part != "--resume"]

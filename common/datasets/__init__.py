@@ -1,4 +1,4 @@
-"""Data sets: `load` returns the decoded train, validation and test set of any of them."""
+"""Data sets: `load` returns the decoded training, validation and test set of any data set."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from common.run import Run, short_name
 from common.system.distributed import main_process_first
 from common.system.errors import UserError
 
-# Each takes the data root and returns a DatasetSpec: what the set consists of, and how one sample is read.
+# Each function takes the data root and returns a DatasetSpec.
 DATASETS = {
     "voc2007": voc2007,
     "voc2012": voc2012,
@@ -40,26 +40,26 @@ def load(
 ) -> tuple[SegmentationSet, SegmentationSet, SegmentationSet]:
     """Return the train, validation and test set of `dataset`, every image and mask resized to `image_size`.
 
-    The first call decodes the files, in parallel, and keeps the result under `run.cache_dir`; later calls map that
-    into memory and read no image file. Files are checked while they are decoded.
+    The first call decodes and checks the files in parallel and stores the result under `run.cache_dir`. Later calls map
+    this cache into memory and read no image file.
 
     Args:
-        dataset: a key of `DATASETS`, or the path of a folder as `common.datasets.folder` describes it.
-        image_size: height and width in pixels, or one number for both. Images are stretched to it.
-        train_scale: how many times larger the images of the training set are, if these are to be cropped later.
-        run: says where the data and the cache are.
+        dataset: a key of `DATASETS`, or the path of a folder as described in `common.datasets.folder`.
+        image_size: height and width in pixels, or one number for both. The aspect ratio is not kept.
+        train_scale: factor by which the training images are larger than `image_size`, to be cropped later.
+        run: gives the folders of the data and of the cache.
 
     Raises:
-        UserError: an unknown name, missing or damaged files, values that are no class.
+        UserError: an unknown name, missing or damaged files, or a mask value that is no class.
     """
-    size = pair(image_size)
-    train_size = pair(tuple(round(train_scale * side) for side in size), "--stored-scale: the size")
+    size = height_and_width(image_size)
+    train_size = height_and_width(tuple(round(train_scale * side) for side in size), "--stored-scale: the size")
     sizes = {"train": train_size, "val": size, "test": size}
     with main_process_first():
         spec = spec_of(dataset, run)
         for note in (*spec.notes, *(f"warning: {warning}" for warning in spec.warnings)):
             run.print(f"{dataset}: {note}")
-        name = re.sub(r"[^\w.-]", "_", short_name(dataset))  # of files in the cache
+        name = re.sub(r"[^\w.-]", "_", short_name(dataset))  # safe as a file name
         sets = [
             SegmentationSet(
                 *decode_once(spec, name, split, size, Path(run.cache_dir), progress=run.rank == 0),
@@ -80,10 +80,10 @@ def load(
 
 
 def spec_of(dataset: str, run: Run) -> DatasetSpec:
-    """Return what `dataset`, a key of `DATASETS` or the path of a folder, consists of.
+    """Return the specification of `dataset`, a key of `DATASETS` or the path of a folder.
 
     Raises:
-        UserError: an unknown name; files that are missing.
+        UserError: an unknown name, or missing files.
     """
     if dataset in DATASETS:
         spec = DATASETS[dataset](Path(run.data_root))
@@ -98,7 +98,7 @@ def spec_of(dataset: str, run: Run) -> DatasetSpec:
 
 
 def with_fold(spec: DatasetSpec, fold: str, dataset: str) -> DatasetSpec:
-    """Return a set with splits anew, drawn from its training and validation images; its test images are left out.
+    """Return `spec` with new splits, drawn from its training and validation images, without its test images.
 
     This keeps the real test set unseen while you tune.
 
@@ -112,14 +112,14 @@ def with_fold(spec: DatasetSpec, fold: str, dataset: str) -> DatasetSpec:
     return replace(spec, splits=splits, notes=(*spec.notes, note))
 
 
-def pair(size: Size, flag: str = "--image-size") -> tuple[int, int]:
-    """Return height and width.
+def height_and_width(size: Size, flag: str = "--image-size") -> tuple[int, int]:
+    """Return (height, width).
 
     Args:
-        flag: what the user calls it.
+        flag: name of the size in the error message.
 
     Raises:
-        UserError: a side has no pixel, or more than any picture has.
+        UserError: a side is not from 1 to 16384 pixels.
     """
     height, width = (size, size) if isinstance(size, int) else size
     if not 1 <= min(height, width) <= max(height, width) <= 2**14:

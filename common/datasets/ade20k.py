@@ -1,4 +1,4 @@
-"""ADE20K as in the SceneParsing benchmark of 2016: photographs of places, with 150 classes of things and stuff.
+"""ADE20K as in the SceneParsing benchmark of 2016: photographs of places, with 150 classes.
 
 Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
 """
@@ -10,7 +10,7 @@ from common.datasets.segmentation_set import DatasetSpec, split_off
 from common.labels import VOID, LabelMap, voc_palette
 from common.system.errors import UserError, more
 
-# Of the labels 1 to 150: the first of the names that objectInfo150.txt has for each.
+# Labels 1 to 150; objectInfo150.txt has several names for each, these are the first ones.
 CLASSES = (
     "wall", "building", "sky", "floor", "tree", "ceiling", "road", "bed", "windowpane", "grass", "cabinet", "sidewalk",
     "person", "earth", "door", "table", "mountain", "plant", "curtain", "chair", "car", "water", "painting", "sofa",
@@ -27,26 +27,26 @@ CLASSES = (
     "screen", "blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan", "pier",
     "crt screen", "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
 )  # fmt: skip
-PALETTE = voc_palette(1 + len(CLASSES))  # of the labels 0 to 150
+PALETTE = voc_palette(1 + len(CLASSES))  # for the labels 0 to 150
 LABELS = range(1 + len(CLASSES))
 WITHOUT_OTHER = LabelMap({label: label - 1 if label else VOID for label in LABELS})
 WITH_OTHER = LabelMap({label: label for label in LABELS})
 
 
 def ade20k(data_root: Path) -> DatasetSpec:
-    """Return ADE20K with 150 classes: labels 1 to 150 become 0 to 149, and 0, which is all else, becomes void.
+    """Return ADE20K with 150 classes: labels 1 to 150 become 0 to 149; label 0, everything else, becomes void.
 
-    A tenth of the 20,210 training images is to validate on, the 2,000 validation images are the test: the labels of the
-    official test set are not public.
+    A tenth of the 20,210 training images is used for validation. The 2,000 validation images are the test set, because
+    the labels of the official test set are not public.
 
     Raises:
-        UserError: a folder that is missing or empty; an image without annotation, or an annotation without image.
+        UserError: a missing or empty folder, an image without annotation, or an annotation without image.
     """
     return _spec(data_root, CLASSES, PALETTE[1:], WITHOUT_OTHER)
 
 
 def ade20k_other(data_root: Path) -> DatasetSpec:
-    """Return ADE20K with 151 classes: as `ade20k`, but label 0 is a class of its own, "other"."""
+    """Return ADE20K with 151 classes: as `ade20k`, but with label 0 as the class "other"."""
     return _spec(data_root, ("other", *CLASSES), PALETTE, WITH_OTHER)
 
 
@@ -58,7 +58,7 @@ def _spec(data_root: Path, classes: tuple, palette: tuple, label_map: LabelMap) 
 
 
 def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
-    """Return (name, image, annotation) for each pair of files in the folders of `split`, by name."""
+    """Return (name, image, annotation) for each pair of files of `split`, sorted by name."""
     found = {}
     for kind, suffix in (("images", "jpg"), ("annotations", "png")):
         path = folder / kind / split
@@ -71,7 +71,7 @@ def _samples(folder: Path, split: str) -> list[tuple[str, Path, Path]]:
         lacking = "annotations" if alone[0] in images else "images"
         raise UserError(
             f"{path}{more(alone)} has no counterpart in {folder / lacking / split}; "
-            "delete what is left over, or get the set again with `python download.py ade20k`"
+            "delete the file, or get the set again with `python download.py ade20k`"
         )
     if not images:
         raise missing(folder / "images" / split / "*.jpg", "ade20k", "ADEChallengeData2016")

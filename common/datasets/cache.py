@@ -1,4 +1,4 @@
-"""Decode a data set once; afterwards it is mapped from disk."""
+"""Decode a data set once; later runs map it from disk."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from common.datasets.segmentation_set import DatasetSpec
 from common.system.errors import UserError
 
-FORMAT = 2  # raise it when what is written below changes
+FORMAT = 2  # of the cache files; increase it when they change
 DAY = 24 * 3600  # seconds
 
 
@@ -26,11 +26,11 @@ def decode_once(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images (N, 3, H, W) and masks (N, H, W), uint8, of one split of `spec`, resized to `size`.
 
-    They are decoded by all processors at the first call and written to `cache_dir`; later calls map the files. A
-    changed sample list, file (by size and time), label map or `size` leads to a new cache.
+    The first call decodes them on all CPU cores and writes them to `cache_dir`; later calls map these files. A new list
+    of samples, label map or `size`, or a file with another size or time, leads to a new cache.
 
     Raises:
-        UserError: from `spec.read`; an empty split; a file that is missing; a cache that cannot be written.
+        UserError: from `spec.read`; an empty split; a missing file; a cache that cannot be written.
     """
     samples = spec.splits[split]
     if not samples:
@@ -42,26 +42,26 @@ def decode_once(
         except OSError as error:
             reason = f"{error.strerror or error}; name another --cache-dir"
             raise UserError(f"cannot write the cache {folder}: {reason}") from error
-    # Copy-on-write maps: torch warns about read-only ones, and nothing here writes to them.
+    # Copy-on-write, because torch warns about read-only maps. Nothing writes to them.
     try:
         images, masks = (np.load(folder / f"{kind}.npy", mmap_mode="c") for kind in ("images", "masks"))
     except (OSError, ValueError, EOFError):
-        raise UserError(f"the cache {folder} is damaged; delete it, and the images are decoded again") from None
+        raise UserError(f"the cache {folder} is damaged; delete it, and run this again") from None
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)
 
 
 def _decode(spec: DatasetSpec, samples: list, size: tuple[int, int], folder: Path, title: str | None) -> None:
-    """Write images.npy (N, H, W, 3) and masks.npy (N, H, W) of `samples` to `folder`, which is whole or not there."""
+    """Write images.npy (N, H, W, 3) and masks.npy (N, H, W) to `folder`, which is complete or absent afterwards."""
     height, width = size
     shapes = {"images": (len(samples), height, width, 3), "masks": (len(samples), height, width)}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
+    for left in folder.parent.glob(f".{folder.name}-*"):  # left by a killed process
         if time.time() - left.stat().st_mtime > DAY:
             shutil.rmtree(left, ignore_errors=True)
     needed = 4 * len(samples) * height * width >> 20
     if needed > shutil.disk_usage(folder.parent).free >> 20:
         raise UserError(f"{folder.parent} has no room for {needed} MiB of decoded images; name another --cache-dir")
-    part = folder.with_name(f".{folder.name}-{os.getpid()}")  # of this process alone
+    part = folder.with_name(f".{folder.name}-{os.getpid()}")  # each process has its own
     lock = threading.Lock()
 
     def write(index: int) -> None:
@@ -74,16 +74,16 @@ def _decode(spec: DatasetSpec, samples: list, size: tuple[int, int], folder: Pat
     try:
         part.mkdir(exist_ok=True)
         paths = [part / f"{kind}.npy" for kind in shapes]
-        # This writes the header. The pixels are not written to the map: on a full disk, that would end in SIGBUS.
+        # The map only writes the header. Writing pixels to a map would end in SIGBUS on a full disk.
         starts = [np.lib.format.open_memmap(p, "w+", "u1", shapes[p.stem]).offset for p in paths]
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as pool:
             files = [stack.enter_context(open(path, "r+b")) for path in paths]
-            writes = pool.map(write, range(len(samples)))  # threads: Pillow works outside Python's lock
+            writes = pool.map(write, range(len(samples)))  # threads suffice: Pillow releases the GIL
             for _ in tqdm(writes, title, len(samples), unit="image", disable=not title or None, leave=False):
                 pass
             for file in files:
                 file.flush()
-                os.fsync(file.fileno())  # before the folder gets its name: that must not outlive its contents
+                os.fsync(file.fileno())  # the contents must be on disk before the folder gets its final name
         try:
             part.rename(folder)
         except OSError:
@@ -94,14 +94,14 @@ def _decode(spec: DatasetSpec, samples: list, size: tuple[int, int], folder: Pat
 
 
 def resized(image: Image.Image, mask: np.ndarray, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
-    """Return an image and its mask (H, W) uint8 at `size`, height and width."""
-    # Nearest for masks: the mean of classes 3 and 5 is not class 4.
+    """Return an image and its mask (H, W) uint8 resized to `size` (height, width)."""
+    # Nearest neighbour for masks: the mean of classes 3 and 5 is not class 4.
     mask = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
     return image.resize(size[::-1], Image.Resampling.BILINEAR), mask
 
 
 def fingerprint(samples: list[tuple], *others: object) -> str:
-    """Return 16 hexadecimal digits that change with the samples, their files and the `others`."""
+    """Return a hash of the samples, the sizes and times of their files, and `others`: 16 hexadecimal digits."""
     digest = hashlib.sha256(repr((FORMAT, *others)).encode())
     for sample in samples:
         for item in sample:

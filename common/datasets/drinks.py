@@ -1,7 +1,7 @@
-"""Drinks: photographs of a water bottle, a soda can and a juice bottle, outlined by polygons.
+"""Drinks: photographs of a water bottle, a soda can and a juice bottle, labelled with polygons.
 
-The set of Atienza, Advanced Deep Learning with Keras, 2nd edition, 2020, chapter 12. The polygons were drawn with VIA,
-the VGG Image Annotator.
+Source: Atienza, Advanced Deep Learning with Keras, 2nd edition, 2020, chapter 12. The polygons were drawn with VIA, the
+VGG Image Annotator.
 """
 
 import itertools
@@ -22,10 +22,10 @@ PALETTE = ((0, 0, 0), (40, 130, 255), (230, 40, 60), (255, 190, 30))
 
 
 def drinks(data_root: Path) -> DatasetSpec:
-    """Return the drinks: a tenth of the 1000 training images to validate on, the 50 test images as test.
+    """Return the drinks: a tenth of the 1000 training images for validation, the 50 test images for the test.
 
     Raises:
-        UserError: a file that is missing or no VIA project; a region that is no polygon of one of the classes.
+        UserError: a missing file, a file that is no VIA project, or a region that is no polygon of a known class.
     """
     folder = data_root / "drinks"
     train, val = split_off(_samples(folder, "segmentation_train.json"))
@@ -40,7 +40,7 @@ def _read(sample: tuple[str, Path, tuple[Region, ...]]) -> tuple[Image.Image, np
 
 
 def _samples(folder: Path, listing: str) -> list[tuple[str, Path, tuple[Region, ...]]]:
-    """Return (name, image, regions) for each image in a VIA project; a change of its regions renews the cache."""
+    """Return (name, image, regions) for each image in a VIA project; if the regions change, the cache is renewed."""
     path = folder / listing
     if not path.is_file():
         raise missing(path, "drinks", "drinks")
@@ -48,7 +48,7 @@ def _samples(folder: Path, listing: str) -> list[tuple[str, Path, tuple[Region, 
     try:
         for name, regions in images_of(path):
             if name in samples:
-                raise UserError(f"{path} lists {name} twice; unite its regions in one entry")
+                raise UserError(f"{path} lists {name} twice; put all its regions into one entry")
             if not (folder / name).is_file():
                 raise UserError(f"{path} lists {name}, which is not in {folder}")
             places = (f"{path}: region {i} of {name}" for i in itertools.count(1))
@@ -61,7 +61,7 @@ def _samples(folder: Path, listing: str) -> list[tuple[str, Path, tuple[Region, 
 
 
 def _region(region: dict, place: str) -> Region:
-    """Return class and corners of a region of VIA's; `place` says in an error where it stands."""
+    """Return the class and corners of a VIA region; `place` names the region in an error message."""
     kind = region["region_attributes"].get("Name")
     if str(kind) not in ("1", "2", "3"):
         raise UserError(f"{place} has the class {kind!r}; expected Name 1 to 3: {', '.join(CLASSES[1:])}")

@@ -1,30 +1,30 @@
 """Your own images: a folder with images/, masks/ and, if you like, lists of the splits and names of the classes.
 
     photos/
-        images/     a.jpg, trip/b.PNG, ...   any depth, any common kind of image
-        masks/      a.png, trip/b.png, ...   one for each image, of the same size and name but for the suffix
+        images/     a.jpg, trip/b.PNG, ...   in any subfolders; any common image format
+        masks/      a.png, trip/b.png, ...   one for each image: same size, same name, any suffix
         classes.txt                          optional: one class a line
         train.txt, val.txt, test.txt         optional: one image a line, by its name without suffix, trip/b
 
-A line of classes.txt is a name, `name red green blue` or `name #rrggbb`. The lines stand for the values 0, 1, 2, ... of
-the masks, or for their colours. A line `ignore 255`, or with a colour, names pixels that are neither trained on nor
-scored; where there is none, that is 255. A line that begins with `#` is a comment, and so is what follows ` # `.
+Classes. A line of classes.txt is `name`, `name red green blue` or `name #rrggbb`. The lines stand for the mask values
+0, 1, 2, ..., or for their colours. `ignore 255`, or `ignore` with a colour, marks void pixels: they are neither trained
+on nor scored. Without such a line, 255 is void. A comment begins with `#` at the start of a line, or with ` # `.
 
-Palette masks are read by their colours if classes.txt lists them all, and else by their values.
+Palette masks are read by colour if classes.txt lists all their colours, otherwise by value.
 
-Without classes.txt the masks hold the values 0, 1, 2, ... and perhaps 255, which is ignored. Anything else, such as RGB
-masks or the grey levels 0, 128 and 255, must be listed, each with its colour: `python -m tools.check folder` proposes
-lines, and writes them with --write-classes. Masks of 0 and 255 alone tell background from foreground, listed or not.
+Without classes.txt, masks must hold the values 0, 1, 2, ... and perhaps 255. All other masks, such as RGB masks or grey
+levels 0, 128 and 255, need a classes.txt with a colour for each class. `python -m tools.check folder` proposes its
+lines; --write-classes writes them. Masks with only 0 and 255 mean background and foreground, with or without the file.
 
-Folders can be the splits: images/train, images/val and images/test with masks/train, ..., or train/images and
-train/masks, val/images, ... The names training, valid, validation and testing mean the same, in capitals, too.
+Splits. Folders can be the splits: images/train, images/val and images/test with masks/train, ..., or train/images and
+train/masks, val/images, ... The names training, valid, validation and testing work too, in upper or lower case.
 
-Without folders, lists are the splits. A list that is missing is drawn, in the order of a hash of the names, so that few
-images move when others are added: 15 % of the images to validate on, 15 % as test. With two lists, val.txt or test.txt
-is the test, and what to validate on is drawn from the rest; so it is with two folders. If there is a train.txt, images
-that no list names are left out. A list may not contradict a folder.
+Otherwise, lists are the splits. Missing splits are drawn: 15 % of the images for validation, 15 % for the test. The
+drawing sorts the names by their hash, so few images move when you add others. With two lists, val.txt or test.txt is
+the test set, and the validation images are drawn from the rest. Two folders work the same way. If train.txt exists,
+images in no list are left out. A list may not contradict a folder.
 
-If no image of the test has a mask, as in a course that keeps the answers back, the test is predicted, not scored.
+If no test image has a mask, as in a course that keeps the answers back, the test set is predicted, not scored.
 """
 
 import re
@@ -40,21 +40,21 @@ from common.system.errors import UserError
 
 
 def folder(path: Path, cache_dir: Path, progress: bool = True, fold: str = "") -> DatasetSpec:
-    """Return the set in the folder `path`, as described above.
+    """Return the data set in the folder `path`, as described above.
 
-    The masks are looked through at the first call, and what is found is kept in `cache_dir`.
+    The first call reads all masks and keeps a summary in `cache_dir`.
 
     Args:
-        fold: as `drawn_fold` takes it, if there are no lists and no folders of splits.
+        fold: as in `drawn_fold`; only without lists and split folders.
 
     Raises:
-        UserError: a folder or a counterpart that is missing, two files of one name, a list or classes.txt that cannot
-            be understood, masks that do not fit it.
+        UserError: a folder, an image or a mask is missing; two files have one name; a list or classes.txt cannot be
+            understood; the masks do not fit classes.txt.
     """
     problems = []
     spec = inspect(path, cache_dir, problems, progress, fold)
     if problems:
-        more = f" (and {len(problems) - 1} more problems; `python -m tools.check {path}` tells all)"
+        more = f" (and {len(problems) - 1} more problems; `python -m tools.check {path}` lists all)"
         raise UserError(f"{problems[0]}{more * (len(problems) > 1)}")
     return spec
 
@@ -62,19 +62,18 @@ def folder(path: Path, cache_dir: Path, progress: bool = True, fold: str = "") -
 def inspect(
     path: Path, cache_dir: Path, problems: list[UserError], progress: bool = True, fold: str = ""
 ) -> DatasetSpec:
-    """Return what is sound in the folder `path`, as `folder` does, and add what is wrong to `problems`.
+    """Return the usable part of the folder `path`, as `folder` does, and add the faults to `problems`.
 
-    Faults of the image files are not among them: reading the files tells those. If the masks do not tell classes, all
-    their pixels are void.
+    The image files themselves are not read here. If the masks do not tell the classes, all their pixels are void.
 
     Raises:
-        UserError: there is nothing to go on with.
+        UserError: the folder has no usable part.
     """
     images, masks, below = _find(path, problems)
     if masks.keys().isdisjoint(images):
         some = f"such as {next(iter(images.values()))} and {next(iter(masks.values()))}"
         raise UserError(
-            f"no mask has the name of an image, {some}; try {import_command(path)}, which pairs other names"
+            f"no mask has the name of an image: {some}; try {import_command(path)}, which pairs different names"
         )
     splits, where, notes = find_splits(path, images, problems, fold)
     if splits["test"] and "test" in where and masks.keys().isdisjoint(splits["test"]):
@@ -94,11 +93,12 @@ def inspect(
     found = scan([(name, masks[name]) for name in names if masks.get(name)], cache_dir, progress)
     problems += found.unread
     listed = read_classes(path / "classes.txt")
-    partial = any(problem.kind == NOT_A_MASK for problem in found.unread)  # what the other masks hold says nothing then
+    # With unreadable masks, the values of the others do not tell the classes: report no problem about them.
+    partial = any(problem.kind == NOT_A_MASK for problem in found.unread)
     classes, palette, label_map, said = interpret(found.held, listed, path, [] if partial else problems)
     warnings = [several_pages(file for name in names for file in (images[name], masks.get(name)) if file)]
-    named = not all(re.fullmatch(r"background|(class|value) ?\d+", name) for name in listed.names)  # by a person
-    if found.objects and not named:
+    named_by_hand = not all(re.fullmatch(r"background|(class|value) ?\d+", name) for name in listed.names)
+    if found.objects and not named_by_hand:
         warnings.append(f"{found.objects}; {import_command(path, '--binary')} makes them one class")
     samples = {
         split: [(name, images[name], masks[name]) for name in names if name in masks] for split, names in splits.items()
@@ -107,7 +107,7 @@ def inspect(
 
 
 def _find(path: Path, problems: list[UserError]) -> tuple[dict[str, Path], dict[str, Path], str]:
-    """Return images and masks by name, and the folder below `path` that names begin in: "images/", or "" for all."""
+    """Return images and masks by name, and the folder that names are relative to: "images/", or "" for `path`."""
     places = sorted(place for place in path.iterdir() if place.name.lower() in FOLDERS and (place / "images").is_dir())
     if (path / "images").is_dir() or not any((place / "masks").is_dir() for place in places):
         for kind in (path / "images", path / "masks"):

@@ -1,4 +1,4 @@
-"""Say what a folder holds, and which command makes it a folder for a training."""
+"""Describe the files in a folder, and name the command that imports them."""
 
 import shlex
 from collections import Counter
@@ -10,7 +10,7 @@ ARRAYS = {".npy", ".npz", ".mat", ".dcm", ".nii", ".h5", ".hdf5", ".exr"}
 
 
 def describe(folder: Path) -> str:
-    """Return which folders below `folder` hold files, with their number and kind: "PNGImages/ (6 .png)"."""
+    """Return the folders below `folder` with the number and suffixes of their files: "PNGImages/ (6 .png)"."""
     kinds = {}
     for file in sorted(folder.rglob("*")):
         parts = file.relative_to(folder).parts
@@ -21,7 +21,7 @@ def describe(folder: Path) -> str:
 
 
 def not_read(files: Iterable[Path]) -> str:
-    """Return how many of `files` have which ending, and how they can be converted; "" if there are none."""
+    """Return the number of `files` per suffix, and how to convert them; "" if there are none."""
     if not (counts := Counter(file.suffix for file in files)):
         return ""
     kind, lower = counts.most_common(1)[0][0], counts.most_common(1)[0][0].lower()
@@ -34,7 +34,7 @@ def not_read(files: Iterable[Path]) -> str:
 
 
 def import_command(path: Path, *flags: str) -> str:
-    """Return the command that writes what is in the folder `path` as a folder for a training, in backticks."""
+    """Return, in backticks, the command that converts the folder `path` to images/ and masks/."""
     place = path if path.name else path.resolve()
     out = place.with_name(f"{place.name}-imported")
     return f"`{shlex.join(['python', '-m', 'tools.import_labels', str(path), str(out), *flags])}`"

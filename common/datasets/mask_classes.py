@@ -1,6 +1,6 @@
-"""Which classes the masks of a folder hold: what classes.txt says, what is in the masks, and what that means.
+"""Read classes.txt and map the values or colours in a folder's masks to classes.
 
-folder.py tells the rules. A colour is one number here, 0xRRGGBB.
+The docstring of folder.py gives the rules. A colour is one number here, 0xRRGGBB.
 """
 
 import re
@@ -15,12 +15,12 @@ from common.datasets.reading import Problem, jpeg_hint, read_text
 from common.labels import VOID, VOID_COLOR, LabelMap, color_number, rgb, voc_palette
 from common.system.errors import UserError
 
-MANY = 200  # classes that only classes.txt can list: smoothed outlines have as many values
-BINARY = {0: 0, 255 * GREY: 1}  # of masks that hold nothing else
+MANY = 200  # more classes need a classes.txt: smoothed outlines have as many values
+BINARY = {0: 0, 255 * GREY: 1}  # colour -> class in masks with only 0 and 255
 
 
 class Classes(NamedTuple):
-    """What classes.txt says."""
+    """The content of classes.txt."""
 
     names: list[str]
     colors: dict[int, int]  # colour -> class or VOID
@@ -28,18 +28,18 @@ class Classes(NamedTuple):
 
 
 def read_classes(file: Path) -> Classes:
-    """Return what `file` says, nothing if it is not there; raise UserError where it cannot be understood."""
+    """Parse `file`, if it exists; raise UserError on a line that cannot be understood."""
     return parse_classes(read_text(file).splitlines(), file) if file.is_file() else Classes([], {}, {})
 
 
 def parse_classes(lines: Iterable[str], file: Path) -> Classes:
-    """Return what the lines of `file` say; raise UserError where they cannot be understood."""
+    """Parse the lines of `file`; raise UserError on a line that cannot be understood."""
     names, colors, ignored = listed = Classes([], {}, {})
     for place, line in enumerate(lines, start=1):
         words = re.sub(r"^\s*#.*|\s#(\s.*|$)", "", line).replace(",", " ").split()  # without a comment
         if not words:
             continue
-        numbers = []  # red, green and blue, or the value that is ignored
+        numbers = []  # red, green and blue, or one void value
         if re.fullmatch("#[0-9a-fA-F]{6}", words[-1]):
             numbers = rgb(int(words.pop()[1:], 16))
         elif len(words) > 2 and all(map(str.isdecimal, words[-3:])):
@@ -51,7 +51,7 @@ def parse_classes(lines: Iterable[str], file: Path) -> Classes:
         if not name or "#" in name or (name == "ignore" and not numbers) or max(numbers, default=0) > 255:
             raise UserError(f"{where} is no class; write `name`, `name 0 128 255`, `name #0080ff` or `ignore 255`")
         if name in names or color in colors:
-            raise UserError(f"{where} has the name or the colour of a line before; each class needs its own")
+            raise UserError(f"{where} repeats the name or colour of an earlier line; each class needs its own")
         if color is not None:
             colors[color] = VOID if name == "ignore" else len(names)
         elif numbers:
@@ -68,8 +68,8 @@ def parse_classes(lines: Iterable[str], file: Path) -> Classes:
 def interpret(held: list[Held], listed: Classes, path: Path, problems: list[UserError]) -> tuple:
     """Return names, palette and label map of the classes in the folder `path`, and notes for the screen.
 
-    Masks can often be read in several ways. The way with the fewest unknown values is taken, and a problem is added for
-    the values that are still unknown. Without classes.txt there are no classes then, and all pixels are void.
+    Choose the interpretation with the fewest unknown values. If unknown values remain, add a problem; without
+    classes.txt there are then no classes, and all pixels are void.
     """
     found = {h.color for h in held}
     unknown, names, table, by_color = min(_readings(held, listed), key=lambda reading: len(reading[0]))
@@ -89,25 +89,25 @@ def interpret(held: list[Held], listed: Classes, path: Path, problems: list[User
         some = f"the masks hold the {some} (the first in {unknown[min(unknown)].file})"
         by_number = listed.names and not listed.colors and not in_color
         lines = [] if hint or by_number else _propose(held, listed)
-        how = ", by a name for each of 0, 1, 2, ..." * (not in_color)
-        how += f", or with each name its grey, such as `name {_say(max(unknown))}`" * bool(by_number)
+        how = ", with one name for each of 0, 1, 2, ..." * (not in_color)
+        how += f", or with a name and its grey, such as `name {_say(max(unknown))}`" * bool(by_number)
         how += f"; `python -m tools.check {path}` proposes lines" * bool(lines)
         how += "; no mask shows an object" * (found == {0})
         if len(found) > 8 and not in_color:
-            how += f"; if these are numbers of objects, {import_command(path, '--binary')} makes them one class"
+            how += f"; if each number is an object, {import_command(path, '--binary')} makes them one class"
         sentence = some + (hint or f", which {path / 'classes.txt'} must list{how}")
-        problems.append(Problem("what the masks hold, and classes.txt does not list", sentence, lines))
+        problems.append(Problem("values or colours that classes.txt does not list", sentence, lines))
     palette = [rgb(color) for color, index in listed.colors.items() if index != VOID] or voc_palette(len(names))
-    note = "masks of 0 and 255 alone: a binary task, in which 0 is {!r} and 255 {!r}"
+    note = "the masks hold only 0 and 255: a binary task; 0 is {!r} and 255 is {!r}"
     notes = [note.format(*names)] if table == BINARY else []
     numbers = {color & 255: index for color, index in table.items() if color % GREY == 0}
     return tuple(names), tuple(palette), LabelMap(numbers, table, by_color), notes
 
 
 def _readings(held: list[Held], listed: Classes) -> Iterator[tuple[dict[int, Held], list[str], dict[int, int], bool]]:
-    """Yield ways to read the masks: what is unknown, names, class of each colour, whether palettes are colours."""
+    """Yield interpretations: unknown values, class names, class of each colour, whether palettes are read by colour."""
     palettes = {(h.value, h.color) for h in held if h.value is not None}
-    differ = len(dict(palettes)) < len(palettes)  # from file to file, as programs write them that make PNGs smaller
+    differ = len(dict(palettes)) < len(palettes)  # each file has its own palette, as PNG optimizers write them
     ignored = {value * GREY: VOID for value in listed.ignored or [VOID]}
     grey = not any(color % GREY for color, index in listed.colors.items() if index != VOID)
     for by_color in [True] * bool(differ or listed.colors) + [False] * (not differ):

@@ -1,4 +1,4 @@
-"""What mask files hold: their values and colours, and whether these are classes at all.
+"""Collect the values and colours in mask files, and detect smoothed outlines and object numbers.
 
 A colour is one number here, 0xRRGGBB.
 """
@@ -17,29 +17,29 @@ from common.datasets.reading import Problem, count_codes, open_image, read_codes
 from common.labels import VOID, color_number, rgb
 from common.system.files import read_json, write_json
 
-GREY = 0x010101  # times v is the grey (v, v, v)
-SAMPLE = 50  # masks in which regions are counted
+GREY = 0x010101  # v * GREY is the colour (v, v, v)
+SAMPLE = 50  # number of masks that `object_numbers` reads
 
 
 class Held(NamedTuple):
     """A value or colour that the masks hold."""
 
-    color: int  # for a value v in a grey mask, v * GREY
-    value: int | None  # in palette masks
-    pixels: int  # in all masks
-    file: str  # the first mask that holds it
+    color: int  # v * GREY for the value v of a grey mask
+    value: int | None  # only for palette masks
+    pixels: int  # number in all masks
+    file: str  # the first mask with this value or colour
 
 
 class Masks(NamedTuple):
-    """What the masks of a data set hold."""
+    """The contents of all masks of a data set."""
 
     held: list[Held]
     unread: list[Problem]  # masks that cannot be read
-    objects: str  # a sentence, if the numbers look like objects
+    objects: str  # a warning if the numbers look like objects, else ""
 
 
 def scan(masks: list[tuple[str, Path]], cache_dir: Path, progress: bool) -> Masks:
-    """Look through the masks, given by name and path, and keep the result in `cache_dir` for the next call."""
+    """Read all masks, given by name and path, and keep the result in `cache_dir` for the next call."""
     record = cache_dir / f"masks-{fingerprint(masks)}.json"
     if not (known := read_json(record)):
         found = look_through([path for _, path in masks], progress)
@@ -49,7 +49,7 @@ def scan(masks: list[tuple[str, Path]], cache_dir: Path, progress: bool) -> Mask
 
 
 def look_through(masks: list[Path], progress: bool) -> Masks:
-    """Return what the masks hold."""
+    """Read all masks and return their contents."""
     found, unread, bar = {}, [], {"total": len(masks), "leave": False, "disable": None if progress else True}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, counts in tqdm(zip(masks, pool.map(_look, masks), strict=True), "looking at masks", **bar):
@@ -62,7 +62,7 @@ def look_through(masks: list[Path], progress: bool) -> Masks:
 
 
 def _look(path: Path) -> dict[tuple[int, int | None], int] | Problem:
-    """Return the pixels of each colour and value in the mask; of a photograph, the first 1000 colours."""
+    """Count the pixels of each colour and value in a mask; at most 1000 colours, in case it is a photograph."""
     try:
         image = open_image(path)
         codes, are_colors = read_codes(image, path)
@@ -76,14 +76,14 @@ def _look(path: Path) -> dict[tuple[int, int | None], int] | Problem:
 
 
 def smoothed(held: list[Held]) -> tuple[int, int] | None:
-    """Return the two colours that were smoothed into each other, the commoner first; None if the masks are not so.
+    """Return the two original colours of smoothed masks, the more frequent first; None for masks that are not smoothed.
 
-    All other colours must then be mixtures of these two. Either the two have 80 % of the pixels, as after resizing, or
-    more than 30 rare mixtures fill the whole range between two very distant colours, as after blurring.
+    In smoothed masks, all other colours are mixtures of these two. After resizing, the two have 80 % of the pixels.
+    After blurring, more than 30 rare mixtures fill the whole range between two very distant colours.
     """
     pixels = Counter()
     for h in held:
-        if h.value not in (None, h.color & 255):  # a palette, whose values are most likely classes
+        if h.value not in (None, h.color & 255):  # a colour palette: its values are most likely classes
             return None
         pixels[h.color] += h.pixels
     if len(pixels) < 4:
@@ -93,7 +93,7 @@ def smoothed(held: list[Held]) -> tuple[int, int] | None:
     far = abs(colors - colors[0]).max(axis=1)
     end, total = far.argmax(), pixels.total()
     a, b = colors[0], colors[end]
-    shares = (colors - a) @ (b - a) / np.sum((b - a) ** 2)  # of b in each mixture
+    shares = (colors - a) @ (b - a) / np.sum((b - a) ** 2)  # share of b in each mixture
     rare = counts[0] > 0.3 * total and counts[1 + (end == 1)] < 0.03 * total
     resized = far[end] >= 100 and counts[0] + counts[end] >= 0.8 * total
     blurred = far[end] >= 190 and len(counts) > 30 and rare and np.diff(np.sort(shares)).max() < 0.3
@@ -102,10 +102,10 @@ def smoothed(held: list[Held]) -> tuple[int, int] | None:
 
 
 def object_numbers(masks: list[Path]) -> str:
-    """Return a sentence if the numbers in a sample of the masks look like objects, not classes; else "".
+    """Return a warning if the numbers in a sample of the masks look like objects, not classes; else "".
 
-    They do if each mask holds 0, 1, 2, ... without a gap, the masks differ in how many numbers they hold, one holds
-    four or more, and four of five numbers but 0 are one connected region.
+    They look so if each mask holds 0, 1, 2, ... without a gap, masks hold differently many numbers, one mask holds at
+    least four, and 80 % of the numbers above 0 are one connected region.
     """
     counts, single = [], []
     for file in masks[:: -(-len(masks) // SAMPLE) or 1]:
@@ -128,14 +128,14 @@ def object_numbers(masks: list[Path]) -> str:
 
 
 def one_region_each(codes: np.ndarray) -> list[bool]:
-    """Return for each number but 0 and 255 in `codes` (H, W) whether nine tenths of its pixels are one region."""
+    """Return, for each number in `codes` (H, W) except 0 and 255, whether 90 % of its pixels are one region."""
     numbers = [number for number in count_codes(codes) if number not in (0, VOID)]
     reached = np.zeros(codes.shape, dtype=bool)
     for number in numbers:
         places = np.flatnonzero(codes == number)
         reached.flat[places[len(places) // 2]] = True
     before = -1
-    while before != (before := np.count_nonzero(reached)):  # it grows by a pixel to each side until nothing changes
+    while before != (before := np.count_nonzero(reached)):  # regions grow by a pixel to each side until none changes
         for side, codes_side in ((reached, codes), (reached.T, codes.T)):
             same = codes_side[1:] == codes_side[:-1]
             side[1:] |= side[:-1] & same

@@ -1,4 +1,4 @@
-"""Read one image or one mask from a file, and say clearly when it cannot be used."""
+"""Read one image or one mask from a file; raise a clear error if it cannot be used."""
 
 import contextlib
 import unicodedata
@@ -13,14 +13,14 @@ from common.datasets.listing import ARRAYS, PHOTOS, not_read
 from common.labels import LabelMap, rgb
 from common.system.errors import UserError
 
-NO_CLASS = "values or colours that are no class"
-NOT_A_MASK = "pictures that are no masks as they are"
-MAX_PIXELS = 1 << 29  # of one picture: in RGB they take 1.6 GB
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; `opened` checks MAX_PIXELS in its place
+NO_CLASS = "values or colours without a class"
+NOT_A_MASK = "files that are not usable as masks"
+MAX_PIXELS = 1 << 29  # of one image: 1.6 GB in RGB
+Image.MAX_IMAGE_PIXELS = None  # turns off Pillow's own limit; `opened` checks MAX_PIXELS
 
 
 class Problem(UserError):
-    """Something wrong with the data. tools/check.py groups problems by `kind`; `lines` could stand in classes.txt."""
+    """A fault in the data. tools/check.py groups problems by `kind`; `lines` are proposals for classes.txt."""
 
     def __init__(self, kind: str, sentence: str, lines: Iterable[str] = ()):
         super().__init__(sentence)
@@ -28,19 +28,19 @@ class Problem(UserError):
 
 
 def missing(path: Path, dataset: str, folder: str) -> UserError:
-    """Return the error that `path` of a `dataset` is not there; its data lie in `folder` below the data root."""
+    """Return the error for a missing `path`; the data of `dataset` belong into `folder` below the data root."""
     return UserError(
         f"{path} is missing; get the data with `python download.py {dataset}`, point --data-root at the folder that "
         f"holds {folder}, or try --dataset shapes, which needs no download"
     )
 
 
-# Of files that are taken for images when a folder is searched; what they hold is seen when they are read.
+# Files with these suffixes count as images.
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def find_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images and the other files in `folder` and the folders in it, by name; hidden ones are passed over."""
+    """Return the images and the other files at any depth in `folder`, sorted; hidden files are skipped."""
     files = [file for file in folder.rglob("*") if not any(part[0] == "." for part in file.relative_to(folder).parts)]
     files = sorted(file for file in files if file.is_file())
     images = [file for file in files if file.suffix.lower() in SUFFIXES]
@@ -48,15 +48,16 @@ def find_files(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def name_below(folder: Path, file: Path) -> str:
-    """Return a file's path below `folder` without suffix, its accents written as one letter each; Macs take two."""
+    """Return a file's path below `folder` without suffix."""
+    # NFC: macOS writes an accented letter as two characters, other systems as one.
     return unicodedata.normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
 
 
 def files_by_name(folder: Path, problems: list[UserError] | None = None) -> dict[str, Path]:
-    """Return the images in `folder` and the folders in it by `name_below`.
+    """Return the images at any depth in `folder`, by `name_below`.
 
     Args:
-        problems: to which files are added whose name another one has; without it, that is an error.
+        problems: list to which faults are added; without it, two files with one name raise UserError.
 
     Raises:
         UserError: there is no image.
@@ -88,31 +89,31 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no text in UTF-8; save it in that encoding") from None
+        raise UserError(f"{path} is not UTF-8 text; save it in that encoding") from None
 
 
-# Pillow knows forty more, whose readers are less well tested; for EPS it runs Ghostscript on what is in the file.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+# Pillow's other readers are less well tested, and for EPS it runs Ghostscript on the file's content.
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
 @contextlib.contextmanager
 def opened(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Image]:
-    """Yield the image at `path`, of which only the head has been read; `file` may hold it instead.
+    """Yield the image at `path`, or in `file`; only its header has been read.
 
     Raises:
-        Problem: the file is missing, cut short, too large, or is no image in one of `FORMATS`.
+        Problem: the file is missing, cut short, too large, or is no image in one of `IMAGE_FORMATS`.
     """
     try:
-        with Image.open(file or path, formats=FORMATS) as image:
+        with Image.open(file or path, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                size = f"{path} has {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} that are read"
-                raise Problem("pictures that are too large", f"{size}; cut it into tiles or make it smaller")
+                size = f"{path} has {image.width}x{image.height} pixels, more than the limit of {MAX_PIXELS:,}"
+                raise Problem("images that are too large", f"{size}; cut it into tiles or make it smaller")
             yield image
     except UserError:
         raise
     except FileNotFoundError:
         raise Problem("files that are missing", f"{path} is missing") from None
-    except Exception as error:  # which one depends on where the damage is
+    except Exception as error:  # Pillow raises many types for damaged files
         reason = " ".join(str(error).replace(repr(str(path)), "").split()) or type(error).__name__
         remedy = "save it in RGB, 8 bits each" if path.suffix.lower() in (".tif", ".tiff") else "replace the file"
         raise Problem("files that cannot be read", f"{path} cannot be read ({reason}); {remedy}") from None
@@ -126,7 +127,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def upright_size(path: Path, file: BinaryIO | None = None) -> tuple[int, int]:
-    """Return width and height of the image at `path`, or in `file`, when it is turned as its EXIF orientation says."""
+    """Return width and height of the image at `path`, or in `file`, after EXIF orientation."""
     with opened(path, file) as image:
         return image.size[:: -1 if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 else 1]
 
@@ -139,31 +140,31 @@ def several_pages(files: Iterable[Path]) -> str:
             with contextlib.suppress(UserError), opened(file) as image:
                 if (pages := getattr(image, "n_frames", 1)) > 1:
                     found.append(f"{file} with {pages}")
-    some = f"{len(found)} file{'s have' if len(found) > 1 else ' has'} several pages, of which only the first is read"
+    some = f"{len(found)} file{'s have' if len(found) > 1 else ' has'} several pages, and only the first is read"
     return f"{some}; first {found[0]}; save the pages that you need as files" if found else ""
 
 
 def header(path: Path) -> tuple[str, int]:
     """Return Pillow's mode of the image at `path`, and its EXIF orientation: 1 is upright, 5 to 8 swap its sides.
 
-    Behind the mode of a TIFF with more channels, such as infrared, stands their number; Pillow reads the first ones.
+    For a TIFF with more channels than Pillow reads, such as infrared, the mode names their number: "RGB of 4 channels".
     """
-    with Image.open(path, formats=FORMATS) as stored:
+    with Image.open(path, formats=IMAGE_FORMATS) as stored:
         channels = getattr(stored, "tag_v2", {}).get(TiffImagePlugin.SAMPLESPERPIXEL, 0)
         more = f" of {channels} channels" * (channels > len(stored.getbands()))
         return stored.mode + more, stored.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def read_image(path: Path) -> Image.Image:
-    """Return the image at `path` in RGB, upright; grey, palette, CMYK, 16-bit and transparent ones are converted.
+    """Return the image at `path` in RGB, upright; grey, palette, CMYK, 16-bit and transparent images are converted.
 
     Raises:
-        UserError: as `open_image`; colours or grey levels of a kind that RGB cannot show.
+        UserError: as in `open_image`; RGB cannot show this kind of colours or grey levels.
     """
     image = open_image(path)
     if image.mode in ("F", "I", "LAB"):
-        raise UserError(f"{path} is of Pillow's mode {image.mode}; save it in RGB, or in grey of 8 or 16 bits")
-    if image.mode.startswith("I;16"):  # cameras write 8, 12 or 16 bits, and files do not say which
+        raise UserError(f"{path} has Pillow's mode {image.mode}; save it in RGB, or in grey of 8 or 16 bits")
+    if image.mode.startswith("I;16"):  # files do not tell whether the camera wrote 8, 12 or 16 bits
         levels = np.asarray(image)
         bits = next(bits for bits in (8, 12, 16) if levels.max() < 2**bits)
         image = Image.fromarray((levels >> bits - 8).astype(np.uint8))
@@ -171,10 +172,10 @@ def read_image(path: Path) -> Image.Image:
 
 
 def read_mask(path: Path, label_map: LabelMap) -> np.ndarray:
-    """Return the mask at `path` as class numbers and VOID, (H, W) uint8, turned like a photograph.
+    """Return the mask at `path` as class numbers and VOID, (H, W) uint8, after EXIF orientation.
 
     Raises:
-        Problem: as `open_image`; a colour or a value that `label_map` does not know, named with the file.
+        Problem: as in `open_image` and `read_codes`; a colour or value is missing in `label_map`.
     """
     codes, are_colors = read_codes(open_image(path), path, label_map.palettes_are_colors)
     known = label_map.colors if are_colors else label_map.numbers
@@ -183,15 +184,15 @@ def read_mask(path: Path, label_map: LabelMap) -> np.ndarray:
         return label_map.classes_of(codes, are_colors)
     others = f" (and {', '.join(map(str, wrong[1:8]))}{', ...' * (len(wrong) > 8)})" if len(wrong) > 1 else ""
     what = f"{path} {'has the colour' if are_colors else 'holds the value'} {wrong[0]}{others}"
-    expected = "it is no class's" if are_colors else f"expected {ranges(known)}"
+    expected = "no class has this colour" if are_colors else f"expected {ranges(known)}"
     raise Problem(NO_CLASS, f"{what}; {expected}{jpeg_hint(path)}")
 
 
 def read_pair(image_path: Path, mask_path: Path, label_map: LabelMap) -> tuple[Image.Image, np.ndarray]:
-    """Return what `read_image` and `read_mask` do.
+    """Return the RGB image and the mask (H, W) of class numbers and VOID.
 
     Raises:
-        Problem: as these two; image and mask differ in size.
+        UserError: as in `read_image` and `read_mask`; image and mask differ in size.
     """
     image, mask = read_image(image_path), read_mask(mask_path, label_map)
     if image.size != mask.shape[::-1]:
@@ -202,15 +203,15 @@ def read_pair(image_path: Path, mask_path: Path, label_map: LabelMap) -> tuple[I
         )
         if header(image_path)[1] >= 5 and image.size == mask.shape:
             sentence += ", and the photograph is turned by its EXIF orientation: turn the mask, too"
-        raise Problem("masks of another size than their image", sentence)
+        raise Problem("masks with a different size than their image", sentence)
     return image, mask
 
 
 def read_codes(image: Image.Image, path: Path, palettes_are_colors: bool = False) -> tuple[np.ndarray, bool]:
-    """Return the pixels (H, W) of a mask: values, uint8, or colours, 0xRRGGBB; and whether they are colours.
+    """Return the pixels (H, W) of a mask, as uint8 values or as colours 0xRRGGBB, and whether they are colours.
 
     Raises:
-        Problem: an image of a kind that is no mask.
+        Problem: the image is not usable as a mask.
     """
     if image.mode in ("RGBA", "LA"):
         *colors, alpha = ((low, high) for low, high in image.getextrema())
@@ -236,21 +237,21 @@ def read_codes(image: Image.Image, path: Path, palettes_are_colors: bool = False
 
 
 def jpeg_hint(path: Path | str) -> str:
-    """Say why a mask holds what it should not, if it is a JPEG."""
+    """Return an explanation for wrong values in a JPEG mask; "" for other files."""
     is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
     return "; a JPEG's compression mixes neighbouring values: save masks as PNG" if is_jpeg else ""
 
 
 def count_codes(codes: np.ndarray) -> dict[int, int]:
-    """Return how many pixels have each of the numbers that occur in `codes`, in order."""
+    """Count the pixels of each number in `codes`, in the order of the numbers."""
     codes = codes.ravel()
-    ends = np.append(np.flatnonzero(codes[1:] != codes[:-1]), codes.size - 1)  # of runs: these alone are sorted
+    ends = np.append(np.flatnonzero(codes[1:] != codes[:-1]), codes.size - 1)  # of runs: faster than sorting all pixels
     found, places = np.unique(codes[ends], return_inverse=True)
     return dict(zip(found.tolist(), np.bincount(places, np.diff(ends, prepend=-1)).astype(int).tolist(), strict=True))
 
 
 def ranges(values: dict[int, int]) -> str:
-    """Say which numbers these are: "0..20, or 255"."""
+    """Write numbers as ranges: "0..20, or 255"."""
     firsts = [value for value in sorted(values) if value - 1 not in values]
     lasts = [value for value in sorted(values) if value + 1 not in values]
     return ", or ".join(f"{a}..{b}" if a < b else str(a) for a, b in zip(firsts, lasts, strict=True))

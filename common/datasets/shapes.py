@@ -1,8 +1,8 @@
-"""Generated scenes of overlapping shapes: a data set that needs no download, and on which a broken model fails.
+"""Generated scenes of overlapping shapes: a data set without download that shows whether a model works.
 
-Every class has a pattern and a favourite colour. Neither is the answer alone: a fifth of the objects have any colour,
-and the patterns are fine, turned and noisy. Some classes are rarer and smaller than others. Objects are outlined with
-void, as annotators do in VOC. The same index always gives the same scene.
+Every class has a pattern and a favourite colour. Neither is enough alone: a fifth of the objects have a random colour,
+and the patterns are fine, rotated and noisy. Some classes are rarer and smaller than others. As in VOC, a line of void
+surrounds each object. The same index always gives the same scene.
 """
 
 import colorsys
@@ -17,16 +17,16 @@ from common.labels import VOID
 CLASSES = ("background", "disk", "square", "triangle", "star", "cross")
 PALETTE = ((0, 0, 0), (230, 75, 60), (245, 190, 40), (80, 180, 90), (60, 130, 220), (160, 90, 200))
 FREQUENCIES = (0, 0.24, 0.22, 0.2, 0.18, 0.16)  # of the classes among the objects
-HUES = (None, 0.0, 0.14, 0.36, 0.6, 0.78)  # a class's favourite; a fifth of the objects have any other
-PERIODS = (None, 1.0, 0.07, 0.14, 0.08, 0.16)  # of a class's stripes, in sides of the scene; a disk has hardly any
+HUES = (None, 0.0, 0.14, 0.36, 0.6, 0.78)  # favourite hue of each class
+PERIODS = (None, 1.0, 0.07, 0.14, 0.08, 0.16)  # of the stripes, as a fraction of the scene's side; disks look plain
 CHECKED = (4, 5)  # classes with checks instead of stripes
-SIDE = 160  # pixels
+SIDE = 160  # of a scene, pixels
 COUNTS = {"train": 3000, "val": 300, "test": 500}
 
 
 def shapes(data_root: Path) -> DatasetSpec:
     """Return 3000 training, 300 validation and 500 test scenes. `data_root` is not used."""
-    splits, first = {}, 0  # a sample names this file too, so that a change of it renews the cache
+    splits, first = {}, 0  # samples name this file, so a change of it renews the cache
     for split, count in COUNTS.items():
         splits[split] = [(f"{split}_{i:04}", first + i, Path(__file__)) for i in range(count)]
         first += count
@@ -55,7 +55,7 @@ def draw_scene(index: int, side: int = SIDE) -> tuple[Image.Image, np.ndarray]:
 
 
 def _outline(kind: str, angle: float) -> np.ndarray:
-    """Return the corners (n, 2) of a shape that fits in the unit circle, turned by `angle` radians."""
+    """Return the corners (n, 2) of a shape in the unit circle, rotated by `angle` radians."""
     count, inner = {"disk": (48, 1), "square": (4, 1), "triangle": (3, 1), "star": (10, 0.42), "cross": (12, 1)}[kind]
     turns = np.arange(count) / count
     radii = np.where(np.arange(count) % 2, inner, 1.0)
@@ -75,7 +75,7 @@ def _color(rng: np.random.Generator, hue: float, saturation: tuple[float, float]
 def _texture(
     rng: np.random.Generator, color: np.ndarray, period: float, side: int, checked: bool = False
 ) -> Image.Image:
-    """Return a (side, side) picture of `color` with stripes or checks of a `period` in sides, blotches and grain."""
+    """Return an image (side, side) of `color` with blotches, grain, and stripes or checks of `period` * side pixels."""
     blotches = 22 * rng.standard_normal((6, 6), dtype=np.float32)
     light = np.asarray(Image.fromarray(blotches).resize((side, side), Image.Resampling.BICUBIC))
     y, x = (axis.astype(np.float32) * np.float32(2 * np.pi / (period * side)) for axis in np.ogrid[:side, :side])

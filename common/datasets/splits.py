@@ -1,6 +1,6 @@
-"""Which images of a folder are to train on, to validate on and to test on: by lists, by folders, or drawn.
+"""Split the images of a folder into training, validation and test: by lists, by folders, or at random.
 
-folder.py tells the rules.
+The docstring of folder.py gives the rules.
 """
 
 import hashlib
@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from common.datasets.reading import Problem, read_text
 from common.system.errors import UserError
 
-SHARE = 0.15  # of the images to validate on, and of those to test on
-FOLDERS = {  # names of folders that are splits, in any case
+SHARE = 0.15  # of all images for validation, and again for the test
+FOLDERS = {  # folder names that mean a split, in upper or lower case
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -25,11 +25,12 @@ Splits = dict[str, list[str]]  # names of the images in "train", "val" and "test
 def find_splits(
     path: Path, images: dict[str, Path], problems: list[UserError], fold: str
 ) -> tuple[Splits, dict[str, str], list[str]]:
-    """Return the splits, which list or folder gives a split if one does, and notes for the screen.
+    """Return the splits, the list or folder that each given split comes from, and notes for the screen.
 
     Args:
         path: the folder of the data set.
-        images: by name; the first part of a name is a folder that may be a split.
+        images: files by name; the first part of a name is a folder that may be a split.
+        fold: as in `drawn_fold`, or "" for no cross-validation.
     """
     lists = {split: file for split in ("train", "val", "test") if (file := path / f"{split}.txt").is_file()}
     folders = _in_folders(images)
@@ -51,7 +52,7 @@ def find_splits(
 
 
 def _in_folders(images: dict[str, Path]) -> dict[str, list[str]]:
-    """Return the images in folders that are splits by their names, by the folder's name."""
+    """Return, for each folder whose name means a split, the names of its images."""
     found = {}
     for name in images:
         folder = name.partition("/")[0]
@@ -61,7 +62,7 @@ def _in_folders(images: dict[str, Path]) -> dict[str, list[str]]:
 
 
 def _by_folders(path: Path, folders: dict[str, list[str]], images: dict) -> tuple[Splits, dict[str, str], list[str]]:
-    """Return the splits that folders give, the folder of each, and what to say."""
+    """Return the splits that folders give, the folder of each, and notes for the screen."""
     inside = {name for names in folders.values() for name in names}
     if folders and len(inside) < len(images):
         outside = next(image for name, image in images.items() if name not in inside)
@@ -92,7 +93,7 @@ def _listed(lists: dict[str, Path], images: dict[str, Path], problems: list[User
 
 
 def _complete(path: Path, names: list[str], splits: Splits, where: dict[str, str]) -> tuple[Splits, list[str]]:
-    """Draw the splits that are not given; return all three, and what to say."""
+    """Draw the missing splits; return all three, and notes for the screen."""
     listed = {name for part in splits.values() for name in part}
     pool = splits.get("train") or [name for name in names if name not in listed]
     notes = []
@@ -117,13 +118,13 @@ def _complete(path: Path, names: list[str], splits: Splits, where: dict[str, str
 
 
 def drawn_fold(names: list[str], fold: str, where: str) -> Splits:
-    """Return the splits of a cross-validation: for "2/5", every fifth image, from the second, is the test.
+    """Return the splits of one fold of a cross-validation.
 
-    Each of the folds 1/5 to 5/5 validates on other images. For "kitchen", the images in the folder of that name are the
-    test: those of a new place, patient or film.
+    With "2/5", the test set is every fifth image in hashed order, from the second. Each of the folds 1/5 to 5/5
+    validates on other images. With "kitchen", the test set is the folder kitchen, such as a new place, patient or film.
 
     Raises:
-        UserError: `fold` is no fold, or `where` has too few images for it.
+        UserError: `fold` is not a fold, or `where` has too few images for it.
     """
     number, count = (int(n) for n in fold.split("/")) if re.fullmatch(r"\d+/\d+", fold) else (0, 0)
     test = [name for name in names if name.startswith(f"{fold}/")]
@@ -141,7 +142,7 @@ def drawn_fold(names: list[str], fold: str, where: str) -> Splits:
 
 
 def _read_list(file: Path, images: dict[str, Path], problems: list[UserError]) -> list[str]:
-    """Return the images that a list names, each once; their suffixes may be there."""
+    """Return the images that a list names, each once; the list may write their suffixes."""
     lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
     if not lines:
         problems.append(UserError(f"{file} is empty; it should name one image a line, or not be there"))
@@ -155,9 +156,9 @@ def _read_list(file: Path, images: dict[str, Path], problems: list[UserError]) -
 
 
 def _draw(names: list[str], parts: int, where: Path | str, start: int = 0) -> list[list[str]]:
-    """Divide `names` into `parts`, none empty: SHARE of them in each but the last, which has the rest.
+    """Divide `names` into non-empty `parts`: SHARE of the names in each part, the rest in the last one.
 
-    The drawing begins at the place `start` of their order.
+    `start` is the first position in hashed order.
     """
     if len(names) < parts:
         raise UserError(f"{where} has {len(names)} images to draw a split from, and needs {parts} at least")
@@ -168,5 +169,5 @@ def _draw(names: list[str], parts: int, where: Path | str, start: int = 0) -> li
 
 
 def _shuffled(names: list[str]) -> list[str]:
-    """Return `names` in the order of their hashes: another for other names, but the same on every machine."""
+    """Return `names` in the order of their hashes, which is the same on every machine."""
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())

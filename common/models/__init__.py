@@ -1,4 +1,4 @@
-"""The models, one file each. `MODELS` is the one place where a name stands for a class."""
+"""The models, one file each. `MODELS` maps their names to their classes."""
 
 import inspect
 from typing import Literal
@@ -23,7 +23,7 @@ from common.models.segnet import SegNet
 from common.models.torchvision_network import TorchvisionNetwork as TorchvisionNetwork
 from common.models.unet import UNet
 
-# A checkpoint stores such a name and the arguments; nothing else can be built from it.
+# A checkpoint stores one of these names and the arguments; no other class can be built from a file.
 MODELS: dict[str, type[nn.Module]] = {
     "ade_unet": ADEUNet,
     "aspp_unet": ASPPUNet,
@@ -46,17 +46,17 @@ Model = Literal[tuple(MODELS)]  # the type of a script's --model
 
 
 def build(name: str, num_classes: int, **options: object) -> nn.Module:
-    """Return the model called `name`; of `options`, such as `encoder`, it gets those that it or its decoder has."""
+    """Return the model called `name`; ignore `options`, such as `encoder`, that neither it nor its decoder takes."""
     kind = MODELS[name]
     known = {**inspect.signature(kind).parameters, **inspect.signature(getattr(kind, "decoder_class", kind)).parameters}
     return kind(num_classes=num_classes, **{key: value for key, value in options.items() if key in known})
 
 
 def name_of(model: nn.Module) -> str:
-    """Return the name under which `MODELS` holds the class of `model`, or the class's own if it is not there."""
+    """Return the key of the model's class in `MODELS`, or the name of the class if it has no key."""
     return next((name for name, kind in MODELS.items() if type(model) is kind), type(model).__name__)
 
 
 def count_parameters(model: nn.Module, trainable: bool = False) -> int:
-    """Return how many numbers the model holds as parameters; only those that are trained, if `trainable`."""
+    """Return the number of parameters; with `trainable`, without the frozen ones."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)

@@ -1,7 +1,7 @@
-"""ADEUNet: the U-Net of the ADE20K project, which keeps its training in check by dropout, not by normalisation.
+"""ADEUNet: the U-Net of the ADE20K project, regularised by dropout instead of batch normalisation.
 
-After Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. Beside
-UNet (common/models/unet.py): no batch normalisation, dropout, and a 3x3 up-convolution with ReLU.
+After Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. UNet
+(common/models/unet.py) has batch normalisation, no dropout, and a 2x2 up-convolution without ReLU instead.
 """
 
 from itertools import pairwise
@@ -19,7 +19,7 @@ class ADEUNet(nn.Module):
 
     Args:
         num_classes: number of output channels.
-        dropout: share of the values that training sets to 0 after each pooling and each concatenation.
+        dropout: probability that training sets a value to 0, after each pooling and each concatenation.
     """
 
     def __init__(self, num_classes: int, dropout: float = 0.3):
@@ -32,11 +32,11 @@ class ADEUNet(nn.Module):
             self.down.append(two_convs(fine, coarse))  # 1/2, 1/4, 1/8, 1/16
             up = FastConvTranspose2d(coarse, fine, kernel_size=3, stride=2, padding=1, output_padding=1)
             self.up_convs.append(nn.Sequential(up, nn.ReLU(inplace=True)))
-            self.combine.append(two_convs(2 * fine, fine))  # of a map from below and one from across
+            self.combine.append(two_convs(2 * fine, fine))  # the upsampled map and the skip
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Conv2d(WIDTHS[0], num_classes, kernel_size=1)
-        init_convs(self, nn.init.kaiming_normal_)  # nothing else, without normalisation, keeps 23 layers from fading
+        init_convs(self, nn.init.kaiming_normal_)  # or the signal would fade in 23 layers without normalisation
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""
@@ -52,7 +52,7 @@ class ADEUNet(nn.Module):
 
 
 def two_convs(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3x3 convolutions, each with ReLU; the map keeps its size."""
+    """Return two 3x3 convolutions, each with ReLU; the map keeps its size."""
     first = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
     second = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
     return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))

@@ -1,8 +1,8 @@
-"""ASPPUNet: DeepLabV3's pooling sees far, the U-Net's skips draw outlines; this network has both.
+"""ASPPUNet: DeepLabV3's ASPP for a wide view and the U-Net's skips for sharp outlines, on any encoder.
 
 Atrous spatial pyramid pooling: Chen, Papandreou, Schroff & Adam, Rethinking Atrous Convolution for Semantic Image
 Segmentation, arXiv 2017, with the separable convolutions of `DeepLabV3Plus`. Skips: Ronneberger, Fischer & Brox, U-Net:
-Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. On any encoder.
+Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015.
 """
 
 import torch
@@ -13,14 +13,14 @@ from common.models.encoder_decoder import EncoderDecoder
 from common.models.encoders import ImageEncoder
 from common.models.layers import double_conv, separable_conv, upsample
 
-WIDTHS = (128, 64, 32)  # of the decoder at 1/8, 1/4, 1/2
+WIDTHS = (128, 64, 32)  # the decoder's channels at 1/8, 1/4, 1/2
 
 
 class ASPPUNetDecoder(nn.Module):
-    """ASPP of the coarsest map; then three times: enlarge, append the encoder's map of that size, combine the two.
+    """ASPP on the coarsest map, then three steps: upsample, append the encoder's map of that size, convolve twice.
 
     Args:
-        encoder: whose maps at 1/2, 1/4, 1/8 and at its coarsest it gets.
+        encoder: provides maps at strides 2, 4, 8 and its coarsest stride.
         num_classes: number of output channels.
         dilations: see `ASPP`.
     """
@@ -46,11 +46,10 @@ class ASPPUNetDecoder(nn.Module):
 
 
 class ASPPUNet(EncoderDecoder):
-    """A dilated encoder, at stride 16 by default, ASPP and three skips; `EncoderDecoder` tells the arguments.
+    """A dilated encoder (stride 16 by default), ASPP and three skips.
 
-    In training, batches must have two images or more: batch normalisation of a mean over all places needs two values.
-
-    ASPP's `dilations` are an argument more, as `DeepLabV3` has it.
+    Training needs batches of two or more images: BatchNorm after the global mean needs two values per channel.
+    See `EncoderDecoder` for the arguments, and `ASPP` for `dilations`.
     """
 
     decoder_class = ASPPUNetDecoder

@@ -1,7 +1,7 @@
 """BasicFCN: the baseline, five convolutions down and five transposed convolutions up.
 
 In the spirit of Long, Shelhamer & Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015, without
-its skips: everything about an object's place must pass through a map of 1/32 the size.
+skips: an object's position must pass through a feature map at stride 32.
 """
 
 import torch
@@ -20,7 +20,7 @@ class BasicFCN(nn.Module):
     def __init__(self, num_classes: int):
         super().__init__()
         self.arguments = {"num_classes": num_classes}
-        channels = max(num_classes, 21)  # of few behind a ReLU, one may die, and a class with it
+        channels = max(num_classes, 21)  # with few channels, one dead ReLU could lose a class
         self.normalize = Normalize()
         self.encoder = nn.Sequential(
             down(3, 32),  # 1/2
@@ -48,12 +48,12 @@ class BasicFCN(nn.Module):
 
 
 def down(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Halve the map: convolution, ReLU, batch normalisation."""
+    """Return a block that halves the map: convolution, ReLU, batch normalisation."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
     return nn.Sequential(conv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels))
 
 
 def up(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Double the map: transposed convolution, ReLU, batch normalisation."""
+    """Return a block that doubles the map: transposed convolution, ReLU, batch normalisation."""
     deconv = FastConvTranspose2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, output_padding=1)
     return nn.Sequential(deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels))

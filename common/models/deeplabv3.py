@@ -1,7 +1,7 @@
-"""DeepLabV3: convolutions with holes look at the same map from near and far.
+"""DeepLabV3: parallel dilated convolutions look at one feature map at several scales.
 
 Chen, Papandreou, Schroff & Adam, Rethinking Atrous Convolution for Semantic Image Segmentation, arXiv 2017, on any
-encoder; without the multi-grid, which is about the bottleneck units of its ResNets.
+encoder. The paper's multi-grid is left out: it belongs to the bottleneck units of its ResNets.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from common.models.layers import conv_bn_relu
 
 
 def dilations_for(image_size: int | tuple[int, int], output_stride: int = 16) -> tuple[int, int, int]:
-    """Return ASPP's three dilations for images of that height and width, or one number for both.
+    """Return ASPP's three dilations for images of `image_size` (height and width, or one number for both).
 
-    The paper's are 6, 12 and 18 at output stride 16, twice that at 8: 96, 192 and 288 pixels of its 513. In smaller
-    images they are shorter in proportion, rounded to whole places of the map: at 224 pixels and stride 16, with a map
-    of 14 x 14, they are 3, 6 and 9. With 18, eight of a filter's nine weights would meet nothing but padding.
+    The paper has 6, 12 and 18 at output stride 16, and twice as much at 8: 96, 192 and 288 of its 513 pixels. Smaller
+    images get smaller dilations in proportion, rounded to whole cells of the map: 3, 6 and 9 at 224 pixels and stride
+    16. With 18 on that 14 x 14 map, eight of a filter's nine weights would read only padding.
     """
     shorter = image_size if isinstance(image_size, int) else min(image_size)
     first = max(1, round(96 * min(1, shorter / 513) / output_stride))
@@ -27,13 +27,15 @@ def dilations_for(image_size: int | tuple[int, int], output_stride: int = 16) ->
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: 1x1, three dilated 3x3, and the whole map's mean, side by side, then combined.
+    """Atrous spatial pyramid pooling: five branches side by side, combined by a 1x1 convolution.
+
+    The branches are a 1x1 convolution, three dilated 3x3 convolutions, and the mean of the whole map.
 
     Args:
-        in_channels: of the map.
-        dilations: of the three.
-        out_channels: of each branch, and of the result.
-        conv: builds the dilated ones, `conv_bn_relu` or `separable_conv`.
+        in_channels: channels of the input.
+        dilations: of the three 3x3 convolutions; `dilations_for` scales the paper's to the image size.
+        out_channels: channels of each branch and of the result.
+        conv: builds the dilated convolutions: `conv_bn_relu` or `separable_conv`.
     """
 
     def __init__(
@@ -56,10 +58,10 @@ class ASPP(nn.Module):
 
 
 class ASPPDecoder(nn.Module):
-    """ASPP of the coarsest map and a 1x1 classifier.
+    """ASPP on the coarsest map and a 1x1 classifier.
 
     Args:
-        encoder: whose coarsest map it gets.
+        encoder: provides its coarsest map.
         num_classes: number of output channels.
         dilations: see `ASPP`.
     """
@@ -70,16 +72,15 @@ class ASPPDecoder(nn.Module):
         self.classifier = nn.Conv2d(256, num_classes, kernel_size=1)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """Map the encoder's maps to logits (B, num_classes, H, W) at the stride of the coarsest."""
+        """Map the encoder's maps to logits (B, num_classes, H, W) at the coarsest stride."""
         return self.classifier(self.aspp(features[-1]))
 
 
 class DeepLabV3(EncoderDecoder):
-    """A dilated encoder, at stride 16 as the paper trains, and ASPP; `EncoderDecoder` tells the arguments.
+    """A dilated encoder (stride 16 by default, as in the paper) and ASPP.
 
-    In training, batches must have two images or more: batch normalisation of a mean over all places needs two values.
-
-    ASPP's `dilations` are an argument more; the paper's are for 513 pixels at stride 16, `dilations_for` tells others.
+    Training needs batches of two or more images: BatchNorm after the global mean needs two values per channel.
+    See `EncoderDecoder` for the arguments, and `ASPP` for `dilations`.
     """
 
     decoder_class = ASPPDecoder

@@ -1,4 +1,4 @@
-"""DeepLabV3Plus: DeepLabV3's view from near and far, and a finer map handed across for the outlines.
+"""DeepLabV3Plus: DeepLabV3, and a skip from a finer feature map for sharp outlines.
 
 Chen, Zhu, Papandreou, Schroff & Adam, Encoder-Decoder with Atrous Separable Convolution for Semantic Image
 Segmentation, ECCV 2018, on any encoder.
@@ -14,10 +14,10 @@ from common.models.layers import conv_bn_relu, separable_conv, upsample
 
 
 class ASPPSkipDecoder(nn.Module):
-    """ASPP of the coarsest map, enlarged to 1/4, beside 48 channels of the encoder's own map of that size.
+    """ASPP on the coarsest map, upsampled to stride 4 and joined with 48 channels of the encoder's map there.
 
     Args:
-        encoder: whose maps at 1/4 and at its coarsest it gets.
+        encoder: provides maps at stride 4 and its coarsest stride.
         num_classes: number of output channels.
         dilations: see `ASPP`.
     """
@@ -26,7 +26,7 @@ class ASPPSkipDecoder(nn.Module):
         super().__init__()
         self.anchor = encoder.anchor
         self.aspp = ASPP(encoder.channels[-1], dilations, conv=separable_conv)
-        self.project = conv_bn_relu(encoder.channels[1], 48, kernel_size=1)  # few, so that they do not outweigh ASPP's
+        self.project = conv_bn_relu(encoder.channels[1], 48, kernel_size=1)  # few: ASPP's 256 must dominate
         self.refine = nn.Sequential(separable_conv(256 + 48, 256), separable_conv(256, 256))
         self.classifier = nn.Conv2d(256, num_classes, kernel_size=1)
 
@@ -38,11 +38,10 @@ class ASPPSkipDecoder(nn.Module):
 
 
 class DeepLabV3Plus(EncoderDecoder):
-    """A dilated encoder, at stride 16 as the paper trains, ASPP and a skip; `EncoderDecoder` tells the arguments.
+    """A dilated encoder (stride 16 by default, as in the paper), ASPP and a skip.
 
-    In training, batches must have two images or more: batch normalisation of a mean over all places needs two values.
-
-    ASPP's `dilations` are an argument more, as `DeepLabV3` has it.
+    Training needs batches of two or more images: BatchNorm after the global mean needs two values per channel.
+    See `EncoderDecoder` for the arguments, and `ASPP` for `dilations`.
     """
 
     decoder_class = ASPPSkipDecoder

@@ -1,7 +1,7 @@
-"""DilatedFCN: our own. Do not shrink the map to 1/32 and rebuild what was lost: keep it.
+"""DilatedFCN: our own design, which keeps detail instead of rebuilding it from a map at stride 32.
 
-The map stops shrinking at 1/8, where dilated convolutions see as far as strides would have, and on the way up the finer
-maps are added to it, so that outlines need not pass through the coarse one.
+The feature map stops shrinking at stride 8. Dilated convolutions there see as far as more strides would. On the way up,
+the finer maps are added, so outlines need not pass through the coarse map.
 
 Dilation after Yu & Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, ICLR 2016; sums across after Long,
 Shelhamer & Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015.
@@ -15,9 +15,9 @@ from common.models.layers import Normalize, conv_bn, conv_bn_relu, init_convs, p
 
 
 class DilatedFCN(nn.Module):
-    """Detail is kept, not rebuilt; 1,332,373 parameters at 21 classes, a quarter of BasicFCN's.
+    """Network of stride 8 with dilated convolutions; 1,332,373 parameters at 21 classes, a quarter of BasicFCN's.
 
-    Each output sees 519 x 519 pixels of the image.
+    The receptive field of an output pixel is 519 x 519 pixels.
 
     Args:
         num_classes: number of output channels.
@@ -44,14 +44,14 @@ class DilatedFCN(nn.Module):
         x2 = self.down2(pad_to_multiple(self.normalize(images), 8))
         x4 = self.down4(x2)
         x = self.context(self.down8(x4))
-        # A convolution of stride 2 that is padded on both sides is centred on the first of the two values it makes one.
+        # Anchor 0: a convolution of stride 2, padded on both sides, is centred on the first of two input values.
         x = self.refine4(upsample(self.up4(x), anchor=0) + x4)
         x = self.refine2(upsample(self.up2(x), anchor=0) + x2)
-        return upsample(self.classifier(x).float())[..., :height, :width]  # half a pixel beside it, and faster
+        return upsample(self.classifier(x).float())[..., :height, :width]  # half a pixel off, but faster
 
 
 class DilatedBlock(nn.Module):
-    """Two 3x3 convolutions whose taps are `dilation` apart, added to what they were given; the map keeps its size."""
+    """Residual block of two 3x3 convolutions with a dilation; the map keeps its size."""
 
     def __init__(self, channels: int, dilation: int):
         super().__init__()

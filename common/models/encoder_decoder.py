@@ -1,4 +1,4 @@
-"""EncoderDecoder: what the networks on an ImageNet encoder have in common."""
+"""EncoderDecoder: the base class of the networks that have an ImageNet encoder."""
 
 from pathlib import Path
 
@@ -12,21 +12,21 @@ from common.models.layers import upsample
 class EncoderDecoder(nn.Module):
     """An encoder, which may be frozen, and a decoder, which is always trained.
 
-    An architecture names its `decoder_class`, which is built for the encoder and the number of classes. The decoder
-    turns the encoder's maps into logits of any stride, which are interpolated to the image's size here.
+    A subclass names its `decoder_class`, built from the encoder and the number of classes. The decoder turns the
+    encoder's feature maps into logits at any stride. This class interpolates them to the size of the images.
 
     Args:
-        encoder: a name in `common.models.encoders`.
+        encoder: a key of `common.models.encoders.ENCODERS`.
         num_classes: number of output channels.
         pretrained: start the encoder from ImageNet weights.
-        encoder_weights: a local file with them.
-        freeze_encoder: train the decoder alone.
-        output_stride: stride of the encoder's coarsest map, one of `output_strides`; by default the first of them.
-        options: arguments that the architecture's decoder has beyond these two.
+        encoder_weights: a local file with these weights, or a folder of such files.
+        freeze_encoder: train only the decoder.
+        output_stride: stride of the encoder's coarsest map, one of `output_strides`; the first by default.
+        options: further arguments of the decoder.
 
     Raises:
         UserError: see `build_encoder`.
-        ValueError: a stride that the architecture is not made for.
+        ValueError: `output_stride` is not in `output_strides`.
     """
 
     decoder_class: type[nn.Module]
@@ -46,7 +46,7 @@ class EncoderDecoder(nn.Module):
         output_stride = output_stride or self.output_strides[0]
         if output_stride not in self.output_strides:
             raise ValueError(f"{type(self).__name__} takes output_stride {self.output_strides}, not {output_stride}")
-        # A checkpoint has the weights; the network that takes them needs none of its own.
+        # A checkpoint brings the weights, so a network that is loaded from one downloads none.
         self.arguments = {"encoder": encoder, "num_classes": num_classes, "pretrained": False}
         self.arguments |= {"output_stride": output_stride, **options}
         self.encoder = build_encoder(encoder, pretrained, encoder_weights)
@@ -58,6 +58,6 @@ class EncoderDecoder(nn.Module):
         """Map images (B, 3, H, W) in [0, 1], of any size, to logits (B, num_classes, H, W)."""
         height, width = images.shape[-2:]
         features = self.encoder(images)
-        logits = self.decoder(features).float()  # bf16 would make two classes equal in one pixel of 300
+        logits = self.decoder(features).float()  # in bf16, two classes tie in one pixel of 300
         stride = self.arguments["output_stride"] * features[-1].shape[-1] // logits.shape[-1]
         return upsample(logits, stride, self.encoder.anchor)[..., :height, :width]

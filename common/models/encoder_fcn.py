@@ -13,14 +13,14 @@ from common.models.layers import conv_transpose2x, init_convs
 
 
 class Deconvolutions(nn.Module):
-    """Four deconvolutions from the coarsest map to 1/2, and a 1x1 classifier.
+    """Four transposed convolutions from the coarsest map to stride 2, and a 1x1 classifier.
 
-    Each place of the map gets, beside its own features, their mean over the image (Liu, Rabinovich & Berg, ParseNet:
-    Looking Wider to See Better, arXiv 2015): what ImageNet has taught the encoder to tell apart are whole images.
-    Dropout of channels keeps the decoder from overfitting the few maps of a frozen encoder.
+    The features' mean over the image is appended at every position (Liu, Rabinovich & Berg, ParseNet: Looking Wider to
+    See Better, arXiv 2015): ImageNet has taught the encoder to classify whole images. Dropout of whole channels keeps
+    the decoder from overfitting the few feature maps of a frozen encoder.
 
     Args:
-        encoder: whose five maps it gets.
+        encoder: provides five maps; only the coarsest is used.
         num_classes: number of output channels.
     """
 
@@ -28,10 +28,10 @@ class Deconvolutions(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout2d(0.3)
         self.up = nn.Sequential(
-            up(2 * encoder.channels[-1], 256, encoder.anchor),  # 1/16
-            up(256, 128, encoder.anchor),  # 1/8
-            up(128, 64, encoder.anchor),  # 1/4
-            up(64, 64, encoder.anchor),  # 1/2
+            deconv(2 * encoder.channels[-1], 256, encoder.anchor),  # 1/16
+            deconv(256, 128, encoder.anchor),  # 1/8
+            deconv(128, 64, encoder.anchor),  # 1/4
+            deconv(64, 64, encoder.anchor),  # 1/2
         )
         self.classifier = nn.Conv2d(64, num_classes, kernel_size=1)
         init_convs(self, nn.init.xavier_uniform_)
@@ -44,12 +44,12 @@ class Deconvolutions(nn.Module):
 
 
 class EncoderFCN(EncoderDecoder):
-    """All that the decoder sees of an image is the encoder's map at 1/32; `EncoderDecoder` tells the arguments."""
+    """The decoder sees only the encoder's map at stride 32; see `EncoderDecoder` for the arguments."""
 
     decoder_class = Deconvolutions
 
 
-def up(in_channels: int, out_channels: int, anchor: float) -> nn.Sequential:
-    """Double the map: transposed convolution, ReLU, batch normalisation."""
-    deconv = conv_transpose2x(in_channels, out_channels, anchor)
-    return nn.Sequential(*deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels))
+def deconv(in_channels: int, out_channels: int, anchor: float) -> nn.Sequential:
+    """Return a block that doubles the map: transposed convolution, ReLU, batch normalisation."""
+    up = conv_transpose2x(in_channels, out_channels, anchor)
+    return nn.Sequential(*up, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels))

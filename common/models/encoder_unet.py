@@ -1,7 +1,6 @@
-"""EncoderUNet: an ImageNet encoder whose maps are handed across to a decoder, as in the U-Net.
+"""EncoderUNet: a U-Net with an ImageNet encoder.
 
-After Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015, with an
-encoder that has seen ImageNet.
+After Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015.
 """
 
 import torch
@@ -11,14 +10,14 @@ from common.models.encoder_decoder import EncoderDecoder
 from common.models.encoders import ImageEncoder
 from common.models.layers import double_conv, upsample
 
-WIDTHS = (256, 128, 64, 32)  # of the decoder at 1/16, 1/8, 1/4, 1/2
+WIDTHS = (256, 128, 64, 32)  # the decoder's channels at 1/16, 1/8, 1/4, 1/2
 
 
 class UNetDecoder(nn.Module):
-    """Four steps up: double the map, append the encoder's map of that size, learn to combine the two; a classifier.
+    """Four steps up, then a 1x1 classifier. A step upsamples, appends the encoder's map and convolves twice.
 
     Args:
-        encoder: whose five maps it gets.
+        encoder: provides five maps at strides 2, 4, 8, 16 and 32.
         num_classes: number of output channels.
     """
 
@@ -41,6 +40,6 @@ class UNetDecoder(nn.Module):
 
 
 class EncoderUNet(EncoderDecoder):
-    """The encoder's maps of every size reach the decoder; `EncoderDecoder` tells the arguments."""
+    """Every feature map of the encoder reaches the decoder; see `EncoderDecoder` for the arguments."""
 
     decoder_class = UNetDecoder

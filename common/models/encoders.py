@@ -1,4 +1,4 @@
-"""Encoders: ImageNet networks without their classifier, as five maps of an image at strides 2, 4, 8, 16 and 32."""
+"""Encoders: ImageNet networks without their classifier, which return feature maps at strides 2, 4, 8, 16 and 32."""
 
 from functools import partial
 from pathlib import Path
@@ -12,23 +12,23 @@ from common.models.mobilenet_v1 import mobilenet_v1_layers
 from common.models.weights import copy_weights, download, read_weights
 from common.system.errors import UserError
 
-# torchvision.models is imported where it is used: that takes as long as importing torch itself.
+# Functions import torchvision.models when they need it: this import takes as long as importing torch.
 
 STRIDE = 32  # of the coarsest map
 
 
 class ImageEncoder(nn.Module):
-    """Run a network layer by layer and keep what comes out at five of them.
+    """Run a network layer by layer and keep the outputs of five layers.
 
     Args:
         network: its children run in order.
         out_layers: names of the children whose outputs are the maps at strides 2, 4, 8, 16, 32.
-        channels: of these maps.
-        unused: beginnings of the names in a weights file that belong to layers left out here.
-        anchor: on which of the s x s pixels that a value of the map at stride s stands for its receptive field is
-            centred: on the first (0), as strided convolutions are that pad both sides; on the last (1), as those that
-            pad the right and lower side only; or in the middle (0.5), as 2x2 pooling is.
-        mean, std: what the weights were trained with.
+        channels: number of channels of each of these maps.
+        unused: prefixes of names in a weights file; these tensors belong to layers that are left out here.
+        anchor: where the centre of a feature's receptive field falls in its s x s cell at stride s. 0 is top left, for
+            strided convolutions padded on both sides. 0.5 is the centre, for 2x2 pooling. 1 is bottom right, for
+            strided convolutions padded on the right and lower side only.
+        mean, std: of the images that the weights were trained on, per channel, for images in [0, 1].
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ImageEncoder(nn.Module):
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Map images (B, 3, H, W) in [0, 1] to five maps, finest first.
 
-        Height and width are padded, right and below, to the next multiples of 32: every map is half the one before.
+        Zeros pad height and width, right and below, to the next multiples of 32, so each map is half the previous one.
         """
         x = pad_to_multiple(self.normalize(images), STRIDE)
         features = []
@@ -62,32 +62,32 @@ class ImageEncoder(nn.Module):
 
     @property
     def pools(self) -> bool:
-        """Whether the maps are what comes out of poolings, as VGG-16's are."""
+        """Whether the maps are the outputs of pooling layers, as in VGG-16."""
         return all(isinstance(self.network.get_submodule(name), nn.MaxPool2d) for name in self.out_layers)
 
     def before_pooling(self) -> None:
-        """Let the maps of a network that `pools` be those before each pooling, at strides 1 to 16, and the last one."""
+        """If the network `pools`, output six maps: the input of each pooling (strides 1 to 16) and the last output."""
         if self.pools:
             self.out_layers = (*(str(int(name) - 1) for name in self.out_layers), self.out_layers[-1])
             self.channels = [*self.channels, self.channels[-1]]
 
     def train(self, mode: bool = True) -> "ImageEncoder":
-        """Switch to training mode, unless frozen: there BatchNorm would go on averaging."""
+        """Set the mode. A frozen encoder stays in evaluation mode, or BatchNorm would update its running averages."""
         return super().train(mode and not self.frozen)
 
 
 def freeze(encoder: ImageEncoder, frozen: bool = True) -> None:
-    """Stop the encoder's gradients and its BatchNorm statistics; with `frozen=False` let both go again."""
+    """Freeze the encoder's parameters and BatchNorm statistics; with `frozen=False`, unfreeze both."""
     encoder.frozen = frozen
     encoder.requires_grad_(not frozen)
     encoder.train(not frozen)
 
 
 def dilate(encoder: ImageEncoder, output_stride: int) -> None:
-    """Let no map be coarser than 1/output_stride: strides beyond it become dilation.
+    """Replace the strides beyond `output_stride` by dilation, in place.
 
-    A convolution's weights meet the values that they would have met, so the coarse map's values are all in the new one,
-    with others in between. A pooling that would no longer shrink the map is left out.
+    The weights see the same inputs as before, so the new map contains all values of the old one, with others between
+    them. A pooling that would no longer shrink the map is removed.
     Yu & Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, ICLR 2016.
     """
     stride = dilation = 1  # of the map so far
@@ -95,7 +95,7 @@ def dilate(encoder: ImageEncoder, output_stride: int) -> None:
         if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
             continue
         size, step = (n if isinstance(n, int) else n[0] for n in (layer.kernel_size, layer.stride))
-        if size == 1:  # a shortcut, whose stride is that of the convolution beside it
+        if size == 1:  # a shortcut: its stride must equal that of its block's 3x3 convolution
             layer.stride = (1, 1) if dilation > 1 else layer.stride
             continue
         before = dilation
@@ -121,9 +121,9 @@ def resnet(name: str, channels: list[int]) -> ImageEncoder:
 
 
 def mobile(name: str, out_layers: tuple[str, ...], channels: list[int]) -> ImageEncoder:
-    """Return a MobileNet or EfficientNet of torchvision, to its last bottleneck.
+    """Return torchvision's MobileNet or EfficientNet up to its last bottleneck.
 
-    The 1x1 convolution after that is the classifier's.
+    The 1x1 convolution after it is left out: it belongs to the classifier.
     """
     from torchvision.models import get_model
 
@@ -135,14 +135,14 @@ def vgg16() -> ImageEncoder:
     """Return VGG-16: Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Recognition, ICLR 2015."""
     from torchvision.models import vgg16
 
-    with torch.device("meta"):  # the classifier that we drop takes two seconds to draw
+    with torch.device("meta"):  # random weights for the classifier, which we drop, would take two seconds
         network = vgg16().features
     network.to_empty(device="cpu")
     for layer in network:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-    # The five poolings: at stride 2 to 32 they are what FCN scores, and there are no others at stride 32.
+    # The outputs of the five poolings, as FCN uses them.
     out_layers = ("4", "9", "16", "23", "30")
     return ImageEncoder(network, out_layers, channels=[64, 128, 256, 512, 512], unused=("classifier.",), anchor=0.5)
 
@@ -155,7 +155,7 @@ def mobilenet_v1() -> ImageEncoder:
     return ImageEncoder(mobilenet_v1_layers(), out_layers, channels, unused, anchor=1, mean=half, std=half)
 
 
-# Each builds the network with random weights.
+# Each function builds a network with random weights.
 ENCODERS = {
     "resnet18": partial(resnet, "resnet18", channels=[64, 64, 128, 256, 512]),
     "resnet34": partial(resnet, "resnet34", channels=[64, 64, 128, 256, 512]),
@@ -179,12 +179,12 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
 
     Args:
         name: a key of `ENCODERS`.
-        pretrained: start from ImageNet weights, else from random ones.
-        weights: a local file with them, or a folder with a file called `name-*` or, if there is none, `name*`. By
-            default, and if a folder has no such file, torchvision's weights are downloaded, once.
+        pretrained: start from ImageNet weights instead of random ones.
+        weights: a local file of weights, or a folder with a file called `name-*` or else `name*`. Without it, or if the
+            folder has no such file, torchvision's weights are downloaded once.
 
     Raises:
-        UserError: weights that are missing, damaged, of another network, or cannot be downloaded.
+        UserError: the weights are missing, damaged, of another network, or cannot be downloaded.
     """
     if weights and not pretrained:
         raise UserError("--encoder-weights and --no-pretrained exclude each other; leave out one of them")
@@ -199,7 +199,7 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
     encoder = ENCODERS[name]()
     if pretrained:
         path = path or download(name, searched)
-        # torchvision's VGG, MobileNets and EfficientNets keep what is used here under "features".
+        # In torchvision's files of VGG, MobileNet and EfficientNet, the names of these tensors begin with "features.".
         tensors = {key.removeprefix("features."): tensor for key, tensor in read_weights(path).items()
                    if not key.startswith(encoder.unused)}  # fmt: skip
         copy_weights(tensors, encoder.network, name, path)
@@ -207,13 +207,13 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
 
 
 def local_file(path: Path, name: str) -> Path | None:
-    """Return `path`, or, if it is a folder, the file in it with weights of the encoder called `name`, if any."""
+    """Return `path` or, if it is a folder, the file of weights for encoder `name` in it; None if it has none."""
     if not path.exists():
         raise UserError(f"--encoder-weights {path} is missing")
     if not path.is_dir():
         return path
     files = sorted([*path.glob(f"{name}*.pth"), *path.glob(f"{name}*.pt")])
-    # torchvision's vgg16-397923af.pth, beside which vgg16_bn-6c64b313.pth may lie
+    # "vgg16" must find torchvision's vgg16-397923af.pth and not vgg16_bn-6c64b313.pth.
     found = [file for file in files if file.name.startswith(f"{name}-")] or files
     if len(found) > 1:
         names = ", ".join(file.name for file in found)

@@ -1,7 +1,7 @@
 """FastUNet: a small U-Net without the finest level, which would take most of the time.
 
-After Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. Here
-maps are added across instead of appended, and strides take the place of pooling.
+After Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. The
+skips are added instead of appended, and strided convolutions replace the pooling.
 """
 
 from itertools import pairwise
@@ -13,7 +13,7 @@ from common.models.layers import Normalize, conv_bn_relu, pad_to_multiple, upsam
 
 
 class FastUNet(nn.Module):
-    """Four levels at strides 2, 4, 8 and 16; 353,717 parameters at 21 classes, a sixth of BasicFCN's time.
+    """Four levels at strides 2, 4, 8 and 16; 353,717 parameters at 21 classes, six times as fast as BasicFCN.
 
     Args:
         num_classes: number of output channels.
@@ -39,7 +39,7 @@ class FastUNet(nn.Module):
         for down in self.down:
             maps.append(down(maps[-1]))
         x = maps.pop()
-        # A convolution of stride 2 is centred on the first of the two values that it makes one: hence anchor 0.
+        # Anchor 0: a convolution of stride 2, padded on both sides, is centred on the first of two input values.
         for narrow, up in zip(reversed(self.narrow), reversed(self.up), strict=True):
             x = up(maps.pop() + upsample(narrow(x), anchor=0))
         return upsample(self.classifier(x).float())[..., :height, :width]

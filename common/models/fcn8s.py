@@ -1,8 +1,8 @@
-"""FCN8s: classes are scored at three strides, and the scores summed from coarse to fine.
+"""FCN8s: class scores at three strides, summed from coarse to fine.
 
-Long, Shelhamer & Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015, on any encoder. The
-paper's fc6 and fc7, VGG-16's classifier turned into convolutions, have no counterpart in other encoders: left out. All
-three scores are trained at once, from random weights, where the paper adds them one after the other, from zero.
+Long, Shelhamer & Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015, on any encoder. It differs
+from the paper in two ways. It leaves out fc6 and fc7 (VGG-16's classifier as convolutions), which other encoders do not
+have. It trains all three scores at once from random weights; the paper adds them one by one, starting from zero.
 """
 
 import torch
@@ -14,10 +14,10 @@ from common.models.layers import conv_transpose2x
 
 
 class ScoreSum(nn.Module):
-    """Score the maps at 1/32, 1/16 and 1/8 by a 1x1 convolution each; double the coarse scores and add the finer.
+    """Score the maps at strides 32, 16 and 8 by 1x1 convolutions; upsample the coarse scores and add the finer ones.
 
     Args:
-        encoder: whose five maps it gets.
+        encoder: provides five maps at strides 2, 4, 8, 16 and 32.
         num_classes: number of output channels.
     """
 
@@ -37,13 +37,13 @@ class ScoreSum(nn.Module):
 
 
 class FCN8s(EncoderDecoder):
-    """Coarse scores say what, fine ones where; `EncoderDecoder` tells the arguments."""
+    """Coarse scores recognise objects, fine scores locate them; see `EncoderDecoder` for the arguments."""
 
     decoder_class = ScoreSum
 
 
 def learned_upsample2x(channels: int, anchor: float) -> nn.Sequential:
-    """Return a transposed convolution that starts as bilinear interpolation to twice the size, channel by channel."""
+    """Return a transposed convolution to twice the size, initialised to interpolate each channel bilinearly."""
     up = nn.Sequential(*conv_transpose2x(channels, channels, anchor, bias=False))
     ramp = torch.tensor([0.25, 0.75, 0.75, 0.25] if anchor == 0.5 else [0.5, 1, 0.5])
     nn.init.zeros_(up[0].weight)

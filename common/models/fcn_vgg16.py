@@ -1,7 +1,7 @@
-"""FCNVGG16: VGG-16 whose maps at 1/32, 1/16 and 1/8 are turned into class scores and summed, finer onto coarser.
+"""FCNVGG16: the FCN-8s of the ADE20K project, on VGG-16.
 
-Long, Shelhamer & Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015: their FCN-8s without the
-two wide layers after the last pooling, and with a ReLU where two scores meet, as the ADE20K project had it.
+Long, Shelhamer & Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015. As in the ADE20K project,
+the two wide layers after the last pooling are left out, and a ReLU stands before each sum of two scores.
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ from common.models.layers import FastConvTranspose2d, init_convs
 
 
 class FCNVGG16(nn.Module):
-    """Three scores of three resolutions, summed; 22,269,973 parameters at 151 classes, all of them trained.
+    """Class scores at strides 32, 16 and 8, summed; 22,269,973 parameters at 151 classes, all of them trained.
 
     Args:
         num_classes: number of output channels.
         pretrained: start the encoder from ImageNet weights.
-        encoder_weights: a local file with them.
+        encoder_weights: a local file with these weights, or a folder of such files.
 
     Raises:
         UserError: see `build_encoder`.
@@ -28,7 +28,7 @@ class FCNVGG16(nn.Module):
 
     def __init__(self, num_classes: int, pretrained: bool = True, encoder_weights: Path | str | None = None):
         super().__init__()
-        # A checkpoint has the weights; the network that takes them needs none of its own.
+        # A checkpoint brings the weights, so a network that is loaded from one downloads none.
         self.arguments = {"num_classes": num_classes, "pretrained": False}
         self.encoder = build_encoder("vgg16", pretrained, encoder_weights)
         *_, pool3, pool4, pool5 = self.encoder.channels

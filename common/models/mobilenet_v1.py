@@ -1,8 +1,8 @@
-"""MobileNetV1: depthwise and pointwise convolutions in turn, in the variant whose ImageNet weights Keras ships.
+"""MobileNetV1: alternating depthwise and pointwise convolutions, in the Keras variant.
 
 Howard et al., MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications, arXiv 2017.
-It differs from the torch habit in three ways: BatchNorm's eps is 1e-3, the activation is ReLU6, and convolutions pad
-as TensorFlow's SAME does: with stride 2, on even sizes, right and below only.
+Keras has ImageNet weights for it. Its BatchNorm has eps 1e-3, its activation is ReLU6, and its padding is TensorFlow's
+SAME: with stride 2 and even sizes, only right and below.
 """
 
 from collections import OrderedDict
@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Output channels and stride of the pairs dw1 + pw1, dw2 + pw2, ...; the paper's thirteenth keeps stride 32 and 1024.
+# Output channels and stride of the pairs dw1 + pw1, dw2 + pw2, ...
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2))
 
 
 def mobilenet_v1_layers() -> nn.Sequential:
-    """Return the convolutions up to pw12, 1024 channels at stride 32; named as in the weights file.
+    """Return the layers up to pw12, with 1024 channels at stride 32; their names are those in the weights file.
 
-    The thirteenth pair and the classifier are left out: no weights of pw13 are at hand, and stride 32 is reached.
+    The thirteenth pair (also 1024 channels at stride 32) and the classifier are left out: we have no weights of pw13.
     """
     layers = OrderedDict(conv1=Conv(3, 32, kernel_size=3, stride=2), bn1=BatchNormReLU6(32))
     channels = 32
@@ -32,7 +32,7 @@ def mobilenet_v1_layers() -> nn.Sequential:
 
 
 class Conv(nn.Conv2d):
-    """A convolution without bias that pads as TensorFlow's SAME, for sizes that the stride divides."""
+    """Convolution without bias and with TensorFlow's SAME padding; the stride must divide the size."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int = 1):
         padding = kernel_size // 2 if stride == 1 else 0

@@ -1,7 +1,6 @@
-"""PSPNet: what a pixel shows, judged with the means of the regions that it lies in.
+"""PSPNet: each pixel is classified with the help of the mean features of larger regions around it.
 
-Zhao, Shi, Qi, Wang & Jia, Pyramid Scene Parsing Network, CVPR 2017, on any encoder; without the auxiliary loss that the
-paper trains its ResNets with.
+Zhao, Shi, Qi, Wang & Jia, Pyramid Scene Parsing Network, CVPR 2017, on any encoder, without the auxiliary loss.
 """
 
 import torch
@@ -14,10 +13,10 @@ from common.models.layers import conv_bn_relu
 
 
 class PyramidPooling(nn.Module):
-    """Append to a map its means over 1x1, 2x2, 3x3 and 6x6 regions, each projected to a quarter of the channels.
+    """Append a map's means over 1x1, 2x2, 3x3 and 6x6 regions, each projected to a quarter of the channels.
 
     Args:
-        channels: of the map; a multiple of 4. The result has twice as many.
+        channels: of the input; a multiple of 4. The result has twice as many.
     """
 
     def __init__(self, channels: int):
@@ -35,10 +34,10 @@ class PyramidPooling(nn.Module):
 
 
 class PyramidDecoder(nn.Module):
-    """Pyramid pooling of the coarsest map, a convolution to a quarter of its channels, a 1x1 classifier.
+    """Pyramid pooling of the coarsest map, a convolution to a quarter of its channels, and a 1x1 classifier.
 
     Args:
-        encoder: whose coarsest map it gets.
+        encoder: provides its coarsest map.
         num_classes: number of output channels.
     """
 
@@ -50,14 +49,15 @@ class PyramidDecoder(nn.Module):
         self.classifier = nn.Conv2d(channels // 4, num_classes, kernel_size=1)
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """Map the encoder's maps to logits (B, num_classes, H, W) at the stride of the coarsest."""
+        """Map the encoder's maps to logits (B, num_classes, H, W) at the coarsest stride."""
         return self.classifier(self.head(self.pyramid(features[-1])))
 
 
 class PSPNet(EncoderDecoder):
-    """A dilated encoder, at stride 8 as in the paper, and pyramid pooling; `EncoderDecoder` tells the arguments.
+    """A dilated encoder (stride 8 by default, as in the paper) and pyramid pooling.
 
-    In training, batches must have two images or more: batch normalisation of a mean over all places needs two values.
+    Training needs batches of two or more images: BatchNorm after the global mean needs two values per channel.
+    See `EncoderDecoder` for the arguments.
     """
 
     decoder_class = PyramidDecoder

@@ -1,23 +1,23 @@
-"""ResNetV2: residual units whose normalisation and activation come before the convolution, not after it.
+"""ResNetV2: a residual network with normalisation and activation before each convolution, not after it.
 
-He, Zhang, Ren & Sun, Identity Mappings in Deep Residual Networks, ECCV 2016, in the variant for small images, which
-keeps full size for its first third.
+He, Zhang, Ren & Sun, Identity Mappings in Deep Residual Networks, ECCV 2016, in the variant for small images: the first
+stage keeps the full size.
 """
 
 import torch
 from torch import nn
 
-# out channels, channels inside, stride: of the three stages
+# Output channels, inner channels and stride of the three stages.
 STAGES = ((64, 16, 1), (128, 64, 2), (256, 128, 2))
 
 
 class ResNetV2(nn.Module):
-    """A 3x3 convolution, then three stages of (depth - 2) / 9 units; to 1/4, with 256 channels.
+    """A 3x3 convolution, then three stages of (depth - 2) / 9 units each; 256 channels at stride 4.
 
     Every convolution has a bias.
 
     Args:
-        depth: layers of convolution: 9 n + 2, such as 56.
+        depth: number of convolutions, 9 n + 2, such as 56.
     """
 
     channels = STAGES[-1][0]
@@ -28,7 +28,7 @@ class ResNetV2(nn.Module):
         units, channels = [], 16
         for out_channels, inside, stride in STAGES:
             for number in range((depth - 2) // 9):
-                preact = bool(units)  # the stem has just normalised what the very first unit gets
+                preact = bool(units)  # the stem has already normalised the first unit's input
                 step = stride if number == 0 else 1
                 units.append(PreActBottleneck(channels, inside, out_channels, step, preact))
                 channels = out_channels
@@ -36,20 +36,19 @@ class ResNetV2(nn.Module):
         self.end = bn_relu(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map normalised images (B, 3, H, W) to (B, 256, H / 4, W / 4); 4 should divide both sides."""
+        """Map normalised images (B, 3, H, W) to (B, 256, H / 4, W / 4); H and W should be multiples of 4."""
         return self.end(self.units(self.stem(x)))
 
 
 class PreActBottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, each after BatchNorm and ReLU, added to what they were given.
+    """Residual unit: a 1x1, a 3x3 and a 1x1 convolution, each after BatchNorm and ReLU; the input is added at the end.
 
-    Where the map changes its size or channels, a 1x1 convolution does that to what is given. The first 1x1 convolution
-    has the stride.
+    If the size or the channels change, a 1x1 convolution in the shortcut changes them too.
 
     Args:
         channels, inside, out_channels: of the input, between the convolutions, of the output.
-        stride: by which the map shrinks.
-        preact: BatchNorm and ReLU before the first convolution.
+        stride: of the first 1x1 convolution.
+        preact: put BatchNorm and ReLU before the first convolution.
     """
 
     def __init__(self, channels: int, inside: int, out_channels: int, stride: int = 1, preact: bool = True):
@@ -71,8 +70,8 @@ class PreActBottleneck(nn.Module):
 
 
 def bn_relu(channels: int) -> nn.Sequential:
-    """Batch normalisation, then ReLU.
+    """Return batch normalisation and ReLU.
 
-    `eps` is Keras's. torch's, a hundredth of it, makes much of the tiny variances in a map of a few pixels.
+    `eps` is that of Keras. torch's is a hundredth of it and amplifies the tiny variances of a map of a few pixels.
     """
     return nn.Sequential(nn.BatchNorm2d(channels, eps=1e-3), nn.ReLU(inplace=True))

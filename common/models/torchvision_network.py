@@ -1,4 +1,4 @@
-"""TorchvisionNetwork: the networks of torchvision.models.segmentation, as a script can use them."""
+"""TorchvisionNetwork: makes a network of torchvision.models.segmentation usable in a script."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from common.models.layers import Normalize
 
 
 class TorchvisionNetwork(nn.Module):
-    """Normalise the images as ImageNet's; of what the network returns, take the logits.
+    """Normalise the images with ImageNet's mean and std, and return only the network's logits.
 
     Args:
         network: such as torchvision.models.segmentation.fcn_resnet50(num_classes=21, weights_backbone="DEFAULT").

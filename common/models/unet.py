@@ -1,7 +1,7 @@
-"""UNet: as in the paper, but padded, and with batch normalisation.
+"""UNet: the network of the paper, with padded convolutions and batch normalisation.
 
-Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. There the
-convolutions are not padded, so that the output is smaller than the input and the maps handed across must be cropped.
+Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015. The paper's
+convolutions are not padded: its output is smaller than its input, and it must crop the skips.
 """
 
 from itertools import pairwise
@@ -13,11 +13,11 @@ from common.models.layers import FastConvTranspose2d, Normalize, double_conv, in
 
 
 class UNet(nn.Module):
-    """Four steps down, four up, the map of the same size appended at each step up; 31,038,933 parameters at 21 classes.
+    """Four steps down and four up, each with a skip; 31,038,933 parameters at 21 classes.
 
     Args:
         num_classes: number of output channels.
-        width: channels at full size, which every step down doubles; the paper's are 64.
+        width: channels at full size, doubled at each step down; 64 in the paper.
     """
 
     def __init__(self, num_classes: int, width: int = 64):
@@ -30,7 +30,7 @@ class UNet(nn.Module):
         for fine, coarse in pairwise(widths):
             self.down.append(double_conv(fine, coarse))  # 1/2, 1/4, 1/8, 1/16
             self.up_convs.append(FastConvTranspose2d(coarse, fine, kernel_size=2, stride=2))
-            self.combine.append(double_conv(2 * fine, fine))  # of a map from below and one from across
+            self.combine.append(double_conv(2 * fine, fine))  # the upsampled map and the skip
         self.pool = nn.MaxPool2d(2)
         self.classifier = nn.Conv2d(width, num_classes, kernel_size=1)
         init_convs(self, nn.init.xavier_uniform_)

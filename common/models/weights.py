@@ -1,4 +1,4 @@
-"""ImageNet weights: from a local file, or from torch.hub's cache, which is filled by one download."""
+"""ImageNet weights: from a local file, or downloaded once into torch.hub's cache."""
 
 import socket
 from http.client import HTTPException
@@ -10,48 +10,48 @@ from torch import nn
 from common.system.errors import UserError
 from common.system.files import load_tensors
 
-TIMEOUT = 10  # seconds without an answer from the server, before a download is given up
+TIMEOUT = 10  # seconds to wait for the server's answer
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors in the file at `path` by name, on the CPU; also those under "state_dict" in it.
+    """Return the tensors in the file at `path` (or under its key "state_dict") by name, on the CPU.
 
-    Nothing in the file is executed.
+    Loading runs no code from the file.
 
     Raises:
-        UserError: it is missing, damaged, or holds anything but tensors.
+        UserError: the file is missing or damaged, or is not a dict of tensors.
     """
     contents = load_tensors(path)
     if isinstance(contents, dict):
         contents = contents.get("state_dict", contents)
     if not isinstance(contents, dict) or not all(isinstance(value, torch.Tensor) for value in contents.values()):
-        raise UserError(f"{path} holds no table of named tensors; give a file of weights as torchvision's are")
+        raise UserError(f"{path} is not a dict of named tensors; give a file of weights like torchvision's")
     return contents
 
 
 def copy_weights(weights: dict[str, torch.Tensor], network: nn.Module, name: str, path: Path) -> None:
-    """Copy `weights`, read from `path`, into `network`, which the user knows as `name`.
+    """Copy `weights`, read from `path`, into `network`, called `name` in messages.
 
     Raises:
-        UserError: a tensor is missing, left over, or of another shape: these are weights of something else.
+        UserError: a tensor is missing, left over, or has another shape.
     """
     try:
-        network.load_state_dict(weights)  # older files lack BatchNorm's count of batches: of a dict, torch accepts that
+        network.load_state_dict(weights)  # a plain dict: torch then accepts old files without num_batches_tracked
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()  # torch tells them all, one kind a line
+        reason = str(error).splitlines()[1].strip()  # the first of torch's reasons
         raise UserError(
             f"{path} does not hold weights of {name} ({reason:.200}); give a file of that network"
         ) from None
 
 
 def download(name: str, searched: str = "") -> Path:
-    """Return the file with torchvision's ImageNet weights of network `name`, downloaded unless it is there already.
+    """Return the path of torchvision's ImageNet weights for network `name`; download the file if it is missing.
 
     Args:
-        searched: where else was looked for them, for the message.
+        searched: beginning of the error message: where the weights were searched before.
 
     Raises:
-        UserError: it is not there and cannot be had; the message names the file and the ways out.
+        UserError: the download failed; the message names the file and what to do.
     """
     from torchvision.models import get_model_weights  # slow to import
 
@@ -59,10 +59,10 @@ def download(name: str, searched: str = "") -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     if path.is_file():
         return path
-    digest = path.stem.rpartition("-")[2]  # torchvision's files are named after the start of their SHA-256
+    digest = path.stem.rpartition("-")[2]  # a file name of torchvision ends with the start of its SHA-256
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        socket.setdefaulttimeout(TIMEOUT)  # the default is to wait for ever
+        socket.setdefaulttimeout(TIMEOUT)  # without it, a download could wait for ever
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digest)
     except (OSError, HTTPException, RuntimeError) as error:
         reason = getattr(error, "reason", error)

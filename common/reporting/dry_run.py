@@ -1,4 +1,4 @@
-"""What --dry-run shows instead of training: data, model, the cost of a step, and a batch as the network gets it."""
+"""--dry-run: print classes, model and the cost of one training step, and draw a batch, instead of training."""
 
 import time
 
@@ -15,29 +15,27 @@ from common.run import Run
 def dry_run(
     model: nn.Module, train_loader: Loader, criterion: nn.Module, optimizer: torch.optim.Optimizer, run: Run
 ) -> None:
-    """Take one training step, print what it took, draw its batch, and exit; nothing is kept of it.
+    """Take one training step, print its cost, draw its batch, and exit without saving anything else.
 
-    Of several processes the first does so.
-
-    FLOPs are those of matrix products and convolutions, two for a multiplication and addition. An allocator needs more
-    memory than the tensors.
+    With several processes, only the first does this. FLOPs count matrix products and convolutions; a multiplication
+    and an addition are two. Memory counts tensors only: the allocator needs more.
     """
     if run.rank > 0:
         raise SystemExit
-    from torch.utils.flop_counter import FlopCounterMode  # imports Triton, which no training needs
+    from torch.utils.flop_counter import FlopCounterMode  # slow: imports Triton, which training does not need
 
     from common.reporting import plotting
 
-    print(f"\nclasses of the training set, by their share of the pixels: {shares(train_loader.data)}")
+    print(f"\nclasses and their shares of the training pixels: {shares(train_loader.data)}")
     trained = count_parameters(model, trainable=True)
-    print(f"model: {count_parameters(model) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained")
+    print(f"model: {count_parameters(model) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trainable")
     for name, child in model.named_children():
         if count := count_parameters(child):
             print(f"  {name:<20}{type(child).__name__:<20}{count / 1e6:>8.2f} M")
 
     train_loader.set_epoch(1)
     images, masks = next(iter(train_loader))
-    kept = {}  # bytes by address: what several operations keep is in memory once
+    kept = {}  # address -> bytes, because several operations may keep the same tensor
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.data_ptr()] = tensor.nbytes
@@ -61,19 +59,21 @@ def dry_run(
         "kept for the backward pass": sum(size for address, size in kept.items() if address not in weights),
     }
     height, width = images.shape[-2:]
-    print(f"a step of {len(images)} images of {height}x{width}: loss {loss:.3f}, {seconds:.2f} s as the first one")
+    print(
+        f"one step with {len(images)} images of {height}x{width}: loss {loss:.3f}, {seconds:.2f} s (the first is slow)"
+    )
     gigaflops = flops.get_total_flops() / len(images) / 1e9
-    print(f"  {gigaflops:.2f} GFLOPs an image in the forward pass")
+    print(f"  forward pass: {gigaflops:.2f} GFLOPs per image")
     parts = ", ".join(f"{size / 2**20:.0f} MiB {name}" for name, size in memory.items())
-    print(f"  memory: {sum(memory.values()) / 2**20:.0f} MiB of tensors: {parts}")
-    print(f"an epoch has {len(train_loader)} steps, {train_loader.num_images} images")
+    print(f"  memory for tensors: {sum(memory.values()) / 2**20:.0f} MiB: {parts}")
+    print(f"one epoch: {len(train_loader)} steps, {train_loader.num_images} images")
     plotting.plot_batch(images, masks, train_loader.data, run)
-    print(f"see {run.plot('batch')}; nothing was trained, as --dry-run asks")
+    print(f"see {run.plot('batch')}; --dry-run trains nothing")
     raise SystemExit
 
 
 def shares(data: SegmentationSet) -> str:
-    """Return the classes of `data` with their shares of the pixels that are not void, the largest first."""
+    """Return the classes of `data` and their shares of the pixels without void, the largest first."""
     counts = data.pixel_counts()
     parts = counts / counts.sum().clamp(min=1)
     return ", ".join(f"{data.classes[i]} {parts[i]:.1%}" for i in parts.argsort(descending=True).tolist())

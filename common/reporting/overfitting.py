@@ -1,4 +1,4 @@
-"""What overfit.py says: the scores of each model on the image it was to overfit and on another, curves, predictions."""
+"""Report of overfit.py: scores of each model on its training image and on another image, curves, predictions."""
 
 from matplotlib.figure import Figure
 from torch import nn
@@ -18,15 +18,16 @@ def report_overfit(
     images: list[SegmentationSet],
     run: Run,
 ) -> dict:
-    """Print and draw; write history.csv, a row for each step, and scores.json to runs/<run>/.
+    """Print scores, draw curves and predictions, write history.csv (one row per step) and scores.json to runs/<run>/.
 
     Args:
-        history: of the network in training mode.
-        models: by the titles of their columns in the picture.
-        results: of each of `models`, what `evaluate` gave for each of `images`, which are sets of one.
+        history: rows of history.csv, measured in training mode.
+        models: models by column title in the picture.
+        results: column title -> results of `evaluate`, one for each of `images`.
+        images: data sets with one image each.
 
     Returns:
-        What scores.json holds: the scores by the model's title and the image's split.
+        The content of scores.json: model title -> split of the image -> scores.
     """
     scores = {title: {} for title in models}
     for number, data in enumerate(images):
@@ -41,13 +42,13 @@ def report_overfit(
     write_history(run.folder, history)
     write_json(run.folder / "scores.json", scores)
     figure = Figure(figsize=(10, 3.5), layout="constrained")
-    figure.suptitle(f"{run.name}: the one image, seen in training mode")
+    figure.suptitle(f"{run.name}: training on one image (in training mode)")
     for axes, key, label in zip(figure.subplots(1, 2), ("loss", "miou"), ("loss", "mIoU"), strict=True):
         plot_by_epoch(axes, history, key, by="step", color=TRAIN)
         axes.set_ylabel(label)
     save(figure, run.plot())
     columns = {title: (model, images[0].image_size) for title, model in models.items()}
-    samples, title = [data.sample(0) for data in images], f"{run.name}: the image, and another"
+    samples, title = [data.sample(0) for data in images], f"{run.name}: the training image and another one"
     grid = side_by_side(columns, samples, images[0].classes, images[0].palette, run, title)
     save(grid, run.plot("predictions"))
     run.print(f"see {run.plot()}, {run.plot('predictions')} and {run.folder / 'history.csv'}")

@@ -1,4 +1,4 @@
-"""A prediction drawn over its image, with a legend."""
+"""Draw a prediction over its image, with a legend."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,22 +9,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 from common.labels import colorize
 
-SMALLEST, LARGEST = 480, 1600  # pixels, of the longer side: small images are enlarged, so that the legend can be read
+SMALLEST, LARGEST = 480, 1600  # pixels of the longer side; small images are enlarged to keep the legend readable
 FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
-LEAST = 0.0005  # smaller shares of the image are not in the legend
+LEAST = 0.0005  # classes with a smaller share of the image are not in the legend
 
 
 def overlay(
     image: Image.Image, classes: np.ndarray, names: Sequence[str], palette: Sequence[tuple[int, int, int]]
 ) -> Image.Image:
-    """Return the image tinted by class and outlined in white, over a legend of names and shares of the image.
+    """Return the image with tinted classes and white outlines, and below a legend of class names and shares.
 
-    A class whose colour is black, as the background's is by custom, is not tinted.
+    A black class, usually the background, is not tinted.
 
     Args:
-        image: RGB, of any size.
-        classes: (H, W) uint8, of the same size.
-        names, palette: of the classes.
+        image: RGB, any size.
+        classes: class numbers (H, W) uint8, same size as the image.
+        names, palette: names and colours of the classes.
     """
     scale = np.clip(max(image.size), SMALLEST, LARGEST) / max(image.size)
     size = tuple(max(1, round(scale * side)) for side in image.size)
@@ -49,9 +49,9 @@ def overlay(
 
 
 def _legend(entries: list[tuple[str, tuple[int, int, int]]], width: int, height: int) -> Image.Image:
-    """Return a white strip with a patch and a text for each entry, in as many lines as `width` needs.
+    """Return a white strip with a coloured patch and a text for each entry, wrapped to `width`.
 
-    `height` is that of the letters, in pixels; the patch of black, with which nothing is tinted, is crossed out.
+    `height` is the letter height in pixels. The patch of black is crossed out because black is not tinted.
     """
     font, gap = ImageFont.truetype(str(FONT), height), height // 2
     places, x, y = [], gap, gap

@@ -1,4 +1,4 @@
-"""What report.html says of finished runs, in sections of runs that had the same test images."""
+"""Prepare the content of report.html: a section for all runs with the same test images."""
 
 import csv
 import io
@@ -16,27 +16,27 @@ from matplotlib import rc_context
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from common.metrics import MIOU, PIXEL_ACCURACY, confusions
-from common.reporting.confusion import MOST, percent
+from common.metrics import MIOU, PIXEL_ACCURACY
+from common.reporting.confusion import MOST, confusions, percent
 from common.reporting.plotting import limit_loss, plot_by_epoch
 from common.reporting.results import REPOSITORY, question, say
 from common.reporting.scores import duration
 
-PUBLISHED = REPOSITORY / "docs" / "published.csv"  # what the original projects report
-MOST_SETTINGS = 6  # columns of settings; what else differs stands below the name
+PUBLISHED = REPOSITORY / "docs" / "published.csv"  # scores that the original projects report
+MOST_SETTINGS = 6  # columns of settings; further differences are listed below the name
 CURVES = {
     "mIoU in validation": "val_miou",
     "Pixel accuracy in validation": "val_pixel_accuracy",
     "Loss in validation": "val_loss",
     "Learning rate at the epoch's start": "lr",
 }
-VARIED = ("seed", "fold")  # settings in which the runs of one experiment may differ
-COLORS, DASHES = 10, ("", "6 3", "1.5 2")  # of the lines: matplotlib's ten colours, then the same dashed and dotted
+VARIED = ("seed", "fold")  # the only settings that may differ between runs of one experiment
+COLORS, DASHES = 10, ("", "6 3", "1.5 2")  # line styles: matplotlib's ten colours, solid, then dashed, then dotted
 
 
 @dataclass
 class Record:
-    """What a finished run left in runs/<name>/."""
+    """The files of one finished run in runs/<name>/."""
 
     name: str
     settings: dict  # script, seed, precision and the script's flags
@@ -45,12 +45,12 @@ class Record:
     classes: list[dict[str, str]]  # the rows of classes.csv
     script: str  # text of the script as it was run
     tta: dict | None = None  # contents of test_tta.json
-    label: str = ""  # the name without what all runs of the section share
-    pictures: list[dict] = field(default_factory=list)  # of its hardest and easiest test images
+    label: str = ""  # short name, from `labels`
+    pictures: list[dict] = field(default_factory=list)  # its hardest and easiest test images
 
     @property
     def data(self) -> str:
-        """What the run was tested on, the same in runs whose scores can be compared, and in folds."""
+        """The test data in words, equal for runs with comparable scores."""
         size, fold = "x".join(map(str, self.test["image_size"])), self.settings.get("fold", "")
         folds = f"folds of {fold.partition('/')[2]}" if re.fullmatch(r"\d+/\d+", fold) else "a folder at a time"
         tested = folds if fold else f"{self.test['images']} test images"
@@ -58,13 +58,13 @@ class Record:
 
     @property
     def experiment(self) -> str:
-        """Settings and script as text, without seed and fold: the same in runs that differ in these alone."""
+        """Settings and script as text, without seed and fold: equal for all runs of one experiment."""
         settings = {key: value for key, value in self.settings.items() if key not in VARIED}
         return json.dumps([settings, self.script], sort_keys=True)
 
     @property
     def question(self) -> str:
-        """The question that the run's script asks."""
+        """The question in the docstring of the run's script."""
         return question(self.settings["script"])
 
     @property
@@ -73,12 +73,12 @@ class Record:
         return {key: value if key == "fold" else text_of(value) for key, value in self.settings.items()}
 
     def images(self) -> list[tuple[str, float]]:
-        """Return the test images by name with their mIoU, the hardest first; without those that are void throughout."""
+        """Return names and mIoU of the test images, the hardest first; images with only void are skipped."""
         known = [(name, miou) for name, miou in self.test["image_miou"].items() if miou is not None]
         return sorted(known, key=lambda image: image[1])
 
     def shares(self) -> dict[str, dict[str, float]]:
-        """Return the confusion matrix by true and predicted class, as shares of the true one; {} if it is too large."""
+        """Return, by true and predicted class, the share of the true class; {} if the matrix is too large to show."""
         names, rows = list(self.test["iou"]), self.test["confusion"]
         shares = {}
         for name, row in zip(names, rows, strict=False) if len(rows) <= MOST else ():
@@ -87,7 +87,7 @@ class Record:
         return shares
 
     def confused(self, most: int = 10) -> list[tuple[str, str, str, int]]:
-        """Return true class, predicted class, share of the true class, and pixels of what is confused most."""
+        """Return the most frequent confusions: true class, predicted class, share of the true class, pixels."""
         names, rows = list(self.test["iou"]), self.test["confusion"]
         found = confusions(torch.tensor(rows))[:most]
         return [(names[t], names[p], percent(pixels / sum(rows[t])), pixels) for t, p, pixels in found]
@@ -95,14 +95,14 @@ class Record:
 
 @dataclass
 class Experiment:
-    """Runs that differ in seed or fold alone."""
+    """Runs that differ only in seed or fold."""
 
     runs: list[Record]
     label: str = ""
 
     @property
     def name(self) -> str:
-        """The name of the only run, or that of the first without seed and fold."""
+        """The name of the only run; for several runs, the first name without seed and fold."""
         first = self.runs[0]
         fold = f"-fold{first.settings.get('fold', '').replace('/', 'of')}"
         short = first.name.removesuffix(f"-s{first.settings['seed']}").removesuffix(fold)
@@ -115,10 +115,10 @@ class Experiment:
         return {key: ", ".join(dict.fromkeys(text[key] for text in texts)) for key in texts[0]}
 
     def score(self, name: str, tta: bool = False) -> tuple[str, float]:
-        """Return the mean of a score over the runs: as text, with its standard deviation, and as a number.
+        """Return the mean of a score over the runs: as text with its standard deviation, and as a number.
 
         Args:
-            tta: with test-time augmentation; ("", 0) if a run was not scored with it.
+            tta: use the scores with test-time augmentation; returns ("", 0) if one run has none.
         """
         tests = [run.tta if tta else run.test for run in self.runs]
         if None in tests:
@@ -128,18 +128,18 @@ class Experiment:
         return say(mean, deviation), mean
 
     def iou(self, name: str) -> float | None:
-        """Return the mean IoU of a class over the runs; None where it is in neither target nor prediction."""
+        """Return the mean IoU of a class over the runs; None if no target or prediction has this class."""
         found = [iou for run in self.runs if (iou := run.test["iou"].get(name)) is not None]
         return statistics.mean(found) if found else None
 
     def curve(self, key: str) -> np.ndarray:
-        """Return a column of history.csv, (runs, epochs), as far as all runs went."""
+        """Return a column of history.csv, (runs, epochs), up to the last epoch that all runs have."""
         epochs = min(len(run.history) for run in self.runs)
         return np.array([[row.get(key, np.nan) for row in run.history[:epochs]] for run in self.runs])
 
 
 class Section:
-    """What the page says of runs that had the same test images."""
+    """One part of the page: all runs with the same test images."""
 
     def __init__(self, records: list[Record]):
         self.records, self.title, self.test = records, records[0].data, records[0].test
@@ -152,9 +152,9 @@ class Section:
         self.classes = list(dict.fromkeys(name for record in records for name in record.test["iou"]))
         self.tta = any(record.tta for record in records)
         self.seeds = any(len(one.runs) > 1 for one in self.experiments)
-        self.pictures: list[dict] = []  # of the same images through all models
-        self.legend: list[tuple[str, tuple]] = []  # of the colours in them
-        self.problems: list[str] = []  # why there are no pictures of a model
+        self.pictures: list[dict] = []  # the same images with the predictions of all models
+        self.legend: list[tuple[str, tuple]] = []  # name and colour of each class
+        self.problems: list[str] = []  # reasons why pictures are missing
 
     @property
     def head(self) -> list[str]:
@@ -163,11 +163,11 @@ class Section:
         return ["run", MIOU, *[f"{MIOU} with TTA"] * self.tta, PIXEL_ACCURACY, "loss", *settings, "parameters", "time"]
 
     def floor(self, name: str) -> float:
-        """Return what the most frequent class everywhere scores; of folds the mean."""
+        """Return the score of predicting the most frequent class everywhere; the mean over folds."""
         return statistics.mean(record.test["floor"][name] for record in self.records)
 
     def rows(self) -> list[list[tuple[str, float | str]]]:
-        """Return the table's rows but for the name, each cell as text and as what it is sorted by."""
+        """Return the table's rows without the name; each cell has its text and its sort key."""
         rows = []
         for one in self.experiments:
             loss, parameters = statistics.mean(run.test["loss"] for run in one.runs), one.runs[0].test["parameters"]
@@ -179,7 +179,7 @@ class Section:
         return rows
 
     def hardest(self) -> list[tuple[str, float]]:
-        """Return the test images by name with the mean of their mIoU over the runs, the hardest first."""
+        """Return names and mIoU of the test images, averaged over the runs, the hardest first."""
         found = {}
         for record in self.records:
             for name, miou in record.images():
@@ -188,7 +188,7 @@ class Section:
         return sorted(means, key=lambda image: image[1])
 
     def published(self) -> list[str]:
-        """Return a sentence for each published score that is defined as one of ours."""
+        """Return a sentence for each published score that has the same definition as one of our scores."""
         with open(PUBLISHED, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["our score"]]
         found = []
@@ -196,16 +196,16 @@ class Section:
             for row in rows:
                 if all(row[key] == one.settings.get(key, "") for key in ("script", "dataset", "model")):
                     score, ours = row["our score"], one.score(row["our score"])[0]
-                    found.append(f"{score} {row['value']} ({row['measured on']}); of {one.label} here {ours}")
+                    found.append(f"{score} {row['value']} ({row['measured on']}); {one.label} here: {ours}")
         return found
 
     def key(self) -> list[tuple[str, str, str]]:
-        """Return the label, the colour and the dashes of each experiment in the curves."""
+        """Return label, colour and dashes of each experiment's line."""
         styles = [(to_hex(f"C{n % COLORS}"), DASHES[n // COLORS % len(DASHES)]) for n in range(len(self.experiments))]
         return [(one.label, *style) for one, style in zip(self.experiments, styles, strict=True)]
 
     def curves(self) -> dict[str, str]:
-        """Return drawings of all experiments by epoch, as SVG: the mean over seeds, in a band from least to most."""
+        """Return one SVG per quantity with the curves of all experiments; with seeds, the mean and a min-max band."""
         drawings = {}
         for label, key in CURVES.items():
             figure = Figure(figsize=(6, 3.4))
@@ -228,7 +228,7 @@ class Section:
 
 
 def group_by(key: str, records: list[Record]) -> list[list[Record]]:
-    """Return the records that have the property `key` in common together, in the order in which each first occurs."""
+    """Group records by the value of their property `key`, in the order of first occurrence."""
     groups = {}
     for record in records:
         groups.setdefault(getattr(record, key), []).append(record)
@@ -236,12 +236,12 @@ def group_by(key: str, records: list[Record]) -> list[list[Record]]:
 
 
 def labels(runs: list[Record] | list[Experiment]) -> list[str]:
-    """Return the names of runs without the parts that all share, and with spaces: "train, lr 0.0001".
+    """Return short, readable names: "train, lr 0.0001". Parts that all runs share are removed.
 
-    A name that was given with --name stays as it is.
+    Names from --name are not changed.
     """
     own = [run.name.startswith(run.settings["script"]) for run in runs]
-    # A hyphen before a digit is a minus, or tells runs of the same settings apart.
+    # A hyphen before a digit is a minus sign or begins a run's number; do not split there.
     parts = [re.split(r"-(?=\D)", run.name) if o else [run.name] for run, o in zip(runs, own, strict=True)]
     shared = set.intersection(*(set(part) for part, o in zip(parts, own, strict=True) if o or not any(own)))
     keys = sorted({key for run in runs for key in run.settings}, key=len, reverse=True)
@@ -254,15 +254,15 @@ def labels(runs: list[Record] | list[Experiment]) -> list[str]:
 
 
 def compared(settings: list[dict[str, str]], named: bool) -> tuple[dict[str, str], list[str], list[str]]:
-    """Compare the settings of experiments, but for the script if they are `named` after it.
+    """Compare the settings of experiments; if they are `named` after their scripts, the script is no difference.
 
     Returns:
-        Those that all share; the names of those that differ and that most experiments have; and of each experiment, as
-        text, what else differs. What some scripts have alone, and always the same, is in none of them.
+        The settings that all share; the columns: names of different settings that most experiments have; and, for
+        each experiment, its other different settings as text.
     """
     fixed = [{name: value for name, value in one.items() if name not in VARIED} for one in settings]
     again = [fixed[: number + 1].count(one) for number, one in enumerate(fixed)]
-    if max(again) > 1:  # the same settings, and yet another experiment
+    if max(again) > 1:  # same settings but different scripts
         settings = [one | {"version of the script": str(n)} for one, n in zip(settings, again, strict=True)]
     values = {}
     for one in settings:
@@ -283,12 +283,12 @@ def text_of(value: object) -> str:
     if isinstance(value, list):
         return "x".join(map(str, value))
     if isinstance(value, str):
-        return Path(value).name or "none"  # without where on this machine a file lies
+        return Path(value).name or "none"  # without the folders of this machine
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as SVG to stand in a page: in the page's colours and letters, and with classes for ids."""
+    """Return a figure as SVG for the page: it takes the page's text colour and font, and has classes instead of ids."""
     text = io.StringIO()
     with rc_context({"svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
@@ -297,7 +297,7 @@ def svg(figure: Figure) -> str:
 
 
 def render(sections: list[Section], problems: list[str], markdown: str) -> str:
-    """Return the page."""
+    """Return the page as HTML."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -1,4 +1,4 @@
-"""Pictures: the curves of a run, and predictions beside the truth."""
+"""Draw the curves of runs, and predictions beside the true masks."""
 
 import random
 import re
@@ -27,10 +27,10 @@ from common.metrics import ConfusionMatrix
 from common.run import Run
 from common.system.files import atomic
 
-rcParams["text.parse_math"] = False  # names of runs, images and classes may hold two $, and are no formulas
+rcParams["text.parse_math"] = False  # two $ in the name of a run, image or class are not a formula
 
 TRAIN, VAL, KEPT = "#1f77b4", "#d95f02", "#555555"
-LINES = "-", (0, (6, 4)), (0, (6, 3, 1, 3))  # for neighbours in a comparison
+LINES = "-", (0, (6, 4)), (0, (6, 3, 1, 3))  # line styles that take turns in a comparison
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -41,7 +41,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def plot_by_epoch(axes: Axes, history: list[dict], key: str, by: str = "epoch", **style) -> None:
     """Plot the column `key` of the rows of history.csv over the epochs."""
-    marker = "o" if len(history) < 30 else None  # a single epoch is no line
+    marker = "o" if len(history) < 30 else None  # one epoch alone gives no visible line
     axes.plot(
         [row[by] for row in history],
         [row.get(key, np.nan) for row in history],
@@ -62,7 +62,7 @@ def plot_curves(history: list[dict], kept: dict, path: Path, title: str) -> None
         plot_by_epoch(axes, history, f"train_{key}", color=TRAIN, label="train")
         plot_by_epoch(axes, history, f"val_{key}", color=VAL, label="validation")
         axes.set_ylabel(label)
-    rates = sorted({key for row in history for key in row if key.startswith("lr_")})  # of groups that have names
+    rates = sorted({key for row in history for key in row if key.startswith("lr_")})  # of named parameter groups
     for number, key in enumerate(rates or ["lr"]):
         plot_by_epoch(panels[3], history, key, color=f"C{number}", label=key.removeprefix("lr_"))
     panels[3].set_ylabel("learning rate at the epoch's start")
@@ -79,11 +79,11 @@ def plot_curves(history: list[dict], kept: dict, path: Path, title: str) -> None
 def plot_comparison(
     histories: dict[str, list[dict]], scores: dict[str, tuple[float, float]], path: Path, title: str
 ) -> None:
-    """Draw the curves of several runs over each other, training thin and dotted, and their test mIoU over their speed.
+    """Draw the curves of several runs, and their test mIoU against training speed. Training curves are dotted.
 
     Args:
-        histories: rows of history.csv, by the name of the run.
-        scores: images/s in training and test mIoU, by the name of the run.
+        histories: name of the run -> rows of history.csv.
+        scores: name of the run -> images/s in training, test mIoU.
     """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     figure.suptitle(title)
@@ -91,7 +91,7 @@ def plot_comparison(
     colors = colormaps["tab20" if len(histories) > 10 else "tab10"].colors
     for number, (name, history) in enumerate(histories.items()):
         color = colors[number % len(colors)]
-        # Solid lines lie below dashed ones, and dots take turns, so that lines on top of each other are all seen.
+        # Dashed lines lie above solid ones, and dots are shifted, so equal curves are all visible.
         style = {"ls": LINES[number % 3], "zorder": 2 + number % 3 / 10}
         dots = {"ls": (4 * number / len(histories), (1, 3)), "lw": 1.2, "marker": None}
         for axes, key in zip(panels, ("loss", "pixel_accuracy", "miou"), strict=False):
@@ -114,7 +114,7 @@ def plot_comparison(
 
 
 def limit_loss(axes: Axes, histories: dict[str, list[dict]], splits: Sequence[str] = ("train", "val")) -> None:
-    """End the axis where a wild curve would flatten the others, at twice the median of all peaks; name that curve."""
+    """Cut the loss axis at twice the median of all peaks, and name the curves that go higher."""
     peaks = {
         f"{name} ({split})": max(row[f"{split}_loss"] for row in history if row["epoch"])
         for name, history in histories.items()
@@ -128,19 +128,19 @@ def limit_loss(axes: Axes, histories: dict[str, list[dict]], splits: Sequence[st
 
 
 def legend_by_row(figure: Figure, handles: list, columns: int, **style) -> None:
-    """Add a legend below a figure that is read line by line; matplotlib fills it column by column."""
+    """Add a legend below a figure, filled row by row; matplotlib would fill it column by column."""
     handles = [handle for column in range(columns) for handle in handles[column::columns]]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False, **style)
 
 
 def wrapped(name: str, width: int) -> str:
-    """Return a text in lines of `width` characters, broken at spaces, hyphens and underscores."""
+    """Wrap a text to `width` characters at spaces, hyphens and underscores."""
     lines = textwrap.wrap(re.sub(r"([-_])(?=\w)", "\\1\0 ", name), width)
     return "\n".join(line.replace("\0 ", "").replace("\0", "") for line in lines)
 
 
 def draw(data: SegmentationSet, seed: int, count: int = 5) -> list[int]:
-    """Return the indices of `count` images of `data`, drawn at random, in order."""
+    """Return the sorted indices of `count` random images of `data`."""
     return sorted(random.Random(seed).sample(range(len(data)), min(count, len(data))))
 
 
@@ -152,11 +152,11 @@ def side_by_side(
     run: Run,
     title: str = "",
 ) -> Figure:
-    """Return a figure of each sample's image, truth and predictions, side by side, with a legend.
+    """Return a figure with a row for each sample: image, truth and predictions, and a legend below.
 
     Args:
-        models: by the title of their column, each with the size (height, width) at which it sees an image.
-        samples: name, RGB image, and mask (H, W) uint8 or None where the truth is not known.
+        models: column title -> model and its input size (height, width).
+        samples: name, RGB image, and mask (H, W) uint8, or None if the truth is unknown.
     """
     rows, scores = [], {}
     for _, image, mask in samples:
@@ -170,9 +170,9 @@ def side_by_side(
 
 
 def predictions(model: nn.Module, sets: Sequence[SegmentationSet], run: Run, count: int = 5) -> Figure:
-    """Return a figure of image, truth and prediction of `count` images of each of `sets`, drawn by the run's seed.
+    """Return a figure of image, truth and prediction for `count` images of each set, drawn by the run's seed.
 
-    The model sees them at the size of the last set's.
+    The model's input has the image size of the last set.
     """
     samples, data = [part.sample(i) for part in sets for i in draw(part, run.seed, count)], sets[-1]
     title = f"{run.name}: {data.dataset} {', '.join(part.split for part in sets)}"
@@ -186,7 +186,7 @@ def plot_batch(images: torch.Tensor, masks: torch.Tensor, data: SegmentationSet,
 
 
 def plot_augmentation(loader: Loader, run: Run) -> None:
-    """Draw an image over its mask as it is, after each augmentation alone, and after all, as the network gets it."""
+    """Draw an image and its mask: without augmentation, after each augmentation, and after all together."""
     data, generator = loader.data, torch.Generator().manual_seed(run.seed)
     index = draw(data, run.seed, count=1)
     image, mask = data.images[index].float() / 255, data.masks[index].long()
@@ -195,7 +195,7 @@ def plot_augmentation(loader: Loader, run: Run) -> None:
         inner = getattr(function, "func", function)  # of a functools.partial
         name = getattr(inner, "__name__", type(inner).__name__).removeprefix("random_")
         draws = [function(image, mask, generator) for _ in range(8)]
-        # The one that changes most: a flip leaves every other image as it is, and a small angle is hardly seen.
+        # Show the strongest change: a random flip may do nothing, and a small rotation is hardly visible.
         columns[name] = max(draws, key=lambda drawn: (drawn[0] - F.interpolate(image, drawn[0].shape[2:])).abs().mean())
     for function in loader.augment:
         image, mask = function(image, mask, generator)
@@ -204,7 +204,7 @@ def plot_augmentation(loader: Loader, run: Run) -> None:
 
 
 def over_masks(columns: dict[str, tuple[torch.Tensor, torch.Tensor]], title: str, data: SegmentationSet) -> Figure:
-    """Return a figure of images (3, H, W) float in [0, 1] over their masks (H, W), by the title of their column."""
+    """Return a figure of images (3, H, W) float in [0, 1] above their masks (H, W), given by column title."""
     images = [image.permute(1, 2, 0).clamp(0, 1).cpu().numpy() for image, _ in columns.values()]
     masks = [mask.cpu().numpy() for _, mask in columns.values()]
     return picture_grid([images, masks], list(columns), title, data.classes, data.palette, names=[], captions={})
@@ -219,19 +219,19 @@ def picture_grid(
     names: list[str],
     captions: dict[tuple[int, int], str],
 ) -> Figure:
-    """Return a figure of RGB images (H, W, 3) and masks (H, W), which are coloured, over a legend of their classes.
+    """Return a figure of RGB images (H, W, 3) and coloured masks (H, W), with a legend of the classes below.
 
     Args:
-        rows: None is a mask that is not known.
-        titles: of the columns.
-        names: of the rows.
-        captions: below pictures, by row and column.
+        rows: pictures of each row; None for an unknown mask.
+        titles: titles of the columns.
+        names: names of the rows.
+        captions: (row, column) -> text below the picture.
     """
     masks = [mask for row in rows for mask in row if mask is not None and mask.ndim == 2]
     values = sorted({value for mask in masks for value in np.unique(mask).tolist()})
-    columns = min(6, 5, 4, key=lambda count: -len(values) % count)  # of the legend: the last line is as full as can be
+    columns = min(6, 5, 4, key=lambda count: -len(values) % count)  # fills the legend's last line best
     title, titles = wrapped(title, 30 * len(titles)), [wrapped(text, 34) for text in titles]
-    # In inches: a name stands beside each row, lines of text above and below.
+    # Sizes in inches.
     aspect = max(row[0].shape[0] / row[0].shape[1] for row in rows)
     row_height = 2.5 * max(aspect, 0.3) + 0.1
     lines = [title, max(titles, key=lambda text: text.count("\n")), "\n" * (-(-len(values) // columns))]
@@ -244,7 +244,7 @@ def picture_grid(
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(captions.get((row, column), ""), fontsize=8)
         if picture is None:
-            axes.text(0.5, 0.5, "not known", ha="center", transform=axes.transAxes, color="#888888")
+            axes.text(0.5, 0.5, "unknown", ha="center", transform=axes.transAxes, color="#888888")
         elif picture.ndim == 3:
             axes.imshow(picture)
         else:

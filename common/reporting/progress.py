@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a progress bar, a line for each epoch, curves, TensorBoard."""
+"""Show the progress of a training: a progress bar, a line for each epoch, curves, TensorBoard."""
 
 import contextlib
 
@@ -12,15 +12,15 @@ from common.loader import Loader
 from common.run import Run
 from common.system.errors import UserError
 
-# common.reporting.plotting is imported where it is used: training begins before matplotlib is there.
+# common.reporting.plotting is imported where it is used, so training starts without waiting for matplotlib.
 
-FIGURE_EPOCHS = 5  # after which TensorBoard gets a picture of predictions
+FIGURE_EPOCHS = 5  # TensorBoard gets a picture of predictions every 5 epochs
 
 
 class Progress(contextlib.AbstractContextManager):
-    """Shows how far training is; draws the curves when its block ends, also if Ctrl-C ends it.
+    """Context manager that shows progress; draws the curves at the end, also after Ctrl-C.
 
-    `history` has the rows of the epochs that are done; `fit` appends more. There will be `epochs` at most.
+    `history` has a row for each finished epoch; `fit` appends more, up to `epochs`.
     """
 
     def __init__(self, history: list[dict], epochs: int, loader: Loader, run: Run):
@@ -29,7 +29,7 @@ class Progress(contextlib.AbstractContextManager):
             total=epochs * loader.num_images,
             initial=last_epoch(history) * loader.num_images,
             unit=" images",
-            disable=True if run.rank else None,  # None: shown on a terminal only
+            disable=True if run.rank else None,  # None: shown only on a terminal
             dynamic_ncols=True,
             leave=False,
         )
@@ -38,19 +38,19 @@ class Progress(contextlib.AbstractContextManager):
 
             plotting.plot_augmentation(loader, run)
         self.log = tensorboard(run, last_epoch(history)) if run.tensorboard and run.rank == 0 else None
-        self.loss = 0.0  # of the last batch that a GPU has sent
+        self.loss = 0.0  # latest value that has arrived from the GPU
         self._sent = torch.zeros((), pin_memory=run.device.type == "cuda")
 
     def update(self, loss: torch.Tensor, images: int) -> None:
         """Count the `images` of a batch, and show its loss (0-d)."""
-        self._sent.copy_(loss.detach(), non_blocking=True)  # waits for nothing
+        self._sent.copy_(loss.detach(), non_blocking=True)  # does not wait for the GPU
         self.loss = self._sent.item()
         self.bar.set_description(f"epoch {last_epoch(self.history) + 1}/{self.epochs}", refresh=False)
         self.bar.set_postfix_str(f"loss {self.loss:.3f}", refresh=False)
         self.bar.update(images * self.run.world_size)
 
     def end_epoch(self, model: nn.Module, val_loader: Loader) -> None:
-        """Print the last row of the history as a line, and tell TensorBoard."""
+        """Print the last row of the history, and send it to TensorBoard."""
         self.bar.clear()
         self.run.print(epoch_line(self.history, self.epochs))
         if self.log:
@@ -67,9 +67,9 @@ class Progress(contextlib.AbstractContextManager):
         if self.log:
             self.log.close()
         if kind is KeyboardInterrupt:
-            state = f"{self.run.last_checkpoint} holds what came before, --resume goes on from there"
             done = last_epoch(self.history)
-            self.run.print(f"interrupted in epoch {done + 1}: {state if done else 'nothing is kept of it'}")
+            state = f"{self.run.last_checkpoint} has epoch {done}, and --resume continues from there"
+            self.run.print(f"interrupted in epoch {done + 1}: {state if done else 'nothing was saved'}")
         if kind in (None, KeyboardInterrupt) and last_epoch(self.history) and self.run.rank == 0:
             from common.reporting import plotting
 
@@ -79,7 +79,7 @@ class Progress(contextlib.AbstractContextManager):
 def summarize(
     model: nn.Module, history: list[dict], train_set: SegmentationSet, val_set: SegmentationSet, epochs: int, run: Run
 ) -> None:
-    """Print which epoch of at most `epochs` was the best; draw what `model` sees in images of both sets."""
+    """Print the best of at most `epochs` epochs; draw predictions of `model` on images of both sets."""
     if run.rank == 0:
         from common.reporting import plotting
 
@@ -92,7 +92,7 @@ def summarize(
 
 
 def epoch_line(history: list[dict], epochs: int) -> str:
-    """Return the last epoch in one line; a star marks the best so far."""
+    """Return a line about the last epoch; a star marks the best epoch so far."""
     row = history[-1]
     number = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
     parts = [f"{number}  lr {row['lr']:.1e}" if row["epoch"] else f"{number}  at the start"]
@@ -105,9 +105,9 @@ def epoch_line(history: list[dict], epochs: int) -> str:
 
 
 def tensorboard(run: Run, epochs_done: int):
-    """Return a TensorBoard writer for runs/<run>/ that forgets what came after `epochs_done`."""
+    """Return a TensorBoard writer for runs/<run>/; epochs after `epochs_done` are deleted from the log."""
     try:
-        from torch.utils.tensorboard import SummaryWriter  # only those who ask for it need the package
+        from torch.utils.tensorboard import SummaryWriter  # the package is optional
     except ImportError:
         raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
     return SummaryWriter(run.folder, purge_step=epochs_done + 1)

@@ -1,4 +1,4 @@
-"""Results of trainings, kept as small JSON files, and their table."""
+"""Keep the results of trainings as small JSON files, and make tables of them."""
 
 import ast
 import math
@@ -14,15 +14,15 @@ from common.system.files import read_json, write_json
 
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "results"
-SEEDS = 3  # of each step of the lesson
+SEEDS = 3  # runs for each step of the lesson
 SETS = {"shapes": "the generated scenes", "voc2012": "part of VOC 2012", "voc2007": "part of VOC 2007"}
 
 
 def keep_run(folder: Path, command: str, result: Path) -> None:
-    """Add the finished run in `folder` to the file `result`; one of the same seed takes the place of an earlier one.
+    """Add the finished run in `folder` to the file `result`; it replaces an earlier run with the same seed.
 
     Args:
-        command: how the run is started, without its seed.
+        command: the command of the run without its seed; a new command replaces all earlier runs.
     """
     settings, run = {"command": command} | about(folder), record(folder)
     before = read_json(result)
@@ -31,7 +31,7 @@ def keep_run(folder: Path, command: str, result: Path) -> None:
 
 
 def about(folder: Path) -> dict:
-    """Return what the finished run in `folder` has in common with others of the same settings."""
+    """Return facts about the finished run in `folder` that do not depend on its seed."""
     test, config = read_json(folder / "test.json"), read_json(folder / "config.json")
     return {
         "script": config["experiment"]["script"],
@@ -43,7 +43,7 @@ def about(folder: Path) -> dict:
 
 
 def record(folder: Path) -> dict:
-    """Return what is kept of the finished run in `folder`: its scores, and what they depend on."""
+    """Return scores, seed, versions and machine of the finished run in `folder`."""
     test, config, history = read_json(folder / "test.json"), read_json(folder / "config.json"), read_history(folder)
     run = {
         "seed": config["experiment"]["seed"],
@@ -68,7 +68,7 @@ def record(folder: Path) -> dict:
 
 
 def commit() -> str:
-    """Return git's name of what is checked out, with a + if files are edited; "" outside git."""
+    """Return git's name of the current commit, with a + if files are edited; "" outside git."""
     command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty=+"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
@@ -85,7 +85,7 @@ def machine() -> str:
 
 
 def load_results(folder: Path = RESULTS) -> dict[tuple[str, str], dict]:
-    """Return what every file in `folder` holds, by data set and name of the file."""
+    """Return the contents of all files in `folder`, by data set and file name."""
     return {(path.parent.name, path.stem): read_json(path) for path in sorted(folder.glob("*/*.json"))}
 
 
@@ -95,7 +95,7 @@ def mean(result: dict, key: str) -> float:
 
 
 def deviation(result: dict, key: str) -> float:
-    """Return the standard deviation of a score over the runs of a result; NaN of a single one."""
+    """Return the standard deviation of a score over the runs of a result; NaN for a single run."""
     return statistics.stdev(run[key] for run in result["runs"]) if len(result["runs"]) > 1 else math.nan
 
 
@@ -105,7 +105,7 @@ def say(value: float, spread: float, sign: str = "") -> str:
 
 
 def against(result: dict, parent: dict | None, key: str = "miou") -> str:
-    """Return the difference from the parent, with the standard error of the difference of the means."""
+    """Return the difference of the means from the parent, with its standard error."""
     if not parent:
         return ""
     errors = (deviation(r, key) ** 2 / len(r["runs"]) for r in (result, parent))
@@ -113,13 +113,13 @@ def against(result: dict, parent: dict | None, key: str = "miou") -> str:
 
 
 def question(script: str) -> str:
-    """Return the question that a script of this repository asks: the first line of its docstring."""
+    """Return the question of a script in this repository: the first line of its docstring."""
     text = docstring(script)
     return text.splitlines()[0] if text else ""
 
 
 def docstring(script: str) -> str:
-    """Return the docstring of a script at the top level; "" if it is not there, or has none."""
+    """Return the docstring of a top-level script; "" if there is none."""
     path = REPOSITORY / f"{script}.py"
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "") if path.is_file() else ""
 
@@ -130,27 +130,33 @@ def parent_of(script: str) -> str:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Return rows of text, the first of which is the head, as Markdown."""
+    """Return rows of text as a Markdown table; the first row is the head."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
 
 
-def lesson_table(results: dict, dataset: str, scripts: list[str]) -> str:
-    """Return the table of the `scripts` on a data set: scores on the test images, and against those of the parent."""
-    rows = [["script", "question", "parameters", "mIoU", "against its parent", "pixel accuracy", "loss", "minutes"]]
-    found = {script: results[dataset, script] for script in scripts if (dataset, script) in results}
-    if not found:
-        return "nothing is measured yet"
-    flags = {script: re.findall(r"--\S+ \S+", result["command"]) for script, result in found.items()}
-    shared = [flag for flag in next(iter(flags.values())) if all(flag in others for others in flags.values())]
-    for script, result in found.items():
-        seeds = len(result["runs"])
-        name = f"`{' '.join([f'{script}.py', *(flag for flag in flags[script] if flag not in shared)])}`"
-        name += f" ({seeds} seed{'s' * (seeds > 1)})" * (seeds != SEEDS)
-        parameters = f"{result['parameters'] / 1e6:.2f} M"
-        scores = [say(mean(result, key), deviation(result, key)) for key in ("miou", "pixel_accuracy", "loss")]
-        scores.insert(1, against(result, found.get(parent_of(script))))
-        rows.append([name, question(script), parameters, *scores, f"{mean(result, 'minutes'):.1f}"])
-    floor = next(iter(found.values()))["floor"]
-    last = ["", f"*{floor['miou']:.3f}*", "", f"*{floor['pixel_accuracy']:.3f}*", "", ""]
-    rows.append(["*floor*", "*the most frequent class everywhere*", *last])
-    return f"Each with `{' '.join(shared)}`:\n\n{table(rows)}"
+def lesson_table(results: dict, datasets: list[str], scripts: list[str]) -> str:
+    """Return a table with a row for each script: its mIoU on each data set, and the difference from its parent.
+
+    With one data set, the first column also has the question of the script.
+    """
+    rows = [["script"]]
+    for dataset in datasets:
+        rows[0] += [f"mIoU, {SETS[dataset]}", "difference"]
+    for script in scripts:
+        row = [f"`{script}.py`" + f": {question(script)}" * (len(datasets) == 1)]
+        for dataset in datasets:
+            result, parent = results.get((dataset, script)), results.get((dataset, parent_of(script)))
+            row += [miou(result), against(result, parent)] if result else ["", ""]
+        rows.append(row)
+    rows.append(["*majority-class baseline*"])
+    for dataset in datasets:
+        floor = next(results[dataset, script]["floor"]["miou"] for script in scripts if (dataset, script) in results)
+        rows[-1] += [f"*{floor:.3f}*", ""]
+    return table(rows)
+
+
+def miou(result: dict) -> str:
+    """Return the mIoU of a result, with the number of seeds if it is not the usual one."""
+    seeds = len(result["runs"])
+    text = say(mean(result, "miou"), deviation(result, "miou"))
+    return text + f" ({seeds} seed{'s' * (seeds > 1)})" * (seeds != SEEDS)

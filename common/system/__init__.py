@@ -1,1 +1,1 @@
-"""What has nothing to do with segmentation; imports nothing else of the project."""
+"""Modules that know nothing of segmentation and import nothing else of the project."""

@@ -1,4 +1,4 @@
-"""The device and the precision to compute in, and how its memory is kept."""
+"""The choice of device and precision, and a setting of the memory allocator."""
 
 import ctypes
 import functools
@@ -12,7 +12,7 @@ from common.system.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; for "auto" the first GPU, else Apple's, else the processor."""
+    """Return the device called `name`; "auto" is the first CUDA GPU, else Apple's GPU, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -20,7 +20,7 @@ def choose_device(name: str) -> torch.device:
         available = {"cpu": True, "mps": torch.backends.mps.is_available()}
         available["cuda"] = torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
     except RuntimeError:
-        raise UserError(f"--device {name} is no device; use auto, cpu, cuda, cuda:1 or mps") from None
+        raise UserError(f"--device {name} is not a device; use auto, cpu, cuda, cuda:1 or mps") from None
     if not available.get(device.type):
         raise UserError(f"--device {name} is not available to this installation of torch; use auto or cpu")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
@@ -29,8 +29,8 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> str:
     """Return "bf16", "fp16" or "fp32".
 
-    "auto" is bf16 on a processor where it is clearly faster than fp32, and on GPUs that have it; fp16 on other NVIDIA
-    GPUs (T4, RTX 20xx); fp32 elsewhere.
+    "auto" chooses bf16 on GPUs that have it and on CPUs where it is clearly faster than fp32, fp16 on other NVIDIA GPUs
+    (T4, RTX 20xx), and fp32 elsewhere.
     """
     if name != "auto":
         return name
@@ -41,11 +41,11 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 @functools.cache
 def bf16_time() -> float:
-    """Return how long this processor takes for a convolution and its gradients in bf16, as a multiple of fp32.
+    """Return this CPU's time for a convolution and its gradients in bf16, divided by its time in fp32.
 
-    The instruction set does not tell: AVX512_BF16 gives 0.5 on an AMD EPYC and 1.3 to 1.6 on an Intel Xeon without AMX.
-    Both types take turns on one thread, which other programs disturb least, and the fastest of five rounds counts. This
-    takes about 30 ms.
+    The instruction set is no guide: with AVX512_BF16, an AMD EPYC has 0.5 and an Intel Xeon without AMX 1.3 to 1.6.
+    Both types run in turn on one thread, which other programs disturb least, and the fastest of five rounds counts. The
+    measurement takes about 30 ms.
     """
     seconds, threads = {}, torch.get_num_threads()
     torch.set_num_threads(1)
@@ -60,13 +60,13 @@ def bf16_time() -> float:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory that is freed, instead of giving it back to the system at once.
+    """Make the C library keep freed memory instead of returning it to the system at once.
 
-    The next training step needs as much again. Memory fresh from the system is filled with zeros, page by page when it
-    is first touched: up to a third of a step's time on a CPU. Only glibc, Linux's usual C library, can be told so.
+    The next training step needs the same memory. The system fills new memory with zeros at its first use, which takes
+    up to a third of a step on a CPU. Only glibc, the usual C library of Linux, has this setting.
     """
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(libc, "mallopt"):
-        trim_threshold, mmap_max = -1, -4  # as malloc.h numbers them
-        libc.mallopt(mmap_max, 0)  # large tensors lie on the heap as all others, ...
-        libc.mallopt(trim_threshold, -1)  # which never shrinks
+        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX in malloc.h
+        libc.mallopt(mmap_max, 0)  # put large tensors on the heap too
+        libc.mallopt(trim_threshold, -1)  # never shrink the heap

@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun: torch's collectives, which do nothing where there is one process."""
+"""Several processes, started by torchrun: torch's collectives, which do nothing in a single process."""
 
 import atexit
 import contextlib
@@ -11,20 +11,20 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-TIMEOUT = timedelta(hours=2)  # for a large data set to be decoded by one process
+TIMEOUT = timedelta(hours=2)  # enough for one process to decode a large data set
 
 
 def init_process_group(device: torch.device) -> None:
-    """Join the other processes of this job, of which this one computes on `device`; torchrun says where they are."""
+    """Join the process group that torchrun describes; this process computes on `device`."""
     if dist.is_initialized():
         return
     store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
-        # What dead processes left in the store would mislead those after a restart: torch issue 135712.
+        # After a restart, old entries of dead processes in the store would mislead the new ones: torch issue 135712.
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     backend, device_id = ("nccl", device) if device.type == "cuda" else ("gloo", None)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT, device_id=device_id)
-    atexit.register(dist.destroy_process_group)  # or its threads may abort a process that ends well
+    atexit.register(dist.destroy_process_group)  # without it, its threads may abort a process that has succeeded
 
 
 def all_reduce(values: torch.Tensor) -> torch.Tensor:
@@ -35,16 +35,17 @@ def all_reduce(values: torch.Tensor) -> torch.Tensor:
 
 
 def ddp_scale(weight: torch.Tensor) -> torch.Tensor:
-    """Return `weight` (0-d float) over its mean in all processes: 1 where there is one, 0 where nothing weighs.
+    """Return `weight` (0-d float) divided by its mean over all processes; 1 with one process, 0 if all weights are 0.
 
-    DDP averages gradients. A loss times this has the gradient of the mean over the pixels of all processes.
+    DDP averages gradients over processes. Multiply the loss by this factor to get the gradient of the mean over the
+    pixels of all processes.
     """
     mean = all_reduce(weight) / dist.get_world_size() if dist.is_initialized() else weight
     return weight / mean.clamp(min=1e-12)
 
 
 def all_gather(value: object) -> list:
-    """Return the `value` of every process, in order of rank."""
+    """Return the `value` of each process, ordered by rank."""
     if not dist.is_initialized():
         return [value]
     values = [None] * dist.get_world_size()
@@ -53,30 +54,30 @@ def all_gather(value: object) -> list:
 
 
 def data_parallel(model: nn.Module) -> nn.Module:
-    """Return the module that computes what `model` does and averages gradients over all processes."""
+    """Return `model` wrapped in DDP, which averages gradients over all processes."""
     if not dist.is_initialized():
         return model
     if dist.get_backend() == "nccl":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; it does not exist for processors
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place; there is none for CPUs
     return DistributedDataParallel(model)
 
 
 def broadcast_buffers(model: nn.Module) -> None:
-    """Give the model's buffers in every process the values that they have in the main one."""
+    """Copy the model's buffers from the main process to all others."""
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this."""
     if dist.is_initialized():
         dist.barrier()
 
 
 @contextlib.contextmanager
 def main_process_first() -> Iterator[None]:
-    """Let the first process on each machine through the block, then the others, which then find its work done."""
+    """Run the block in the first process of each machine, then in the others, which find its work done."""
     main = not dist.is_initialized() or os.environ["LOCAL_RANK"] == "0"
     if not main:
         barrier()
