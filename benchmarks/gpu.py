@@ -54,7 +54,7 @@ from common.reporting.results import REPOSITORY, RESULTS, commit, machine, table
 from common.run import Run
 from common.system.errors import UserError, torch_errors
 from common.system.files import read_json, write_json
-from tools.lesson import OF_ONE, SETTINGS
+from tools.lesson import MORE, SETTINGS
 
 PARTS = "tests sync loading training resume speed"
 PRECISIONS = "bf16 fp16 fp32 bf16+compile"
@@ -196,7 +196,7 @@ def resume(dataset: str, epochs: int, left: Callable[[], float], run: Run) -> It
 
 def train_command(dataset: str, epochs: int, run: Run) -> list[str]:
     """Return the command of the lesson's training on `dataset`; what it leaves is called "gpu"."""
-    flags = f"--dataset {dataset} {SETTINGS[dataset]} {OF_ONE['train']} --name gpu --precision {run.precision}".split()
+    flags = f"--dataset {dataset} {SETTINGS[dataset]} {MORE['train']} --name gpu --precision {run.precision}".split()
     flags += ["--epochs", str(epochs)] if epochs else []
     places = ["--data-root", run.data_root.resolve(), "--cache-dir", run.cache_dir.resolve()]
     return list(map(str, [sys.executable, REPOSITORY / "train.py", *flags, "--device", run.device, *places]))
