@@ -104,7 +104,7 @@ def test_every_part_of_gpu_but_sync_is_tried_on_a_processor(voc_root):
     assert done.returncode == 0, done.stderr
     result, lines = json.loads(Path("gpu.json").read_text()), done.stdout.splitlines()
     assert result["tests"] == {"pytest -m gpu": "passed"} and "resuming runs/gpu/last.pt after epoch 1" in lines
-    assert result["sync"] == {"training": "not measured, for there is no GPU"}
+    assert result["sync"] == {"training": "not measured: there is no GPU"}
     assert len(result["loading"]) == 4 and all(row["images/s"] > 0 for row in result["loading"].values())
     unbroken, resumed = result["training"]["voc2007"], result["resume"]["voc2007, killed in epoch 2"]
     assert unbroken["mIoU"] == resumed["mIoU"] and unbroken["epochs"] == resumed["epochs"] == 3

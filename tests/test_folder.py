@@ -111,7 +111,7 @@ def test_masks_of_0_and_255_are_a_binary_task_and_that_is_said(photos, capsys):
     classes(photos, "street", "car")
     train_set, column = stripes(photos)
     assert column == [1, 0] and train_set.classes == ("street", "car")
-    assert "0 is 'street' and 255 'car'" in capsys.readouterr().out
+    assert "0 is 'street' and 255 is 'car'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1"])

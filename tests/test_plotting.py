@@ -27,10 +27,7 @@ from common.reporting.plotting import (
 
 def history(epochs):
     keys = [f"{split}_{key}" for split in ("train", "val") for key in ("loss", "miou", "pixel_accuracy")]
-    return [
-        {"epoch": i + 1, "lr": 0.1, **dict.fromkeys(keys, float("nan") if i == 2 else 0.5)}
-        for i in range(epochs)
-    ]
+    return [{"epoch": i + 1, "lr": 0.1, **dict.fromkeys(keys, float("nan") if i == 2 else 0.5)} for i in range(epochs)]
 
 
 @pytest.mark.parametrize("epochs", [1, 200])

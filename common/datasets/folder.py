@@ -71,9 +71,9 @@ def inspect(
     """
     images, masks, below = _find(path, problems)
     if masks.keys().isdisjoint(images):
-        some = f"such as {next(iter(images.values()))} and {next(iter(masks.values()))}"
+        some = f"for example {next(iter(images.values()))} and {next(iter(masks.values()))}"
         raise UserError(
-            f"no mask has the name of an image: {some}; try {import_command(path)}, which pairs different names"
+            f"no mask has the name of an image, {some}; try {import_command(path)}, which pairs different names"
         )
     splits, where, notes = find_splits(path, images, problems, fold)
     if splits["test"] and "test" in where and masks.keys().isdisjoint(splits["test"]):

@@ -59,7 +59,9 @@ def dry_run(
         "kept for the backward pass": sum(size for address, size in kept.items() if address not in weights),
     }
     height, width = images.shape[-2:]
-    print(f"one step with {len(images)} images of {height}x{width}: loss {loss:.3f}, {seconds:.2f} s (the first is slow)")
+    print(
+        f"one step with {len(images)} images of {height}x{width}: loss {loss:.3f}, {seconds:.2f} s (the first is slow)"
+    )
     gigaflops = flops.get_total_flops() / len(images) / 1e9
     print(f"  forward pass: {gigaflops:.2f} GFLOPs per image")
     parts = ", ".join(f"{size / 2**20:.0f} MiB {name}" for name, size in memory.items())
