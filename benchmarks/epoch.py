@@ -7,8 +7,8 @@ Run       python benchmarks/epoch.py                                    # the ba
 
 An epoch includes loading, training, validation and scores. The candidates take turns: common/engine.py, the best plain
 loop (persistent workers, or no workers) and the tutorial loop; benchmarks/reference.py describes both loops. Prints
-images/s, medians over --repeats epochs, and ratios to the best plain loop and to the tutorial loop. The first epochs and
-our decoding, which is needed once, are printed but not counted. Needs VOC 2007 below --data-root.
+images/s, medians over --repeats epochs, and ratios to the best plain loop and to the tutorial loop. The first epochs
+and our decoding, which is needed once, are printed but not counted. Needs VOC 2007 below --data-root.
 """
 
 import contextlib

@@ -4,9 +4,9 @@ Run       python benchmarks/leave_out.py --dataset path/to/folder --flags="--ima
           python benchmarks/leave_out.py --dataset drinks --changes "as_it_is adamw" --seeds "0 1"
 
 Each training runs a copy of the script with one change. On a CPU, one process per core runs with one thread; on a GPU,
-one process runs at a time. With the default --fold, a third of the images of a folder is held out for scoring, or a third
-of a data set's training images: its test set stays unseen. Finished trainings are not run again. Their records and
-pictures are kept, their weights are deleted.
+one process runs at a time. With the default --fold, a third of the images of a folder is held out for scoring, or a
+third of a data set's training images: its test set stays unseen. Finished trainings are not run again. Their records
+and pictures are kept, their weights are deleted.
 """
 
 import sys

@@ -96,7 +96,7 @@ def main(
 
 
 def convolution(batch_size: int, times: int, run: Run) -> Callable[[], None]:
-    """Return a function that runs the U-Net's largest convolution at 224 pixels, forward and backward, `times` times."""
+    """Return a function that runs the U-Net's largest convolution at 224 pixels `times` times, forward and backward."""
     options = {"device": run.device, "dtype": DTYPES[run.precision], "memory_format": torch.channels_last}
     conv = nn.Conv2d(1024, 512, kernel_size=3, padding=1, bias=False).to(**options)
     x = torch.rand(batch_size, 1024, 28, 28).to(**options).requires_grad_()

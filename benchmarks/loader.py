@@ -6,8 +6,8 @@ Run       python benchmarks/loader.py
 Loads the training images without training. Our loader takes turns with the plain loaders of benchmarks/reference.py:
 with persistent workers, without workers, and with new workers in every epoch, as in tutorials. Prints images/s, medians
 over --repeats epochs, and ratios to the best plain loader and to the tutorial's. Our first epoch decodes the files into
-an empty cache and later epochs read the cache; plain loaders decode in every epoch. Finally compares the time of a batch
-with the training step of the baseline FCN. Needs VOC 2007 below --data-root.
+an empty cache and later epochs read the cache; plain loaders decode in every epoch. Finally compares the time of a
+batch with the training step of the baseline FCN. Needs VOC 2007 below --data-root.
 """
 
 import contextlib

@@ -3,10 +3,10 @@
 In all plain loops, torchvision's VOCSegmentation reads two files per sample in each epoch, and a DataLoader transforms
 them together as Pillow images (torchvision.transforms.v2).
 
-The tutorial loop follows tutorials and published solutions: new worker processes in every epoch, fp32 in torch's default
-layout, IoU class by class with NumPy, the C library's default memory settings. The best plain loop adds changes that
-cost a user one line each: persistent or no workers, the run's precision, channels-last, fused AdamW, np.bincount, and
-`keep_freed_memory`.
+The tutorial loop follows tutorials and published solutions: new worker processes in every epoch, fp32 in torch's
+default layout, IoU class by class with NumPy, the C library's default memory settings. The best plain loop adds changes
+that cost a user one line each: persistent or no workers, the run's precision, channels-last, fused AdamW, np.bincount,
+and `keep_freed_memory`.
 """
 
 import contextlib

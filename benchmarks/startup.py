@@ -3,10 +3,10 @@
 Run       python benchmarks/startup.py --write                             # also to results/startup.json
           python benchmarks/startup.py --other path/to/another/checkout    # compare two checkouts
 
-Runs `train.py --dataset shapes --image-size 96 --epochs 1` in its own process, with a single batch in each loop. It times
-the lines "epoch 0" (after a batch of validation) and "epoch 1", and the end of the process (after a batch of the test and
-four figures). The first run fills the cache. For comparison, one Python process only imports torch, and another one also
-imports torch._dynamo, as torch.optim does. Seconds, medians over --repeats.
+Runs `train.py --dataset shapes --image-size 96 --epochs 1` in its own process, with a single batch in each loop. It
+times the lines "epoch 0" (after a batch of validation) and "epoch 1", and the end of the process (after a batch of the
+test and four figures). The first run fills the cache. For comparison, one Python process only imports torch, and
+another one also imports torch._dynamo, as torch.optim does. Seconds, medians over --repeats.
 """
 
 import os

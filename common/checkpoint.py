@@ -238,8 +238,8 @@ class Checkpointer:
         path, scheduler = self.run.last_checkpoint, self.scheduler
         if contents["data"] != self._data():
             raise UserError(
-                f"{self.run.name} began with other images, masks or splits ({self.run.folder / 'splits.json'}); restore "
-                "them, or start over without --resume"
+                f"{self.run.name} began with other images, masks or splits ({self.run.folder / 'splits.json'}); "
+                "restore them, or start over without --resume"
             )
         changes = differences(contents["experiment"], self.run.experiment)
         epochs = [text for key, text in changes.items() if key.endswith("epochs")]

@@ -242,8 +242,8 @@ def short_name(value: str) -> str:
 def claim_name(base: str) -> str:
     """Create runs/<base>, or runs/<base>-2, -3, ... if the name is taken; return the name.
 
-    Creating the folder claims the name, so two runs that start together get two names. A folder that is still empty when
-    the process ends is removed.
+    Creating the folder claims the name, so two runs that start together get two names. A folder that is still empty
+    when the process ends is removed.
 
     Raises:
         UserError: the folder cannot be created.

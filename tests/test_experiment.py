@@ -154,8 +154,6 @@ def test_a_model_that_is_written_in_the_script_trains_is_tested_and_resumed(scri
     assert script(epochs=2, name="part", resume=True)["scores"] == whole["scores"]
     name = {"MyNet(6)": "MyNet", PLAIN: "Sequential", THEIRS: "TorchvisionNetwork"}[model]
     out = capsys.readouterr().out
-    assert out.index(f"{name} is not in MODELS, so tools.predict, tools.report and the notebook") < out.index(
-        "epoch 1/2"
-    )
+    assert out.index(f"{name} is not in MODELS, so tools.predict, tools.report and the notebook") < out.index("epoch 1/2")
     with pytest.raises(UserError, match=rf"best_whole\.pt holds {name}, which is not in MODELS"):
         checkpoint.load_model(Path("best_whole.pt"))

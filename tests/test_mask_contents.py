@@ -246,7 +246,7 @@ def test_files_of_other_kinds_are_named_with_what_converts_them(photos):
 def test_masks_of_other_names_than_the_images_lead_to_the_command_that_pairs_them(photos):
     for path in mask_files(photos):
         path.rename(path.with_stem(f"mask_{path.stem}"))
-    sentence = f"no mask has the name of an image, for example {photos}/images/0.jpg and {photos}/masks/mask_0.png; try `python"
+    sentence = f"no mask has the name of an image, for example {photos}/images/0.jpg and {photos}/masks/mask_0.png; try"
     assert sentence in refused(photos)
 
 

@@ -155,9 +155,7 @@ def test_every_script_in_the_tree_is_there_and_every_script_that_is_there_is_in_
 
 def test_every_flag_that_the_readme_names_exists():
     flags = {flag for page in PAGES for flag in re.findall(r"(?<![\w-])--([a-z][a-z-]+)", page.read_text())}
-    sources = "".join(
-        path.read_text() for part in ("", "benchmarks/", "tools/") for path in REPOSITORY.glob(f"{part}*.py")
-    )
+    sources = "".join(path.read_text() for part in ("", "benchmarks/", "tools/") for path in REPOSITORY.glob(f"{part}*.py"))
     sources += (REPOSITORY / "common/run.py").read_text()
     known = {name.replace("_", "-") for name in re.findall(r"^    (\w+): [^#\n]* = ", sources, re.MULTILINE)}
     known |= set(re.findall(r'"--([a-z-]+)"', sources)) | {"help"}

@@ -286,7 +286,7 @@ def test_without_runs_or_models_a_sentence_says_so(trained, few_shapes):
     assert not Path("report.html").exists()
     shutil.copytree(trained / "runs", "runs")
     report.main(device="cpu")
-    assert "No pictures of shapes: none of its best_*.pt is here" in Path("report.html").read_text()
+    assert "No pictures: there is no best_*.pt for shapes here" in Path("report.html").read_text()
 
 
 @pytest.fixture(scope="module")
