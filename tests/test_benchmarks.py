@@ -156,7 +156,7 @@ def test_what_is_left_out_of_train_best_is_in_it(change):
     there = leave_out.changed(text, change)
     compile(there, change, "exec")
     assert (there == text) == (change == "as_it_is")
-    with pytest.raises(UserError, match="which is 2 times in"):
+    with pytest.raises(UserError, match="has it 2 times"):
         leave_out.changed(f"{text}\n{text}", "adamw")
 
 

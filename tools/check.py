@@ -125,7 +125,9 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
         split, sample = item
         try:
             image, mask = spec.read(sample)
-            files = [file for file in sample[1:] if isinstance(sample[1], Path) and file]  # none for generated scenes
+            files = [
+                file for file in sample if isinstance(file, Path) and file.suffix != ".py"
+            ]  # shapes.py draws scenes
             headers = [header(file) for file in files] or [("RGB", 1)]
         except UserError as error:
             return Found(split, sample[0], problem=error)
