@@ -63,7 +63,7 @@ ADE_HOSTS = ("http://data.csail.mit.edu/places/ADEchallenge",)
 ADE_TERMS = "for non-commercial research and teaching; the photographs belong to their owners"
 
 # fmt: off
-DATASETS = {
+DOWNLOADS = {
     "voc2007": Dataset(
         "PASCAL VOC 2007, 209 + 213 + 210 segmented images", "0.9 GB", VOC_TERMS, "VOCdevkit/VOC2007",
         (Archive(VOC_HOSTS, "voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("dataset", nargs="?", default="voc2007", choices=DATASETS, help="data set to fetch [voc2007]")
+    parser.add_argument("dataset", nargs="?", default="voc2007", choices=DOWNLOADS, help="data set to fetch [voc2007]")
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder for all data sets [data]")
     parser.add_argument("--from-archive", type=Path, action="append", default=[], metavar="FILE",
                         help="use this file, fetched by hand, instead of a download; may be given several times; "
@@ -127,7 +127,7 @@ def dataset_table() -> str:
     """Return the description of all data sets for --help."""
     return "\n".join(
         f"  {name:<13}{data.title}\n{'':15}{data.size} download, to DATA_ROOT/{data.folder}\n{'':15}terms: {data.terms}"
-        for name, data in DATASETS.items()
+        for name, data in DOWNLOADS.items()
     )
 
 
@@ -138,7 +138,7 @@ def get(name: str, root: Path, local: list[Path], mirror: str = "") -> None:
         UserError: no address works, or a local file is not the official one.
         OSError: the disk is full or cannot be written.
     """
-    data = DATASETS[name]
+    data = DOWNLOADS[name]
     print(f"{name}: {data.title}. Terms: {data.terms}.")
     official = [archive.name for archive in data.archives]
     for path in local:
@@ -172,7 +172,7 @@ def unpack_local(name: str, root: Path, local: list[Path]) -> None:
     Raises:
         UserError: `local` is empty (the message says what to fetch), or does not contain the set.
     """
-    data = DATASETS[name]
+    data = DOWNLOADS[name]
     place, staging = root / data.folder, root / f".{data.folder}.unpacking"
     if all((place / marker).is_file() for marker in data.markers):
         return print(f"{name} is in {place} already")

@@ -21,7 +21,7 @@ import torch
 from benchmarks.measure import in_turn, print_table
 from benchmarks.reference import count_classes, count_pixels, mean_iou
 from common.cli import cli
-from common.datasets import VOID, Size, pair
+from common.datasets import VOID, Size, height_and_width
 from common.datasets.voc import CLASSES
 from common.metrics import ConfusionMatrix
 from common.run import Run, experiment
@@ -36,7 +36,7 @@ def main(
     repeats: int = 5,  # number of measurements
     run: Run = Run(),
 ):
-    pairs = [scene(classes, (batch_size, *pair(image_size)), seed, run) for seed in range(batches)]
+    pairs = [scene(classes, (batch_size, *height_and_width(image_size)), seed, run) for seed in range(batches)]
 
     def numpy_miou(count: Callable) -> float:
         counts = np.zeros((2, classes), np.int64)

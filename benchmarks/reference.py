@@ -26,7 +26,7 @@ from torchvision.datasets import VOCSegmentation, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
 from common.augment import random_hflip, random_rotated_crop
-from common.datasets import DATASETS, VOID, Size, load, pair
+from common.datasets import DATASETS, VOID, Size, height_and_width, load
 from common.loader import Loader
 from common.run import Run
 
@@ -78,7 +78,7 @@ def reference_loader(
     Args:
         persistent: workers live as long as the loader, not only for one epoch.
     """
-    size = pair(image_size)
+    size = height_and_width(image_size)
     augmentations = [
         v2.RandomHorizontalFlip(),
         v2.RandomRotation(15, fill={Image.Image: 0, tv_tensors.Mask: VOID}),

@@ -4,6 +4,7 @@ A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`
 data set's classes, palette, label map and image size. `last.pt` also holds the state of the training.
 """
 
+import os
 import platform
 import shutil
 import sys
@@ -17,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from common.datasets.segmentation_set import SegmentationSet
 from common.history import kept_row, last_epoch, write_history
 from common.models import MODELS, build, name_of
-from common.run import Run, differences, plain
+from common.run import JOB, Run, differences, plain
 from common.system.distributed import barrier
 from common.system.errors import UserError
 from common.system.files import atomic, load_tensors, write_json, write_text
@@ -51,6 +52,7 @@ def record_run(run: Run, model: nn.Module, data: SegmentationSet) -> None:
     settings = {field.name: plain(getattr(run, field.name)) for field in fields(run) if field.init}
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     config = {"experiment": run.experiment, "run": settings, "command": sys.argv, "versions": versions}
+    config["job"] = os.environ.get(JOB)
     write_json(run.folder / "config.json", config)
     write_json(run.folder / "splits.json", data.splits)
     write_text(run.folder / f"{run.script}.py", run.script_text)
@@ -174,7 +176,7 @@ class Checkpointer:
         run: Run,
     ):
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.train_set, self.val_set, self.run = train_set, val_set, run
+        self.train_set, self.val_set, self.run, self.recorded = train_set, val_set, run, False
 
     def begin(self) -> list[dict]:
         """Load the weights that --init names, if any; return an empty history."""
@@ -208,8 +210,9 @@ class Checkpointer:
         """Write the state after the last epoch of `history`; after the first epoch, also write the run's records."""
         if self.run.rank > 0:
             return
-        if not (self.run.folder / "config.json").exists():
+        if not self.recorded:
             record_run(self.run, self.model, self.val_set)
+            self.recorded = True
         state = {"optimizer": self.optimizer.state_dict(), "history": history, "data": self._data()}
         state["scheduler"] = self.scheduler and self.scheduler.state_dict()
         state["scaler"] = self.run.scaler.state_dict()

@@ -24,6 +24,7 @@ from common.system.errors import UserError
 from common.system.files import check_writable, read_json
 
 LEAST = {"epochs": 1, "batch_size": 1, "copies": 1, "smallest_scale": 0.1, "largest_scale": 0.1}  # all others: 0
+JOB = "TORCHELASTIC_RUN_ID"  # torchrun sets it, the same in processes that it starts again
 NOT_IN_NAMES = '/\\:*?"<>|$'  # characters with a meaning for file systems or shells
 
 
@@ -90,8 +91,9 @@ class Run:
             raise UserError(f"--name {base} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")
         # After a process has died, torchrun repeats the same command.
         restarted = any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
-        if self.resume or (restarted and newest_run(base)):
-            run.name = self.resume if isinstance(self.resume, str) else newest_run(base)
+        newest = newest_run(base, of_job=restarted and not self.resume)
+        if self.resume or (restarted and newest):
+            run.name = self.resume if isinstance(self.resume, str) else newest
             run.resume = True
             run.take_up(base, auto=self.precision == "auto")
         else:
@@ -163,7 +165,9 @@ class Run:
         run.name, run.init, run.history = f"{self.name}-{part}", "", []
         run.parameters = self.parameters | {"part": part}
         run.folder.mkdir(parents=True, exist_ok=True)
-        run.resume = bool(self.resume) and run.last_checkpoint.is_file()
+        written = [path.stat().st_mtime for path in (self.last_checkpoint, run.last_checkpoint) if path.is_file()]
+        run.resume = bool(self.resume) and len(written) == 2 and written[0] <= written[1]  # else it followed another
+        run.print(f"{run.name}: follows {self.name}")
         return run
 
     @property
@@ -268,11 +272,16 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def newest_run(base: str) -> str:
-    """Return the newest run named `base`, `base`-2, ... that has a last.pt; "" if there is none."""
-    found = (
-        re.fullmatch(rf"{re.escape(base)}(?:-(\d+))?", path.parent.name) for path in Path("runs").glob("*/last.pt")
-    )
+def newest_run(base: str, of_job: bool) -> str:
+    """Return the newest run named `base`, `base`-2, ... that has a last.pt; "" if there is none.
+
+    Args:
+        of_job: consider only runs that this torchrun started.
+    """
+    folders = [path.parent for path in Path("runs").glob("*/last.pt")]
+    if of_job:
+        folders = [path for path in folders if read_json(path / "config.json").get("job") == os.environ.get(JOB)]
+    found = (re.fullmatch(rf"{re.escape(base)}(?:-(\d+))?", path.name) for path in folders)
     return max(filter(None, found), key=lambda match: int(match[1] or 1), default=[""])[0]
 
 

@@ -5,6 +5,7 @@ The structure of each is that of the documentation which the reader of the forma
 
 import base64
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -210,6 +211,103 @@ def one_folder(root: Path) -> Path:
     return root
 
 
+def yolo(root: Path) -> Path:
+    """Ultralytics' layout: polygons in shares of width and height."""
+    for i in range(COUNT):
+        photograph(root / "images" / f"{i}.jpg", i)
+        lines = []
+        for number, box in boxes(i):
+            corners = " ".join(f"{x / WIDTH:.6f} {y / HEIGHT:.6f}" for x, y in outline(box))
+            lines.append(f"{number - 1} {corners}\n")
+        (root / "labels").mkdir(exist_ok=True)
+        (root / "labels" / f"{i}.txt").write_text("".join(lines))
+    (root / "data.yaml").write_text("train: images\n\nnc: 2\nnames: ['cat', 'dog']\n")
+    return root
+
+
+def cvat_xml(root: Path) -> Path:
+    """CVAT for images 1.1: polygons and masks; the upper shape comes first."""
+    images = ""
+    for i in range(COUNT):
+        photograph(root / "images" / f"{i}.jpg", i)
+        images += f'<image id="{i}" name="{i}.jpg" width="{WIDTH}" height="{HEIGHT}">'
+        for number, box in boxes(i)[::-1]:
+            left, top, right, bottom = box
+            points = ";".join(f"{x:.2f},{y:.2f}" for x, y in outline(box))
+            shape = f'<polygon label="{NAMES[number]}" z_order="{number}" points="{points}"/>'
+            if i % 2:  # a row of zeros above the object
+                runs = f"{right - left}, {(right - left) * (bottom - top)}"
+                shape = f'<mask label="{NAMES[number]}" z_order="{number}" rle="{runs}" left="{left}" top="{top - 1}" '
+                shape += f'width="{right - left}" height="{bottom - top + 1}"/>'
+            images += shape
+        images += "</image>"
+    names = "".join(f"<label><name>{name}</name><color>#0102f{i}</color></label>" for i, name in enumerate(NAMES[1:]))
+    meta = f"<meta><job><labels>{names}</labels></job></meta>"
+    (root / "annotations.xml").write_text(f"<annotations><version>1.1</version>{meta}{images}</annotations>")
+    return root
+
+
+def brush(pixels: np.ndarray) -> list[int]:
+    """Return Label Studio's run lengths of a mask: its values are the opacity of black pixels."""
+    numbers = np.zeros((*pixels.shape, 4), dtype=np.uint8)
+    numbers[..., 3] = pixels
+    bits = f"{numbers.size:032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
+    flat = numbers.ravel()
+    starts = [0, *np.flatnonzero(np.diff(flat.astype(int))) + 1, len(flat)]
+    for start, end in itertools.pairwise(starts):
+        if end - start == 1:
+            bits += f"000000{flat[start]:08b}"
+        else:
+            bits += f"111{end - start - 1:016b}{flat[start]:08b}"
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)]
+
+
+def label_studio_json(root: Path) -> Path:
+    """Tasks with polygons in percent, and brush labels."""
+    tasks = []
+    for i in range(COUNT):
+        photograph(root / "photographs" / f"cat {i}.jpg", i)
+        result = []
+        for number, box in boxes(i)[:: -1 if i else 1]:  # the order says nothing
+            points = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in outline(box)]
+            value = {"points": points, "closed": True, "polygonlabels": [NAMES[number]]}
+            if i % 2:
+                value = {"format": "rle", "rle": brush(truth(i, number)), "brushlabels": [NAMES[number]]}
+            result.append({"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0, "value": value})
+        image = f"/data/upload/1/0a1b2c3d-cat%20{i}.jpg"
+        annotations = [{"id": 1, "result": []}, {"id": 2, "was_cancelled": False, "result": result}]
+        tasks.append({"id": 30 + i, "data": {"image": image}, "annotations": annotations})
+    dump(root / "project-1-at-2025-01-01.json", tasks)
+    return root
+
+
+def run_lengths(root: Path) -> Path:
+    """A table of Kaggle's: runs down the columns, counted from 1."""
+    lines = ["ImageId,ClassId,EncodedPixels"]
+    for i in range(COUNT):
+        photograph(root / "train_images" / f"{i}.jpg", i)
+        for number, _ in boxes(i):
+            bits = truth(i, number).ravel(order="F") > 0
+            starts = np.flatnonzero(np.diff(bits.astype(int), prepend=0) == 1)
+            ends = np.flatnonzero(np.diff(bits.astype(int), append=0) == -1)
+            runs = " ".join(f"{start + 1} {end - start + 1}" for start, end in zip(starts, ends, strict=True))
+            lines.append(f"{i}.jpg,{NAMES[number]},{runs}")
+    (root / "train.csv").write_text("\n".join(lines))
+    return root
+
+
+def class_table(root: Path) -> Path:
+    """Kaggle's CamVid: a folder of masks for each split, whose colours class_dict.csv lists."""
+    for split, indices in SPLITS.items():
+        for i in indices:
+            photograph(root / split.removesuffix("id") / f"0001TP_{i}.png", i)
+            picture(root / f"{split.removesuffix('id')}_labels" / f"0001TP_{i}_L.png", colored(i))
+    lines = [f"{name},{','.join(map(str, color))}" for name, color in zip(NAMES, COLORS, strict=True)]
+    (root / "class_dict.csv").write_text("\n".join(["name,r,g,b", *lines]))
+    return root
+
+
 EXPORTS = {
     "LabelMe": labelme,
     "CVAT's masks": cvat,
@@ -222,6 +320,11 @@ EXPORTS = {
     "a folder for each class": class_folders,
     "JPEG masks": jpegs,
     "one folder": one_folder,
+    "YOLO": yolo,
+    "CVAT's XML": cvat_xml,
+    "Label Studio's JSON": label_studio_json,
+    "run lengths": run_lengths,
+    "CamVid's splits": class_table,
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,11 +43,11 @@ def flags(tmp_path) -> list:
     return [*FLAGS, "--data-root", tmp_path / "data", "--cache-dir", tmp_path / "cache"]
 
 
-def run(flags: list, processes: int, *more: object, **environment: str) -> tuple[dict, list[dict]]:
-    """Run several.py in a folder of its own, of the number of processes; return its last weights and notes."""
-    done = start(processes, SEVERAL, *flags, *more, **environment)
+def run(flags: list, processes: int, *more: object, name: str = "test") -> tuple[dict, list[dict]]:
+    """Run several.py under a name, in so many processes; return its last weights and notes."""
+    done = start(processes, SEVERAL, *flags, *more, "--name", name)
     assert done.returncode == 0, done.stderr
-    return comparable_weights("runs/test/last.pt"), [
+    return comparable_weights(f"runs/{name}/last.pt"), [
         json.loads(Path(f"noted-{i}.json").read_text()) for i in range(processes)
     ]
 
@@ -56,9 +57,13 @@ def far_apart(ours: dict, theirs: dict) -> float:
     return max((ours[key] - theirs[key]).abs().max().item() for key in ours.keys() | theirs.keys())
 
 
-def image_mious() -> dict[str, float]:
-    """Return the score of each test image of the last run; -1 where all is void."""
-    images = json.loads(Path("runs/test/test.json").read_text())["image_miou"]
+def train_losses(name: str) -> list[float]:
+    return [row["train_loss"] for row in checkpoint.load(Path(f"runs/{name}/last.pt"))["history"][1:]]
+
+
+def image_mious(name: str) -> dict[str, float]:
+    """Return the score of each test image of a run; -1 where all is void."""
+    images = json.loads(Path(f"runs/{name}/test.json").read_text())["image_miou"]
     return {name: -1 if miou is None else miou for name, miou in images.items()}
 
 
@@ -69,17 +74,15 @@ def image_mious() -> dict[str, float]:
 )
 def test_two_processes_see_score_and_learn_what_one_does(flags, batch_size, network, lr):
     more = ["--batch-size", batch_size, "--network", network, "--lr", lr]
-    expected, (alone,) = run(flags, 1, *more)
-    start_losses = [row["train_loss"] for row in checkpoint.load(Path("runs/test/last.pt"))["history"][1:]]
-    mious = image_mious()
-    weights, notes = run(flags, 2, *more)
-    losses = [row["train_loss"] for row in checkpoint.load(Path("runs/test/last.pt"))["history"][1:]]
-    assert image_mious() == pytest.approx(mious, abs=0.02) and len(set(mious.values())) > 2
+    expected, (alone,) = run(flags, 1, *more, name="one")
+    weights, notes = run(flags, 2, *more, name="two")
+    mious, losses = image_mious("one"), train_losses("two")
+    assert image_mious("two") == pytest.approx(mious, abs=0.02) and len(set(mious.values())) > 2
     for noted in notes:
         assert noted["counts"] == alone["counts"] and noted["images"] == alone["images"]
         assert noted["loss"] == pytest.approx(alone["loss"], rel=1e-6)
     assert far_apart(weights, expected) < 1e-5
-    assert losses == pytest.approx(start_losses, abs=1e-5) and losses[-1] < losses[0]
+    assert losses == pytest.approx(train_losses("one"), abs=1e-5) and losses[-1] < losses[0]
     assert alone["seen"].keys() == {"train 1", "train 2", "val 0", "test 0"}
     for name in alone["seen"]:  # every image once, in all processes together; those to validate on three times
         once = alone["all"][name.split()[0]] * (3 if name == "val 0" else 1)
@@ -92,33 +95,30 @@ def test_two_processes_see_score_and_learn_what_one_does(flags, batch_size, netw
 def test_another_number_of_processes_goes_on(flags, before, after):
     more = ["--copies", 5]  # twelve batches an epoch
     expected, _ = run(flags, 1, *more)
-    for moment in ("2 1", "2 12"):  # at the start of the second epoch, and within it
-        Path("runs/test/last.pt").unlink()
-        killed = start(before, SEVERAL, *flags, *more, KILL=f"0 {moment}")
-        assert killed.returncode != 0 and len(checkpoint.load(Path("runs/test/last.pt"))["history"]) == 2
-        weights, _ = run(flags, after, *more, "--resume")
+    for name, moment in (("first", "2 1"), ("last", "2 12")):  # batch of the second epoch
+        killed = start(before, SEVERAL, *flags, *more, "--name", name, KILL=f"0 {moment}")
+        assert killed.returncode != 0 and len(train_losses(name)) == 1
+        weights, _ = run(flags, after, *more, "--resume", name=name)
         assert far_apart(weights, expected) < 1e-5
 
 
 @pytest.mark.slow
 def test_a_killed_process_brings_the_job_back_from_its_last_checkpoint(flags):
     more = ["--copies", 5]
-    run(flags, 2, *more)
-    expected = left_behind()
-    # Of an earlier run with other settings: not what the job goes back to.
-    assert start(1, SEVERAL, *flags, "--lr", 0.02).returncode == 0
-    for moment, resumed in (("1 1 5", None), ("1 2 12", "resuming runs/test/last.pt after epoch 1")):
+    run(flags, 2, *more)  # nor does a job go back to this run, which is an earlier one
+    for moment in ("1 1 5", "1 2 12"):
         done = start(2, SEVERAL, *flags, *more, restarts=1, KILL=moment)
         assert done.returncode == 0, done.stderr
-        assert resumed is None or resumed in done.stdout
-        assert same(left_behind(), expected)
+        (name,) = {*re.findall(r"the model is best_(\S+)\.pt", done.stdout)}
+        assert name != "test" and (f"resuming runs/{name}/last.pt after epoch 1" in done.stdout) == (moment[2] == "2")
+        assert same(left_behind(name), left_behind("test"))
 
 
-def left_behind() -> dict:
+def left_behind(name: str) -> dict:
     """Return weights, state of the optimizer and scores of a finished run."""
-    last = comparable("runs/test/last.pt")
+    last, test = comparable(f"runs/{name}/last.pt"), json.loads(Path(f"runs/{name}/test.json").read_text())
     kept = {key: last[key] for key in ("weights", "optimizer", "experiment")}
-    return kept | {"best": comparable_weights("best_test.pt"), "test": Path("runs/test/test.json").read_text()}
+    return kept | {"best": comparable_weights(f"best_{name}.pt"), "test": test | {"run": ""}}
 
 
 @pytest.mark.slow

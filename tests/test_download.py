@@ -27,7 +27,7 @@ def voc(server, tmp_path, monkeypatch) -> Archive:
     """VOC 2007, small, as the data set "voc2007" of download.py."""
     write_voc(tmp_path / "made", {"train": 4, "val": 3, "test": 3}, side=32)
     archive = serve(server, tar_of(tmp_path / "made" / "VOCdevkit"), "voc.tar")
-    monkeypatch.setitem(download.DATASETS, "voc2007", Dataset("small", "1 kB", "none", "VOCdevkit/VOC2007", (archive,)))
+    monkeypatch.setitem(download.DOWNLOADS, "voc2007", Dataset("", "1 kB", "", "VOCdevkit/VOC2007", (archive,)))
     return archive
 
 
@@ -47,8 +47,8 @@ def test_pets_are_unpacked_from_two_archives_into_their_folder(server, tmp_path,
     for part in ("images", "annotations"):
         body = Path(shutil.make_archive(part, "gztar", made, part)).read_bytes()
         archives.append(serve(server, body, f"{part}.tar.gz"))
-    dataset = replace(download.DATASETS["pets"], archives=tuple(archives))
-    monkeypatch.setitem(download.DATASETS, "pets", dataset)
+    dataset = replace(download.DOWNLOADS["pets"], archives=tuple(archives))
+    monkeypatch.setitem(download.DOWNLOADS, "pets", dataset)
     download.main(["pets"])
     assert [len(part) for part in load("pets", 32, started())] == [11, 1, 3]
     assert [path.name for path in Path("data").iterdir()] == ["oxford-iiit-pet"]
@@ -117,7 +117,7 @@ def test_a_zip_without_a_published_checksum_is_fetched_unless_its_own_checksums_
     write_ade20k(tmp_path / "made", {"training": 20, "validation": 3})
     body = Path(shutil.make_archive(tmp_path / "zipped", "zip", tmp_path / "made")).read_bytes()
     archive = replace(serve(server, body, "ADE.zip"), md5="")
-    monkeypatch.setitem(download.DATASETS, "ade20k", Dataset("", "1 kB", "none", "ADEChallengeData2016", (archive,)))
+    monkeypatch.setitem(download.DOWNLOADS, "ade20k", Dataset("", "1 kB", "none", "ADEChallengeData2016", (archive,)))
     place = body.index(b"ADE_train_00000001.jpg") + 200  # inside the first JPEG
     flipped = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
     for damaged, message in ((body[:-3000], "incomplete or damaged: File is not a zip"), (flipped, "damaged")):
@@ -169,7 +169,7 @@ def test_addresses_and_checksums_are_those_of_torchvision():
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
     theirs = {year["url"]: year["md5"] for year in DATASET_YEAR_DICT.values()} | dict(OxfordIIITPet._RESOURCES)
-    for archive in [archive for name in ("voc2007", "voc2012", "pets") for archive in download.DATASETS[name].archives]:
+    for archive in [one for name in ("voc2007", "voc2012", "pets") for one in download.DOWNLOADS[name].archives]:
         urls = [f"{host}/{archive.path}" for host in archive.hosts]
         known = [theirs[url] for url in urls if url in theirs]  # one of the hosts, depending on its version
         assert known == [archive.md5]

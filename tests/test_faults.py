@@ -5,6 +5,7 @@ unbroken run bit for bit. `FAULTS=100 python -m pytest -m slow tests/test_faults
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,9 +81,17 @@ def run(flags: list, launcher: tuple = ()) -> subprocess.CompletedProcess:
 
 
 def finish(flags: list) -> None:
-    """Give the same command again: with --resume if there is anything to resume."""
-    done = run([*flags, *["--resume"] * Path("runs/test/last.pt").exists()])
+    """Give the same command again: with --resume if there is anything to resume, else with the name free again."""
+    done = run([*flags, *resume()])
     assert done.returncode == 0, done.stderr
+
+
+def resume() -> list[str]:
+    """Return the flag --resume if there is anything to resume; else remove the folder that would hold the name."""
+    if Path("runs/test/last.pt").exists():
+        return ["--resume"]
+    shutil.rmtree("runs/test", ignore_errors=True)
+    return []
 
 
 def outcome() -> dict:
@@ -132,8 +141,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_unbroken_one(unbroken):
     flags, expected, seconds = unbroken
     draw, kills = random.Random(0), 0
     while kills < RANDOM_KILLS:
-        resumed = Path("runs/test/last.pt").exists()
-        with start([*flags, *["--resume"] * resumed]) as process:
+        with start([*flags, *resume()]) as process:
             process.stdout.readline()  # importing torch is no part of the run
             time.sleep(draw.uniform(0, seconds))
             process.kill()

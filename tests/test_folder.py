@@ -363,7 +363,7 @@ RED_MASK = Image.new("RGB", (48, 48), RED)
 PROBLEMS = [
     (
         lambda p: (p / "images").rename(p / "imgs"),
-        r"images is missing: \S*photos holds imgs/ \(8 \.jpg\), masks/ \(8 \.png\), .*; try `python -m tools\.import_labels",
+        r"images is missing: \S*photos holds imgs/ \(8 \.jpg\), masks/ .*; try `python -m tools\.import_labels",
     ),
     (lambda p: (p / "masks/3.png").unlink(), r"images/3\.jpg has no mask.*expected .*masks/3\.png"),
     (lambda p: (p / "images/3.jpg").unlink(), r"masks/3\.png has no image"),

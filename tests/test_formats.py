@@ -11,9 +11,10 @@ from exports import dump, photograph, picture, png_text
 from PIL import Image
 from pycocotools import mask as coco_api
 
-from common.datasets.formats import recognise, voc_masks
+from common.datasets.formats import voc_masks
 from common.datasets.formats.raster import ellipse, fill
-from common.datasets.formats.rle import draw_runs, read_runs
+from common.datasets.formats.recognise import recognise
+from common.datasets.formats.rle import decode
 from common.datasets.formats.source import Source
 from common.datasets.reading import Problem
 from common.labels import VOID
@@ -94,9 +95,7 @@ def test_both_run_length_encodings_are_decoded_as_pycocotools_does(seed):
     text = coco_api.encode(np.asfortranarray(mask))
     runs = np.diff(np.flatnonzero(np.diff(mask.ravel(order="F").astype(int), prepend=0, append=2)), prepend=0).tolist()
     for counts in (text["counts"].decode(), runs):
-        found = np.zeros_like(mask)
-        assert draw_runs(found, read_runs({"size": text["size"], "counts": counts}, mask.shape), 1) == mask.any()
-        assert np.array_equal(found, mask)
+        assert np.array_equal(decode({"size": text["size"], "counts": counts}, mask.shape), mask)
 
 
 @needs_shared
@@ -227,6 +226,14 @@ def test_labelmes_shapes_lie_over_each_other_in_their_order(tmp_path):
     assert names == ["background", "cat", "dog"] and left_out == [] and np.array_equal(drawn["a.jpg"], expected)
 
 
+@pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation"])
+def test_rotated_boxes_of_labelme_and_x_anylabeling_are_areas(kind, tmp_path):
+    labelme(tmp_path, [{"points": [[20, 0.5], [39.5, 20], [20, 39.5], [0.5, 20]], "shape_type": kind}])
+    _, drawn, left_out = masks(tmp_path)
+    y, x = np.mgrid[:SIDE, :SIDE] + 0.5
+    assert np.array_equal(drawn["a.jpg"], abs(x - 20) + abs(y - 20) < 19.5) and left_out == []
+
+
 def test_lines_points_and_polygons_of_two_points_or_outside_are_left_out_and_counted(tmp_path):
     kinds = [("line", 2), ("linestrip", 4), ("point", 1), ("polygon", 2), ("polygon", 0)]
     shapes = [{"shape_type": kind, "points": [[3, 3 + 2 * i] for i in range(count)]} for kind, count in kinds]
@@ -246,6 +253,56 @@ def test_an_image_of_another_folder_or_system_is_found_and_one_that_only_has_the
     _, drawn, left_out = masks(tmp_path)
     assert drawn.keys() == {"Köln.jpg"} and drawn["Köln.jpg"].any()
     assert [text.split(" names ")[0].rpartition("/")[2] for _, text in left_out] == ["missing.json", "outside.json"]
+
+
+# CVAT, Label Studio
+
+
+def test_all_shapes_of_cvats_xml_lie_in_their_z_order_and_boxes_are_void(tmp_path):
+    image(tmp_path / "a.jpg")
+    shapes = [
+        '<ellipse label="cat" cx="20" cy="20" rx="12" ry="4" rotation="90" z_order="2"/>',
+        '<polygon label="dog" points="0,0;20,0;20,40;0,40" z_order="0"/>',
+        '<box label="dog" xtl="30" ytl="10" xbr="36" ybr="30" z_order="0"/>',
+        '<mask label="cat" rle="1, 2, 3" left="2" top="5" width="3" height="2" z_order="1"/>',
+        '<polyline label="dog" points="0,0;9,9" z_order="0"/><tag label="dog"/>',
+    ]
+    text = f'<image id="0" name="sub/a.jpg" subset="Validation" width="40" height="40">{"".join(shapes)}</image>'
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{text}</annotations>")
+    names, drawn, left_out = masks(tmp_path)
+    mask = drawn["a.jpg"]
+    assert names == ["background", "cat", "dog"] and mask[9, 20] == mask[31, 20] == 1 and mask[20, 25] == 0
+    assert mask[5, 2:5].tolist() == [2, 1, 1] and mask[6, 2:5].tolist() == [2, 2, 2]
+    assert (mask[10:30, 30:36] == VOID).all() and (mask == VOID).sum() == 120
+    assert [text.rpartition(" ")[2] for _, text in left_out] == ["box", "polyline"]
+    assert recognise(source := Source(tmp_path))[0].read(source).items[0].split == "val"
+
+
+def test_label_studios_ellipses_boxes_and_unlabelled_tasks(tmp_path):
+    for name in "abc":
+        image(tmp_path / f"{name}.jpg")
+    ellipse = {"x": 50, "y": 50, "radiusX": 40, "radiusY": 10, "rotation": 90, "ellipselabels": ["cat"]}
+    box = {"x": 75, "y": 0, "width": 25, "height": 50, "rotation": 0, "rectanglelabels": ["cat"]}
+    cancelled = {"was_cancelled": True, "result": [{"value": box}]}
+    tasks = [
+        {"id": 1, "data": {"image": "s3://bucket/a.jpg"}, "annotations": [{"result": [{"value": ellipse}]}, cancelled]},
+        {"id": 2, "data": {"image": "b.jpg"}, "annotations": [cancelled]},
+        {"id": 3, "image": "c.jpg", "tag": [box], "created_at": "today"},
+    ]
+    dump(tmp_path / "export.json", tasks)
+    _, drawn, left_out = masks(tmp_path)
+    assert drawn.keys() == {"a.jpg", "c.jpg"} and drawn["a.jpg"][5, 20] == drawn["a.jpg"][34, 20] == 1
+    assert drawn["a.jpg"].sum() == pytest.approx(np.pi * 16 * 4, rel=0.05)
+    assert (drawn["c.jpg"][:20, 30:] == VOID).all() and (drawn["c.jpg"] == VOID).sum() == 200
+    assert [kind for kind, _ in left_out] == [
+        "tasks that nobody has labelled",
+        "boxes without an outline, which become void",
+    ]
+    tasks[0]["annotations"][0]["result"][0]["image_rotation"] = 90
+    (tmp_path / "export.json").unlink()
+    dump(tmp_path / "turned.json", tasks)
+    with pytest.raises(Problem, match="task 1, region 1"):
+        masks(tmp_path)
 
 
 # VIA

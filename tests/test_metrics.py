@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from common.datasets import VOID
-from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix, confusions
+from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 
 
 def random_case(seed: int, classes: int = 5, images: int = 6, present: tuple = (), side: int = 13):
@@ -83,11 +83,6 @@ def test_the_scores_of_each_class_agree_with_scikit_learn(present):
     assert scores["images"].tolist() == [sum(bool((image == c).any()) for image in target) for c in range(5)]
 
 
-def test_what_is_confused_is_listed_by_its_pixels_and_what_is_right_is_not():
-    counts = torch.tensor([[9, 1, 0], [4, 0, 0], [0, 2, 9]])
-    assert confusions(counts) == [(1, 0, 4), (2, 1, 2), (0, 1, 1)]
-
-
 def test_any_batching_and_order_gives_exactly_the_same_scores():
     prediction, target = random_case(0, images=12)
     expected = matrix_of(prediction, target, batch=12).scores()
@@ -156,6 +151,6 @@ def test_the_interval_is_that_of_scores_of_images_drawn_again_and_told_where_the
     assert rare.interval()[0] < rare.mean_iou() < rare.interval()[1] < rare.iou()[:2].mean()
     report = matrix.report("abcde")
     low, high = report["interval"]
-    assert low < matrix.mean_iou() < high and f"{low:.4f} to {high:.4f}" in matrix.table("", "abcde", report)
+    assert low < matrix.mean_iou() < high
     many = matrix_of(*random_case(0, images=200), batch=200)
-    assert "interval" not in many.report("abcde") and " to " not in many.table("", "abcde", many.report("abcde"))
+    assert "interval" not in many.report("abcde")

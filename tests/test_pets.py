@@ -74,7 +74,7 @@ def test_a_missing_list_names_the_command_that_fetches_it():
         load("pets", 32, started())
 
 
-def test_first_the_decoder_learns_then_everything_in_a_run_that_may_follow_later(pets_root, monkeypatch):
+def test_first_the_decoder_learns_then_everything_in_a_run_that_may_follow_later(pets_root, monkeypatch, capsys):
     settings = SMALL | {"model": "fcn8s", "image_size": (32, 40), "epochs": 2, "batch_size": 12}
     torch.manual_seed(0)
     initial = FCN8s("mobilenet_v1", 3, pretrained=False).encoder.state_dict()
@@ -97,8 +97,14 @@ def test_first_the_decoder_learns_then_everything_in_a_run_that_may_follow_later
     first, second = (read_history(Path("runs", name)) for name in ("t", "t-fine_tuned"))
     assert [row["lr_decoder"] for row in first] == [1e-3] * 3 and "lr_encoder" not in first[0]  # with the untrained
     assert [(row["lr_encoder"], row["lr_decoder"]) for row in second] == [(1e-4, 3e-4)] * 2
-    assert second[0]["val_loss"] == max(first[1:], key=lambda row: row["val_miou"])["val_loss"]  # it starts from the best
+    assert (
+        second[0]["val_loss"] == max(first[1:], key=lambda row: row["val_miou"])["val_loss"]
+    )  # it starts from the best
     assert checkpoint.load(Path("best_t.pt"))["image_size"] == [32, 40]  # that of validation, not of the crops' source
+    for epochs, resumed in ((2, True), (3, False)):  # a run that has been trained further is followed anew
+        capsys.readouterr()
+        train_pets.main(**settings | {"epochs": epochs}, fine_tune_epochs=1, run=replace(run, resume=True))
+        assert ("resuming runs/t-fine_tuned/last.pt" in capsys.readouterr().out) == resumed
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from common.loader import Loader
 from common.metrics import ConfusionMatrix
 from common.models import BasicFCN
 from common.reporting import confusion, plotting
-from common.reporting.confusion import plot_confusion
+from common.reporting.confusion import confusions, plot_confusion
 from common.reporting.plotting import (
     picture_grid,
     plot_augmentation,
@@ -153,3 +153,8 @@ def test_a_legend_is_read_line_by_line_and_no_entry_stands_alone(count):
         lines.setdefault(round(place.y0), []).append(name)
     assert [name for line in lines.values() for name in line] == [f"class {i}" for i in range(count)]
     assert min(map(len, lines.values())) > 1
+
+
+def test_what_is_confused_is_listed_by_its_pixels_and_what_is_right_is_not():
+    counts = torch.tensor([[9, 1, 0], [4, 0, 0], [0, 2, 9]])
+    assert confusions(counts) == [(1, 0, 4), (2, 1, 2), (0, 1, 1)]

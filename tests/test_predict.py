@@ -169,7 +169,7 @@ def test_an_image_whose_mask_cannot_be_used_is_named_and_left_out(model, photos,
     printed = capsys.readouterr().out
     for text in ("skipped 2 files", "3.png is 9x9 pixels but", "4.png holds the value 77"):
         assert text in printed
-    assert json.loads((out / "score.json").read_text())["images"] == len(rows_of(out)) == 3
+    assert json.loads((out / "score.json").read_text())["masks"] == len(rows_of(out)) == 3
 
 
 def test_the_test_images_of_a_training_are_scored_alone(model, photos, capsys):

@@ -130,7 +130,7 @@ def test_the_command_that_is_told_for_a_test_folder_without_masks_predicts_it(ph
     shutil.rmtree(photos / "test/masks")
     train.main(str(photos), 32, 1, run=Run(device="cpu", name="hidden"))
     command = capsys.readouterr().out.splitlines()[-1].split("`")[1].split()
-    cli(predict.main, command[2:])
+    cli(predict.main, command[3:])
     assert len(list(Path("predictions/hidden").glob("photos/masks/test/images/*.png"))) == 4
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from common.cli import cli
 from common.datasets import DATASETS, spec_of
 from common.datasets.folder import inspect
-from common.datasets.formats import recognise
+from common.datasets.formats.recognise import recognise
 from common.datasets.formats.source import Source
 from common.datasets.listing import import_command
 from common.datasets.reading import Problem, header

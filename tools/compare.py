@@ -68,7 +68,9 @@ def main(
 
 def parts_of(folder: Path) -> list[Path]:
     """Return the folder of a run and the folders of its follow-up runs."""
-    return [folder, *sorted(path.parent for path in folder.parent.glob(f"{folder.name}-*/test.json"))]
+    found = [path.parent for path in sorted(folder.parent.glob(f"{folder.name}-*/test.json"))]
+    parts = {path: read_json(path / "config.json")["experiment"].get("part") for path in found}
+    return [folder, *(path for path in found if path.name == f"{folder.name}-{parts[path]}")]
 
 
 def training_speed(history: list[dict]) -> float:

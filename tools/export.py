@@ -35,7 +35,7 @@ from torch import nn
 
 from common.checkpoint import find_checkpoint, load_model
 from common.cli import cli
-from common.datasets import Size, pair
+from common.datasets import Size, height_and_width
 from common.datasets.shapes import draw_scene
 from common.inference import resize
 from common.system.errors import UserError
@@ -58,7 +58,7 @@ def main(
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; add --overwrite, or name another --out")
     model, metadata = load_model(source)
-    height, width = pair(image_size) if image_size else metadata["image_size"]
+    height, width = height_and_width(image_size) if image_size else metadata["image_size"]
     images = resize(draw_scene(0)[0], (height, width)) / 255
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # hides notes about its own constants
     with warnings.catch_warnings():

@@ -1,25 +1,27 @@
-"""What does a trained model see in my images?
+"""Predict images with a trained model.
 
-    python -m tools.predict holiday.jpg                                  # the newest best_*.pt here, on one image
-    python -m tools.predict a.jpg b.jpg photos --checkpoint best_train_5_b.pt    # on several, and a folder with all in it
-    python -m tools.predict photos/images --score photos/masks --split test    # scores at the images' own size
+    python -m tools.predict holiday.jpg                                       # the newest best_*.pt here, on one image
+    python -m tools.predict a.jpg b.jpg photos --checkpoint best_train_5_b.pt # on several images and a folder
+    python -m tools.predict photos/images --score photos/masks --split test   # scores at the images' own size
 
-Writes, at each image's own size, a palette PNG of class numbers to masks/; the image tinted by class, with a legend, to
-overlays/; and the share of every class in every image to shares.csv, all below predictions/<run>/<image or folder>/.
-The class numbers are 0, 1, 2, ... in the order of the columns of shares.csv, whatever values your own masks have.
-Photographs are turned upright as their camera says, and so are their masks.
+Writes to predictions/<run>/<image or folder>/, at each image's own size:
 
-The network sees each image stretched to the size at which it was validated; its logits are enlarged to the image's own
-size. --image-size shows it another size, --own-size what the file holds. What then has more than --max-pixels is seen
-through a sliding window; a network that looks at an image as a whole sees less of it in a window.
+- masks/: a palette PNG of class numbers, 0, 1, 2, ... in the order of the columns of shares.csv
+- overlays/: the image tinted by class, with a legend
+- shares.csv: the share of every class in every image
 
---score reads true masks as the training did: files of the same names as the images, or one file for one image.
+Photographs are turned upright by their EXIF orientation; masks follow. The network sees each image resized to the size
+of its validation images, and its logits are enlarged to the image's own size. --image-size and --own-size show it
+another size. Images with more than --max-pixels are predicted in overlapping windows.
+
+--score reads true masks as the training did: files with the names of the images, or one file for one image.
 """
 
 import csv
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +32,7 @@ from tqdm import tqdm
 
 from common.checkpoint import find_checkpoint, load_model
 from common.cli import cli
-from common.datasets import Size, pair
+from common.datasets import Size, height_and_width
 from common.datasets.listing import not_read
 from common.datasets.reading import files_by_name, find_files, name_below, read_image, read_pair
 from common.inference import SCALES, predict
@@ -38,9 +40,10 @@ from common.labels import LabelMap
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
 from common.models.encoders import STRIDE
 from common.reporting.overlay import overlay
+from common.reporting.scores import report_masks
 from common.run import Run, short_name
 from common.system.errors import UserError, is_out_of_memory, more
-from common.system.files import atomic, read_json, write_json
+from common.system.files import atomic, read_json
 
 THREADS = 4  # that read images ahead and write results behind
 
@@ -48,16 +51,17 @@ THREADS = 4  # that read images ahead and write results behind
 def main(
     images: list[Path],  # images, and folders that are searched for images in depth
     checkpoint: str = "",  # best_*.pt of a training; by default the newest in the current folder
-    out: str = "",  # folder that is written to; by default predictions/<run>/<image or folder>
+    out: str = "",  # folder for the results; by default predictions/<run>/<image or folder>
     score: str = "",  # folder of true masks, or one mask, to score the predictions by
-    split: Literal["all", "train", "val", "test"] = "all",  # images that the training had in this split, if not all
+    split: Literal["all", "train", "val", "test"] = "all",  # predict the images of this split of the training
     tta: bool = False,  # average over the image and its mirror image, each at 3/4, 1 and 5/4 of its size
-    image_size: Size = 0,  # pixels that the network sees, 224 or 120x160; 0 is the size that it was validated at
+    image_size: Size = 0,  # size that the network sees, 224 or 120x160; 0 is the size of its validation images
     own_size: bool = False,  # let the network see each image at its own size
-    max_pixels: int = 1 << 20,  # that the network sees at a time; over larger images slides a window
-    overwrite: bool = False,  # replace what an earlier prediction has left
+    max_pixels: int = 1
+    << 20,  # pixels that the network sees at a time; larger images are predicted in windows
+    overwrite: bool = False,  # replace earlier results
     device: str = "auto",  # auto, cpu, cuda, cuda:1, mps
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",  # auto: bf16 where it is fast, fp16 on older GPUs
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",  # auto: bf16 if it is faster, fp16 on older GPUs
 ):
     """Predict, write and score; return the folder that was written to."""
     if own_size and image_size:
@@ -70,11 +74,9 @@ def main(
     model.to(run.device, memory_format=torch.channels_last)
     classes, palette = metadata["classes"], metadata["palette"]
     label_map = LabelMap(**metadata["label_map"]) if metadata.get("label_map") else LabelMap.plain(palette)
-    size = None if own_size else pair(image_size) if image_size else tuple(metadata["image_size"])
+    size = None if own_size else height_and_width(image_size) if image_size else tuple(metadata["image_size"])
 
-    first = images[0].stem if images[0].is_file() else short_name(str(images[0]))
-    first += f"_and_{len(images) - 1}_more" * (len(images) > 1) + "_tta" * tta
-    folder = Path(out or Path("predictions", run.name, first))
+    folder = Path(out or Path("predictions", run.name, folder_name(images, tta)))
     for path in (folder / "masks", folder / "overlays", folder / "shares.csv"):
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already; add --overwrite, or name an --out")
@@ -84,62 +86,33 @@ def main(
     elif score and (seen := set(read_json(run.folder / "splits.json").get("train", [])) & paths.keys()):
         print(f"training images among these, by name: {len(seen)}; --split test leaves them out")
     masks = find_masks(Path(score), paths) if score else {}
-    shown = "x".join(map(str, size)) if size else "their own size"
     remove_earlier(folder)
+    shown = "x".join(map(str, size)) if size else "their own size"
     print(f"{run.name}: {run.where()}; images: {len(paths)}, seen at {shown}{', flipped and scaled' * tta}")
 
     def read(name: str) -> tuple[Image.Image, np.ndarray | None]:
         return read_pair(paths[name], masks[name], label_map) if score else (read_image(paths[name]), None)
 
-    def write(name: str, image: Image.Image, prediction: np.ndarray) -> None:
-        mask = Image.fromarray(prediction)
-        mask.putpalette(np.array(palette, dtype=np.uint8).tobytes())
-        for kind, picture in (("masks", mask), ("overlays", overlay(image, prediction, classes, palette))):
-            with atomic(folder / kind / f"{name}.png") as temporary:
-                picture.save(temporary, format="PNG", compress_level=3)  # a third of the time of 6, a tenth more bytes
+    def see(image: Image.Image) -> np.ndarray:
+        return predict(model, image, size or image.size[::-1], run, tta, max_pixels)
 
-    matrix, rows, problems, writing, stopped = ConfusionMatrix(len(classes)), [], [], deque(), None
-    with ThreadPoolExecutor(THREADS) as pool:
-        bar = tqdm(prefetch(pool, read, paths), total=len(paths), unit=" images", disable=None)
-        try:
-            for name, reading in bar:
-                try:
-                    image, mask = reading.result()
-                except UserError as error:
-                    problems.append(str(error))
-                    continue
-                prediction = predict(model, image, size or image.size[::-1], run, tta, max_pixels)
-                scores = []
-                if score:
-                    one = ConfusionMatrix.of_image(prediction, mask, len(classes))
-                    matrix.add(one)
-                    scores = [f"{one.mean_iou():.4f}", f"{one.pixel_accuracy():.4f}"]
-                writing.append(pool.submit(write, name, image, prediction))
-                shares = np.bincount(prediction.ravel(), minlength=len(classes)) / prediction.size
-                rows.append([name + paths[name].suffix, *image.size, *shares.round(6).tolist(), *scores])
-                if len(writing) > THREADS:
-                    writing.popleft().result()
-            for future in writing:
-                future.result()
-        except (KeyboardInterrupt, UserError) as error:
-            stopped = error  # what was done is kept
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            smaller = f"--max-pixels {max(least, max_pixels // 4)}, or a smaller --image-size"
-            stopped = UserError(f"the memory does not suffice for {max_pixels} pixels at a time; try {smaller}")
+    matrix, rows, problems = ConfusionMatrix(len(classes)), {}, []
+    write, stopped = partial(write_pictures, folder, classes, palette), None
+    try:
+        predict_all(paths, read, see, write, matrix, rows, problems)
+    except (KeyboardInterrupt, UserError) as error:
+        stopped = error  # the results so far are kept
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        smaller = f"--max-pixels {max(least, max_pixels // 4)}, or a smaller --image-size"
+        stopped = UserError(f"the memory does not suffice for {max_pixels} pixels at a time; try {smaller}")
     if not rows:
         raise stopped or UserError(f"none of the images could be used: {problems[0]}")
-
-    header = ["image", "width", "height", *classes, *([MIOU, PIXEL_ACCURACY] if score else [])]
-    with atomic(folder / "shares.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    print(share_table(np.array([row[3 : 3 + len(classes)] for row in rows]), classes))
-    (folder / "score.json").unlink(missing_ok=True)  # an earlier one is of other predictions
+    write_shares(folder / "shares.csv", rows, paths, classes, bool(score))
     if score and not stopped:
-        report = matrix.report(classes)
-        print("\n" + matrix.table(f"{len(rows)} images at their own size", classes, report))
-        write_json(folder / "score.json", {"images": len(rows), **report})
+        print()
+        report_masks(matrix, list(rows), classes, folder / "score.json")
     if skipped := problems + others:
         print(f"skipped {len(skipped)} files: {'; '.join(skipped[:5])}{'; ...' * (len(skipped) > 5)}")
     print(f"{'interrupted: ' if stopped else ''}{len(rows)} of {len(paths)} images; see {folder}")
@@ -148,8 +121,81 @@ def main(
     return folder
 
 
+def folder_name(images: list[Path], tta: bool) -> str:
+    """Return the name of the folder for the results of `images`."""
+    first = images[0].stem if images[0].is_file() else short_name(str(images[0]))
+    return first + f"_and_{len(images) - 1}_more" * (len(images) > 1) + "_tta" * tta
+
+
+def predict_all(
+    paths: dict[str, Path],
+    read: Callable,
+    see: Callable,
+    write: Callable,
+    matrix: ConfusionMatrix,
+    rows: dict[str, list],
+    problems: list[str],
+) -> None:
+    """Predict each image; threads read ahead and write behind.
+
+    Args:
+        paths: images by name.
+        read: returns the image of a name and its true mask, or None.
+        see: returns the class of each pixel of an image.
+        write: takes name, image and prediction.
+        matrix: gets the counts of each image that has a true mask.
+        rows: gets, by name, the values of each image in shares.csv.
+        problems: gets a sentence for each image that cannot be read.
+    """
+    writing, num_classes = deque(), matrix.counts.shape[1]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for name, reading in tqdm(prefetch(pool, read, paths), total=len(paths), unit=" images", disable=None):
+            try:
+                image, mask = reading.result()
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            prediction = see(image)
+            shares = np.bincount(prediction.ravel(), minlength=num_classes) / prediction.size
+            scores = []
+            if mask is not None:
+                one = ConfusionMatrix.of_image(prediction, mask, num_classes)
+                matrix.add(one)
+                scores = [f"{one.mean_iou():.4f}", f"{one.pixel_accuracy():.4f}"]
+            writing.append(pool.submit(write, name, image, prediction))
+            rows[name] = [*image.size, *shares.round(6).tolist(), *scores]
+            if len(writing) > THREADS:
+                writing.popleft().result()
+        for future in writing:
+            future.result()
+
+
+def write_pictures(
+    folder: Path, classes: list[str], palette: list, name: str, image: Image.Image, prediction: np.ndarray
+) -> None:
+    """Write a prediction as a palette PNG to masks/, and over the image to overlays/."""
+    mask = Image.fromarray(prediction)
+    mask.putpalette(np.array(palette, dtype=np.uint8).tobytes())
+    for kind, picture in (("masks", mask), ("overlays", overlay(image, prediction, classes, palette))):
+        with atomic(folder / kind / f"{name}.png") as temporary:
+            picture.save(temporary, format="PNG", compress_level=3)  # a third of the time of 6, a tenth more bytes
+
+
+def write_shares(path: Path, rows: dict[str, list], paths: dict[str, Path], classes: list[str], scored: bool) -> None:
+    """Write shares.csv, and print the mean share of each class that was seen, and in how many images it is."""
+    header = ["image", "width", "height", *classes, *([MIOU, PIXEL_ACCURACY] if scored else [])]
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *([name + paths[name].suffix, *row] for name, row in rows.items())])
+    width = max(map(len, [*classes, "class"]))
+    print(f"{'class':<{width}}  mean share  in images")
+    shares = np.array([row[2 : 2 + len(classes)] for row in rows.values()])
+    for name, values in zip(classes, shares.T, strict=True):
+        if values.any():
+            print(f"{name:<{width}}{values.mean():>12.2%}{np.count_nonzero(values):>11}")
+
+
 def find_images(images: list[Path], out: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return the images by name, and the names of other files; what a prediction has written is passed over."""
+    """Return the images by name, and the names of other files; results of earlier predictions are skipped."""
     outputs = [path.resolve() for path in (Path("predictions"), out / "masks", out / "overlays")]
     paths, others = {}, []
     for given in images:
@@ -168,13 +214,14 @@ def find_images(images: list[Path], out: Path) -> tuple[dict[str, Path], list[st
 
 
 def remove_earlier(folder: Path) -> None:
-    """Remove the masks and overlays that the shares.csv of an earlier prediction lists, and shares.csv."""
+    """Remove the masks and overlays that the shares.csv of an earlier prediction lists, shares.csv and score.json."""
     if (folder / "shares.csv").is_file():
         with (folder / "shares.csv").open(newline="", encoding="utf-8") as file:
             names = [Path(row["image"]).with_suffix(".png") for row in csv.DictReader(file)]
         for path in (folder / kind / name for kind in ("masks", "overlays") for name in names):
             path.unlink(missing_ok=True)
         (folder / "shares.csv").unlink()
+    (folder / "score.json").unlink(missing_ok=True)
 
 
 def select_split(paths: dict[str, Path], record: Path, split: str) -> dict[str, Path]:
@@ -205,16 +252,6 @@ def prefetch(pool: ThreadPoolExecutor, function: Callable, items: Iterable) -> I
         if len(ahead) > THREADS:
             yield ahead.popleft()
     yield from ahead
-
-
-def share_table(shares: np.ndarray, classes: list[str]) -> str:
-    """Return the mean of shares (images, classes), and in how many images each class that was seen is, as lines."""
-    width = max(map(len, [*classes, "class"]))
-    lines = [f"{'class':<{width}}  mean share  in images"]
-    for name, values in zip(classes, shares.T, strict=True):
-        if values.any():
-            lines.append(f"{name:<{width}}{values.mean():>12.2%}{np.count_nonzero(values):>11}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

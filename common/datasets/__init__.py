@@ -52,8 +52,8 @@ def load(
     Raises:
         UserError: an unknown name, missing or damaged files, or a mask value that is no class.
     """
-    size = pair(image_size)
-    train_size = pair(tuple(round(train_scale * side) for side in size), "--stored-scale: the size")
+    size = height_and_width(image_size)
+    train_size = height_and_width(tuple(round(train_scale * side) for side in size), "--stored-scale: the size")
     sizes = {"train": train_size, "val": size, "test": size}
     with main_process_first():
         spec = spec_of(dataset, run)
@@ -112,7 +112,7 @@ def with_fold(spec: DatasetSpec, fold: str, dataset: str) -> DatasetSpec:
     return replace(spec, splits=splits, notes=(*spec.notes, note))
 
 
-def pair(size: Size, flag: str = "--image-size") -> tuple[int, int]:
+def height_and_width(size: Size, flag: str = "--image-size") -> tuple[int, int]:
     """Return (height, width).
 
     Args:

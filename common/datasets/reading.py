@@ -93,7 +93,7 @@ def read_text(path: Path) -> str:
 
 
 # Pillow's other readers are less well tested, and for EPS it runs Ghostscript on the file's content.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
 @contextlib.contextmanager
@@ -101,10 +101,10 @@ def opened(path: Path, file: BinaryIO | None = None) -> Iterator[Image.Image]:
     """Yield the image at `path`, or in `file`; only its header has been read.
 
     Raises:
-        Problem: the file is missing, cut short, too large, or is no image in one of `FORMATS`.
+        Problem: the file is missing, cut short, too large, or is no image in one of `IMAGE_FORMATS`.
     """
     try:
-        with Image.open(file or path, formats=FORMATS) as image:
+        with Image.open(file or path, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{path} has {image.width}x{image.height} pixels, more than the limit of {MAX_PIXELS:,}"
                 raise Problem("images that are too large", f"{size}; cut it into tiles or make it smaller")
@@ -149,7 +149,7 @@ def header(path: Path) -> tuple[str, int]:
 
     For a TIFF with more channels than Pillow reads, such as infrared, the mode names their number: "RGB of 4 channels".
     """
-    with Image.open(path, formats=FORMATS) as stored:
+    with Image.open(path, formats=IMAGE_FORMATS) as stored:
         channels = getattr(stored, "tag_v2", {}).get(TiffImagePlugin.SAMPLESPERPIXEL, 0)
         more = f" of {channels} channels" * (channels > len(stored.getbands()))
         return stored.mode + more, stored.getexif().get(ExifTags.Base.Orientation, 1)

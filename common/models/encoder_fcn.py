@@ -28,10 +28,10 @@ class Deconvolutions(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout2d(0.3)
         self.up = nn.Sequential(
-            up(2 * encoder.channels[-1], 256, encoder.anchor),  # 1/16
-            up(256, 128, encoder.anchor),  # 1/8
-            up(128, 64, encoder.anchor),  # 1/4
-            up(64, 64, encoder.anchor),  # 1/2
+            deconv(2 * encoder.channels[-1], 256, encoder.anchor),  # 1/16
+            deconv(256, 128, encoder.anchor),  # 1/8
+            deconv(128, 64, encoder.anchor),  # 1/4
+            deconv(64, 64, encoder.anchor),  # 1/2
         )
         self.classifier = nn.Conv2d(64, num_classes, kernel_size=1)
         init_convs(self, nn.init.xavier_uniform_)
@@ -49,7 +49,7 @@ class EncoderFCN(EncoderDecoder):
     decoder_class = Deconvolutions
 
 
-def up(in_channels: int, out_channels: int, anchor: float) -> nn.Sequential:
+def deconv(in_channels: int, out_channels: int, anchor: float) -> nn.Sequential:
     """Return a block that doubles the map: transposed convolution, ReLU, batch normalisation."""
-    deconv = conv_transpose2x(in_channels, out_channels, anchor)
-    return nn.Sequential(*deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels))
+    up = conv_transpose2x(in_channels, out_channels, anchor)
+    return nn.Sequential(*up, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels))

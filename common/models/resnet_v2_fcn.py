@@ -36,11 +36,11 @@ class ResNetV2FCN(nn.Module):
         self.backbone = ResNetV2(depth)
         width = self.backbone.channels
         self.shrink = nn.ModuleList([nn.AvgPool2d(2)])  # 1/8
-        self.score = nn.ModuleList([conv_bn_relu(width, 256)])
+        self.score = nn.ModuleList([conv3x3(width, 256)])
         for _ in range(levels - 2):  # 1/16, 1/32, 1/64
-            self.shrink.append(conv_bn_relu(width, 512, stride=2))
+            self.shrink.append(conv3x3(width, 512, stride=2))
             width = 512
-            self.score.append(conv_bn_relu(width, 256))
+            self.score.append(conv3x3(width, 256))
         self.decoder = nn.Sequential(
             up_bn_relu(256 * levels, 256),  # 1/2
             up_bn_relu(256, 256),  # full size
@@ -63,7 +63,7 @@ class ResNetV2FCN(nn.Module):
         return self.decoder(x)[..., :height, :width]
 
 
-def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
     """Return a 3x3 convolution (with bias, as in the book), batch normalisation and ReLU."""
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, padding=1), *bn_relu(out_channels))
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.metrics import ConfusionMatrix, confusions
+from common.metrics import ConfusionMatrix
 from common.reporting.plotting import TRAIN, save, wrapped
 
 MOST = 30  # with more classes, the cells have no numbers
@@ -60,3 +61,9 @@ def list_confusions(axes: Axes, counts: np.ndarray, shares: np.ndarray, classes:
 def percent(share: float) -> str:
     """Format a share above 0 as whole percent."""
     return f"{share:.0%}" if share >= 0.005 else "<1%"
+
+
+def confusions(counts: torch.Tensor) -> list[tuple[int, int, int]]:
+    """Return (target, predicted, pixels) of the classes that a (C, C) matrix shows confused, the most pixels first."""
+    pairs = [(t, p, n) for t, row in enumerate(counts.tolist()) for p, n in enumerate(row) if n and t != p]
+    return sorted(pairs, key=lambda pair: -pair[2])

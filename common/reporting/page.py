@@ -16,8 +16,8 @@ from matplotlib import rc_context
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from common.metrics import MIOU, PIXEL_ACCURACY, confusions
-from common.reporting.confusion import MOST, percent
+from common.metrics import MIOU, PIXEL_ACCURACY
+from common.reporting.confusion import MOST, confusions, percent
 from common.reporting.plotting import limit_loss, plot_by_epoch
 from common.reporting.results import REPOSITORY, question, say
 from common.reporting.scores import duration

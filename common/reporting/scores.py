@@ -1,4 +1,4 @@
-"""What the test says of a trained model: a table on the screen, test.json, classes.csv, and pictures."""
+"""Report a test: print the scores, write test.json and classes.csv, draw the pictures."""
 
 import csv
 import io
@@ -75,6 +75,32 @@ def summary(result: dict) -> str:
     )
 
 
+def report_masks(matrix: ConfusionMatrix, names: Sequence[str], classes: Sequence[str], file: str | Path) -> dict:
+    """Print every score of predicted masks beside the baseline ("floor"); write them to the JSON file `file`, if given.
+
+    Args:
+        matrix: counts of all masks.
+        names: names of the masks, in the order of the matrix's images.
+
+    Returns:
+        The contents of the file: `ConfusionMatrix.report`, and the mean IoU of each mask.
+    """
+    result = {"masks": len(names), **matrix.report(classes)}
+    by_name = zip(names, matrix.image_scores().tolist(), strict=True)
+    result["image_miou"] = {name: None if math.isnan(miou) else miou for name, miou in by_name}
+    title, floor = f"{len(names)} masks at their own size", f"all {classes[matrix.most_frequent()]}"
+    lines = [f"{title}{'score':>25}{floor:>18}"]
+    lines += [f"  {name:<45}{v:>14.4f}{result['floor'][name]:>18.4f}" for name, v in result["scores"].items()]
+    if "interval" in result:
+        low, high = result["interval"]
+        lines.append(f"  {'95 % interval of mIoU (bootstrap over images)':<45}{low:>14.4f} to {high:.4f}")
+    there = zip(result["iou"].items(), matrix.present().tolist(), strict=True)
+    print("\n".join([*lines, f"  IoU: {', '.join(f'{name} {iou:.2f}' for (name, iou), present in there if present)}"]))
+    if file:
+        write_json(Path(file), result)
+    return result
+
+
 def report_unlabelled(data: SegmentationSet, run: Run) -> dict:
     """Print that the test set has no masks, and the command that predicts them; return no scores."""
     folder = Path(data.dataset, "images")
@@ -85,7 +111,7 @@ def report_unlabelled(data: SegmentationSet, run: Run) -> dict:
 
 
 def write_classes(path: Path, matrix: ConfusionMatrix, classes: Sequence[str]) -> None:
-    """Write `ConfusionMatrix.class_scores` to `path` as CSV, a row for each class; what is NaN stays empty."""
+    """Write `ConfusionMatrix.class_scores` to `path` as CSV, a row for each class; NaN becomes an empty cell."""
     scores, text = matrix.class_scores(), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", *scores])

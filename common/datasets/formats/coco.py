@@ -5,21 +5,23 @@ As cocodataset.org/#format-data describes it under "Object Detection": `images`,
 objects: larger ones are drawn first, so that smaller ones remain. A crowd is void, and every object covers it.
 """
 
+import re
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from common.datasets.formats.labels import EMPTY, NO_CLASS, Labels
-from common.datasets.formats.raster import area, fill, rectangle
-from common.datasets.formats.rle import draw_runs, read_runs
+from common.datasets.formats.labels import BOXES, UNLABELLED, Labels
+from common.datasets.formats.raster import Shape, draw_shapes, rectangle, smaller_last
+from common.datasets.formats.rle import decode
 from common.datasets.formats.source import Source
 from common.datasets.reading import Problem
 from common.labels import VOID
 
 NAME = "COCO JSON"
 KEYS = ("images", "annotations", "categories")
+OTHER_TASKS = re.compile("keypoints|captions|panoptic|image_info")  # in the names of COCO's own files
 
 
 def recognise(source: Source) -> str:
@@ -28,54 +30,62 @@ def recognise(source: Source) -> str:
 
 
 def read(source: Source) -> Labels:
-    """Return what the JSON files say: those called instances..., as in COCO itself, or all."""
+    """Return the objects of all JSON files. Files of COCO's other tasks are skipped beside `instances_...`."""
     labels = Labels(source.images, notes=["where objects overlap, the smaller one is on top: COCO has no order"])
-    official = any(file.name.startswith("instances") for file in source.others)
+    listed = {}  # (name of the image, split) -> file, size and objects, each with its class and its place
+    official = any("instances" in file.name for file in source.others)
     for file, content in source.objects(KEYS, labels.left_out):
-        if official and not file.name.startswith("instances"):
+        if official and OTHER_TASKS.search(file.name):
+            labels.left_out.append(Problem("files of other tasks, which are not read", str(file)))
             continue
-        objects, numbers = defaultdict(list), {}
-        for annotation in content["annotations"]:
-            objects[annotation["image_id"]].append(annotation)
-        used = {annotation.get("category_id") for annotation in content["annotations"]}
-        groups = {c.get("supercategory") for c in content["categories"]}  # Roboflow lists the project, too
-        for category in sorted(content["categories"], key=lambda category: category["id"]):
-            key, name = category["id"], category["name"]
-            if key in used or name not in groups or category.get("supercategory") != "none":
-                numbers[key] = labels.number(name, f"{file}: category {key}")
+        numbers, objects = categories(labels, content, file), defaultdict(list)
+        for item in content["annotations"]:
+            place, category = f"{file}: annotation {item.get('id')}", item.get("category_id")
+            if category not in numbers:
+                labels.left_out.append(Problem(UNLABELLED, f"{place} has the category {category}"))
+            objects[item["image_id"]].append((numbers.get(category, VOID), item, place))
+            labels.outlined[bool(item.get("segmentation"))] += 1
         for entry in content["images"]:
-            size = (entry.get("width"), entry.get("height"))
-            paint = partial(draw, objects.pop(entry["id"], []), numbers, file)
-            labels.add(entry["file_name"], file, paint, source.split(file, Path(entry["file_name"]).parent), size)
+            name, size = entry["file_name"], (entry.get("width"), entry.get("height"))
+            split = source.split(file, Path(name).parent)
+            known = listed.setdefault((name, file.parent, split), (file, size, []))
+            known[2].extend(objects.pop(entry["id"], []))
         for key, found in objects.items():
             sentence = f"{file}: {len(found)} annotations of image {key}"
             labels.left_out.append(Problem("objects of images that are not listed", sentence))
+    for (name, _, split), (file, size, objects) in listed.items():
+        labels.add(name, file, partial(draw, objects), split, size)
     return labels
 
 
-def draw(objects: list[dict], numbers: dict[int, int], file: Path, mask: np.ndarray) -> list[Problem]:
-    """Draw the objects of an image, `numbers` being the classes of categories; return what has been left out."""
-    problems, shapes = [], []
-    for item in objects:
-        place, crowd, parts = f"{file}: annotation {item.get('id')}", item.get("iscrowd"), item.get("segmentation")
-        number = VOID if crowd else numbers.get(item.get("category_id"), VOID)
-        if item.get("category_id") not in numbers:
-            problems.append(Problem(NO_CLASS, f"{place} has the category {item.get('category_id')}"))
+def categories(labels: Labels, content: dict, file: Path) -> dict[int, int]:
+    """Return the class of each category, in the order of their ids; Roboflow's category for the project is none."""
+    used, numbers = {annotation.get("category_id") for annotation in content["annotations"]}, {}
+    groups = {category.get("supercategory") for category in content["categories"]}
+    for category in sorted(content["categories"], key=lambda category: category["id"]):
+        key, name = category["id"], category["name"]
+        if key in used or name not in groups or category.get("supercategory") != "none":
+            numbers[key] = labels.number(name, f"{file}: category {key}")
+    return numbers
+
+
+def draw(objects: list[tuple[int, dict, str]], mask: np.ndarray) -> list[Problem]:
+    """Draw the objects of an image, each with its class and its place; return what has been left out."""
+    problems, crowds, shapes = [], [], []
+    for number, item, place in objects:
+        parts, outlines, inside = item.get("segmentation"), [], None
         try:
             if not parts and "bbox" in item:
                 x, y, width, height = item["bbox"]
-                number, parts = VOID, [rectangle(x, y, x + width, y + height)]
-                problems.append(Problem("boxes without an outline, which become void", place))
-            if isinstance(parts, dict):
-                parts, paint = read_runs(parts, mask.shape), draw_runs
-                size = sum(parts[1::2])
+                number, outlines = VOID, [rectangle(x, y, x + width, y + height)]
+                problems.append(Problem(BOXES, place))
+            elif isinstance(parts, dict):
+                inside = decode(parts, mask.shape)
             else:
-                parts, paint = [np.reshape(part, (-1, 2)) for part in parts or []], fill
-                size = sum(map(area, parts))
-            shapes.append((not crowd, -size, number, parts, paint, place))
+                outlines = [np.reshape(part, (-1, 2)).astype(float) for part in parts or []]
+            (crowds if item.get("iscrowd") else shapes).append(
+                Shape(VOID if item.get("iscrowd") else number, place, outlines, inside)
+            )
         except (ValueError, LookupError, TypeError) as error:
             problems.append(Problem("objects that cannot be understood", f"{place}: {error}"))
-    for _, _, number, parts, paint, place in sorted(shapes, key=lambda shape: shape[:2]):
-        if not paint(mask, parts, number):
-            problems.append(Problem(EMPTY, place))
-    return problems
+    return problems + draw_shapes(smaller_last(crowds) + smaller_last(shapes), mask)

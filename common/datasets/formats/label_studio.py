@@ -58,7 +58,12 @@ def tasks(source: Source, problems: list[Problem]) -> dict[int, tuple[str, Path]
     images = {}
     for file, content in source.jsons(problems):
         for task in content if isinstance(content, list) else []:
-            for value in (task.get("data") or task).values():
-                if isinstance(value, str) and Path(unquote(value)).suffix.lower() in SUFFIXES:
-                    images[task["id"]] = (unquote(value), file)
+            if name := image_of(task):
+                images[task["id"]] = (name, file)
     return images
+
+
+def image_of(task: dict) -> str:
+    """Return the path or address of the image of a task, or nothing."""
+    values = [unquote(value) for value in (task.get("data") or task).values() if isinstance(value, str)]
+    return next((value for value in values if Path(value).suffix.lower() in SUFFIXES), "")

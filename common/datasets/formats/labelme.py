@@ -13,13 +13,14 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 from PIL import Image
 
-from common.datasets.formats.labels import EMPTY, Item, Labels
-from common.datasets.formats.raster import ellipse, fill, rectangle
+from common.datasets.formats.labels import Item, Labels
+from common.datasets.formats.raster import Shape, draw_shapes, ellipse, rectangle
 from common.datasets.formats.source import Source, load_json
 from common.datasets.reading import Problem
 
 NAME = "LabelMe"
 KEYS = ("shapes", "imagePath")
+AREAS = ("polygon", "rectangle", "circle", "oriented_rectangle", "rotation")  # the last is X-AnyLabeling's, of 4 points
 
 
 def recognise(source: Source) -> str:
@@ -52,20 +53,20 @@ def embedded(file: Path) -> bytes:
     return base64.b64decode(load_json(file)["imageData"])
 
 
-def draw(shapes: list[tuple[int, dict, str]], mask: np.ndarray) -> list[Problem]:
+def draw(objects: list[tuple[int, dict, str]], mask: np.ndarray) -> list[Problem]:
     """Draw shapes, each with its class and its place, onto `mask`; return what has been left out."""
-    problems = []
-    for number, shape, place in shapes:
-        kind, points = shape.get("shape_type") or "polygon", np.array(shape["points"], dtype=float)
+    shapes = []
+    for number, shape, place in objects:
+        kind, points, inside = shape.get("shape_type") or "polygon", np.array(shape["points"], dtype=float), None
         if kind == "mask":
             (x, y), pixels = points[0].astype(int), np.array(Image.open(io.BytesIO(base64.b64decode(shape["mask"]))))
-            crop = mask[y : y + len(pixels), x : x + pixels.shape[1]]
-            crop[pixels[: len(crop), : crop.shape[1]] > 0] = number
-            continue
+            inside = np.zeros(mask.shape, dtype=bool)
+            crop = inside[y : y + len(pixels), x : x + pixels.shape[1]]
+            crop[:] = pixels[: len(crop), : crop.shape[1]] > 0
         if kind == "rectangle" and len(points) == 2:
             points = rectangle(*points[0], *points[1])
         if kind == "circle":
             points = ellipse(*points[0], *[np.hypot(*(points[1] - points[0]))] * 2)
-        if kind not in ("polygon", "rectangle", "circle") or not fill(mask, [points], number):
-            problems.append(Problem(EMPTY, f"{place} is a {kind} of {len(shape['points'])} points"))
-    return problems
+        outlines = [points] if kind in AREAS else []
+        shapes.append(Shape(number, f"{place} is a {kind} of {len(shape['points'])} points", outlines, inside))
+    return draw_shapes(shapes, mask)

@@ -12,8 +12,8 @@ from common.datasets.formats.source import Images
 from common.datasets.reading import Problem
 from common.labels import VOID
 
-EMPTY = "objects that cover no pixel: lines, points, polygons of two points or outside the image"
-NO_CLASS = "objects of no known class, which become void"
+UNLABELLED = "objects of no known class, which become void"
+BOXES = "boxes without an outline, which become void"
 
 BACKGROUND = ("background", "_background_")  # the second is LabelMe's
 VOID_NAMES = ("ignore", "ignored", "__ignore__")
@@ -40,6 +40,7 @@ class Labels:
     items: list[Item] = field(default_factory=list)
     left_out: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # for the screen
+    outlined: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})  # objects; the others are boxes
 
     def add(self, name: str, near: Path, draw: Callable, split: str = "", size: tuple = (0, 0)) -> None:
         """Add the image that the file `near` calls `name`, or say that it is not there."""
@@ -58,7 +59,7 @@ class Labels:
         if name.casefold() in VOID_NAMES:
             return VOID
         if not name:
-            self.left_out.append(Problem(NO_CLASS, f"{place} has no label"))
+            self.left_out.append(Problem(UNLABELLED, f"{place} has no label"))
             return VOID
         name = BACKGROUND[0] if name.casefold() in BACKGROUND else name
         known = [known.casefold() for known in self.names]

@@ -1,12 +1,46 @@
 """Outlines become pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from common.datasets.reading import Problem
+
+EMPTY = "objects that cover no pixel: lines, points, polygons of two points or outside the image"
+
 Corners = tuple[tuple[int, int], ...]  # (x, y) in pixels
 Region = tuple[int, Corners]  # class and outline
+
+
+class Shape(NamedTuple):
+    """An object in an image."""
+
+    number: int  # of its class
+    place: str  # in the label files
+    outlines: Sequence[np.ndarray] = ()  # corners (n, 2) of each
+    inside: np.ndarray | None = None  # its pixels (H, W) bool, in place of outlines
+
+
+def smaller_last(shapes: Iterable[Shape]) -> list[Shape]:
+    """Return `shapes` in the order in which smaller ones are drawn over larger ones."""
+
+    def size(shape: Shape) -> float:
+        return sum(map(area, shape.outlines)) if shape.inside is None else np.count_nonzero(shape.inside)
+
+    return sorted(shapes, key=lambda shape: -size(shape))
+
+
+def draw_shapes(shapes: Iterable[Shape], mask: np.ndarray) -> list[Problem]:
+    """Draw `shapes` onto `mask` (H, W), each over the ones before it; return those that cover no pixel."""
+    problems = []
+    for number, place, outlines, inside in shapes:
+        if inside is not None:
+            mask[inside] = number
+        if not (fill(mask, outlines, number) if inside is None else inside.any()):
+            problems.append(Problem(EMPTY, place))
+    return problems
 
 
 def fill(mask: np.ndarray, outlines: list[np.ndarray], value: int) -> bool:
@@ -44,9 +78,14 @@ def area(corners: np.ndarray) -> float:
 def ellipse(x: float, y: float, x_radius: float, y_radius: float, degrees: float = 0) -> np.ndarray:
     """Return the corners (72, 2) of an ellipse around (x, y), turned clockwise."""
     turns = np.linspace(0, 2 * np.pi, 72, endpoint=False)
-    dx, dy = x_radius * np.cos(turns), y_radius * np.sin(turns)
+    corners = np.stack([x + x_radius * np.cos(turns), y + y_radius * np.sin(turns)], axis=1)
+    return turned(corners, (x, y), degrees)
+
+
+def turned(corners: np.ndarray, centre: Sequence[float], degrees: float) -> np.ndarray:
+    """Return `corners` (n, 2) turned clockwise around `centre`."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.stack([x + cos * dx - sin * dy, y + sin * dx + cos * dy], axis=1)
+    return (corners - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
 
 
 def rectangle(x: float, y: float, x2: float, y2: float) -> np.ndarray:

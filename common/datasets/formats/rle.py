@@ -1,4 +1,4 @@
-"""COCO's run-length encoding of binary masks.
+"""Run-length encodings of binary masks: COCO's, which others use, too.
 
 As the COCO API describes it (cocodataset/cocoapi, common/maskApi.h): the lengths of runs of zeros and of ones in turn,
 down the columns, as a list or as text. In text a number is split into groups of five bits, lowest first, each a
@@ -9,18 +9,22 @@ last but one.
 import numpy as np
 
 
-def read_runs(encoding: dict, size: tuple[int, int]) -> list[int]:
-    """Return the lengths of the runs of a mask of `size`, height and width.
+def decode(encoding: dict, size: tuple[int, int]) -> np.ndarray:
+    """Return the mask (H, W) bool of `size`, height and width.
 
     Raises:
         ValueError: it has another size, or the runs do not fill it.
     """
-    counts = encoding["counts"]
+    counts, (height, width) = encoding["counts"], encoding["size"]
     runs = read_text(counts) if isinstance(counts, str) else counts
-    height, width = encoding["size"]
     if (height, width) != size or sum(runs) != height * width:
         raise ValueError(f"{sum(runs)} pixels in runs for {width}x{height}, and the image has {size[1]}x{size[0]}")
-    return runs
+    return spread(runs).reshape(width, height).T
+
+
+def spread(runs: list[int]) -> np.ndarray:
+    """Return the pixels (n,) bool of runs of zeros and of ones in turn."""
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
 
 
 def read_text(text: str) -> list[int]:
@@ -39,10 +43,24 @@ def read_text(text: str) -> list[int]:
     return numbers
 
 
-def draw_runs(mask: np.ndarray, runs: list[int], value: int) -> bool:
-    """Set the pixels of `mask` (H, W) that are ones to `value`; return whether there are any."""
-    ends, pixels = np.cumsum(runs).tolist(), np.zeros(mask.size, dtype=bool)
-    for start, end in zip(ends[::2], ends[1::2], strict=False):
-        pixels[start:end] = True
-    mask[pixels.reshape(mask.shape[::-1]).T] = value
-    return bool(pixels.any())
+def unpack(data: list[int]) -> np.ndarray:
+    """Return the numbers that Label Studio packs into `data`, bytes.
+
+    A head has the count of numbers in 32 bits, the bits of a number less 1 in 5, and four lengths less 1 in 4 each.
+    Then follow runs: 1 bit tells whether one number is repeated, 2 bits which of the lengths the count has, then come
+    the count less 1 and the numbers.
+    """
+    bits, at = "".join(f"{byte:08b}" for byte in data), 0
+
+    def take(count: int) -> int:
+        nonlocal at
+        at += count
+        return int(bits[at - count : at], 2)
+
+    numbers, size, filled = np.zeros(take(32), dtype=int), take(5) + 1, 0
+    lengths = [take(4) + 1 for _ in range(4)]
+    while filled < len(numbers):
+        repeated, count = take(1), take(lengths[take(2)]) + 1
+        numbers[filled : filled + count] = take(size) if repeated else [take(size) for _ in range(count)]
+        filled += count
+    return numbers

@@ -11,10 +11,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.datasets.reading import Problem, find_files
-from common.system.errors import more
+from common.system.errors import UserError, more
 
 FEW = 5  # JSON files that are looked into to recognise a format
-SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])", re.IGNORECASE)
+SPLIT = re.compile(
+    r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?=$|[^a-z]|annot|mask|label|image|img)",  # trainannot, trainmasks
+    re.IGNORECASE,
+)
 OTHER = (LookupError, TypeError, ValueError, AttributeError)  # what files of another structure lead to
 HASH = re.compile(r"^[0-9a-f]{8}-")  # Label Studio's, before the name of a file that was uploaded
 
@@ -56,20 +59,54 @@ class Source:
 
     Args:
         path: of the folder or the file.
-        images: another folder, which has the images.
+        images: the folder of the images, in the export or elsewhere; or the name of such folders in the export, or a
+            word at the end of the names of images.
+        masks: the same, for masks that are pictures.
+        binary: all objects are one class.
     """
 
-    def __init__(self, path: Path, images: Path | None = None):
-        self.root = path if path.is_dir() else path.parent
+    def __init__(self, path: Path, images: str = "", masks: str = "", binary: bool = False):
+        self.root, self.binary, self.chosen = path if path.is_dir() else path.parent, binary, bool(images or masks)
         alone = images and path.is_file()  # the file's folder may be any
-        self.roots = [folder for folder in (None if alone else self.root, images) if folder]
-        self.pictures, self.others = ([], []) if alone else find_files(self.root)
-        self.others = self.others if path.is_dir() else [path]
-        self.images = Images(find_files(images)[0] if images else self.pictures)
+        given = [Path(text) for text in (images, masks) if text and Path(text).is_dir()]
+        self.roots = [folder for folder in (None if alone else self.root, *given) if folder]
+        files = {folder: find_files(folder) for folder in self.roots}
+        self.others = [file for file in files.get(self.root, ((), ()))[1] if path.is_dir()] or [path] * path.is_file()
+        found = {file.resolve(): file for pictures, _ in files.values() for file in pictures}  # folders may overlap
+        self.pictures = list(found.values())
+        first, second = (self.select(text) if text else [] for text in (images, masks))
+        rest = sorted({*self.pictures} - {*first, *second})
+        self.divided = (first or rest, second or rest)  # pictures that may be images, and that may be masks
+        self.images = Images(self.divided[0])
 
+    def select(self, text: str) -> list[Path]:
+        """Return the pictures in a folder, in folders of this name in the export, or with this end of their names.
+
+        Raises:
+            UserError: there are none.
+        """
+        if Path(text).is_dir():
+            found = [file for file in self.pictures if file.resolve().is_relative_to(Path(text).resolve())]
+        else:
+            found = [file for file in self.pictures if f"/{text.strip('/')}/" in f"/{self.name(file)}"]
+        found = found or [file for file in self.pictures if file.stem.endswith(text) or text == file.suffix]
+        if not found:
+            raise UserError(f"{text} is no folder with pictures, here or in {self.root}, and no end of their names")
+        return found
+
+    @functools.cache  # noqa: B019
     def name(self, file: Path) -> str:
-        """Return the path of a file below the export."""
-        return file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
+        """Return the path of a file below the export, or below the folder that the user has named."""
+        for folder in self.roots:
+            if file.is_relative_to(folder):
+                return (Path(folder.name if folder != self.root else "") / file.relative_to(folder)).as_posix()
+        return str(file)
+
+    @functools.cache  # noqa: B019
+    def folders(self, file: Path) -> list[str]:
+        """Return the names of the folders that a file lies in, without the words for a split."""
+        parts = [SPLIT.sub("", part).strip(" _-.") for part in self.name(file).split("/")[:-1]]
+        return [part for part in parts if part]
 
     def jsons(self, problems: list[Problem], limit: int | None = None) -> Iterator[tuple[Path, object]]:
         """Yield path and contents of the first JSON files; those that cannot be read are added to `problems`."""
@@ -110,6 +147,6 @@ def load_json(file: Path) -> object:
         Problem: it is damaged.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return json.loads(file.read_bytes())  # in UTF-8, 16 or 32
     except (ValueError, RecursionError) as error:
         raise Problem("files that cannot be read", f"{file} is no JSON ({error}); export it again") from None

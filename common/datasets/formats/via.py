@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.datasets.formats.labels import EMPTY, Labels
-from common.datasets.formats.raster import rasterize
+from common.datasets.formats.labels import Labels
+from common.datasets.formats.raster import EMPTY, rasterize
 from common.datasets.formats.source import OTHER, Source, load_json
 from common.datasets.formats.via_project import images_of, outline
 from common.datasets.reading import Problem
@@ -42,6 +42,8 @@ def read(source: Source) -> Labels:
     every = [region["region_attributes"] for images in files.values() for _, regions in images for region in regions]
     counts = Counter(name for attributes in every for name, value in attributes.items() if value)
     key = max(counts, key=lambda name: (name.casefold() in USUAL, counts[name]), default="")
+    if every and not counts:
+        labels.notes.append("no region has a class: all are one class, object")
     if len(counts) > 1:
         labels.notes.append(f"the class is the attribute {key!r}, of {', '.join(map(repr, sorted(counts)))}")
     for file, images in files.items():
@@ -53,6 +55,7 @@ def read(source: Source) -> Labels:
             shapes = []
             for i, region in enumerate(regions, start=1):
                 place, value = f"{file}: region {i} of {name}", region["region_attributes"].get(key)
+                value = value if counts else "object"
                 if isinstance(value, dict):  # of boxes that can be ticked
                     value = next(iter(value)) if len(value) == 1 else None
                 shapes.append((labels.number(options.get(value) or value, place), region, place))

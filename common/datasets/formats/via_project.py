@@ -8,8 +8,7 @@ import csv
 import json
 from pathlib import Path
 
-from common.datasets.formats.labels import EMPTY
-from common.datasets.formats.raster import Corners, ellipse, rectangle
+from common.datasets.formats.raster import EMPTY, Corners, ellipse, rectangle
 from common.datasets.formats.source import load_json
 from common.datasets.reading import Problem
 

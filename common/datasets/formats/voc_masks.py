@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from common.datasets.formats.labels import Labels
-from common.datasets.formats.pictures import draw, own_label_map
+from common.datasets.formats.pictures import draw, own_classes
 from common.datasets.formats.source import SPLIT, Images, Source
 from common.datasets.reading import name_below, read_text
 from common.labels import VOID, VOID_COLOR, LabelMap, color_number
@@ -37,19 +37,20 @@ def read(source: Source) -> Labels:
     masks = [file for file in source.pictures if file.is_relative_to(folder)]
     labels, files = Labels(Images(images)), (folder.parent / "labelmap.txt", folder.parent / "class_names.txt")
     if files[0].is_file():
-        label_map = read_colors(labels, files[0])
+        paint = partial(draw, read_colors(labels, files[0]))
     elif files[1].is_file():
         names = enumerate(read_text(files[1]).splitlines())
-        label_map = LabelMap({VOID: VOID} | {value: labels.number(name, files[1]) for value, name in names})
+        numbers = {VOID: VOID} | {value: labels.number(name, files[1]) for value, name in names}
+        paint = partial(draw, LabelMap(numbers))
     else:
-        label_map = own_label_map(labels, masks, source)
+        paint = own_classes(labels, masks, source)
     splits = {}
     for listing in sorted(folder.parent.glob("ImageSets/Segmentation/*.txt")):
         if split := SPLIT.fullmatch(listing.stem):  # not trainval.txt, nor CVAT's default.txt
             splits |= dict.fromkeys(read_text(listing).splitlines(), split[1].lower())
     for mask in masks:
         name = name_below(folder, mask)
-        labels.add(name, mask, partial(draw, mask, label_map), splits.get(name, ""))
+        labels.add(name, mask, partial(paint, mask), splits.get(name, ""))
     return labels
 
 

@@ -1,0 +1,83 @@
+"""YOLO's polygons: a text file of labels for each image, and the classes in data.yaml.
+
+As Ultralytics describes it (docs.ultralytics.com/datasets/segment): a line is `class x1 y1 x2 y2 ...` in shares of
+width and height. A line with four numbers behind the class is a box. Images lie in folders `images` and their texts in
+folders `labels`, or both in one folder. An empty text belongs to an image of background alone.
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from common.datasets.formats.data_yaml import read_yaml, splits
+from common.datasets.formats.labels import BOXES, UNLABELLED, Item, Labels
+from common.datasets.formats.raster import Shape, draw_shapes, rectangle, smaller_last
+from common.datasets.formats.source import Source
+from common.datasets.reading import Problem, name_below, read_text
+from common.labels import VOID
+
+NAME = "YOLO's polygons"
+LINE = re.compile(r"\s*\d+(\s+-?\d*\.?\d+(e-?\d+)?){4}(\s+-?\d*\.?\d+(e-?\d+)?)*\s*", re.IGNORECASE)
+
+
+def recognise(source: Source) -> str:
+    """Return why these are YOLO's labels, or nothing."""
+    for file in texts(source):
+        if first := next(filter(str.strip, file.read_text("utf-8", "replace").splitlines()), ""):
+            return f"{source.name(file)} has lines of a class and corners" if LINE.fullmatch(first) else ""
+    return ""
+
+
+def texts(source: Source) -> list[Path]:
+    """Return the text files that lie beside images or in a folder `labels`."""
+    named = {name_below(source.root, image) for image in source.pictures}
+    files = [file for file in source.others if file.suffix.lower() == ".txt" and file.name != "classes.txt"]
+    return [file for file in files if "labels" in file.parts[:-1] or name_below(source.root, file) in named]
+
+
+def read(source: Source) -> Labels:
+    """Return what the text files say."""
+    labels = Labels(source.images, notes=["where objects overlap, the smaller one is on top: YOLO has no order"])
+    contents = [read_yaml(file) for file in source.others if file.suffix.lower() in (".yaml", ".yml")]
+    content = next((content for content in contents if "names" in content), {})
+    numbers = [labels.number(name, "data.yaml") for name in content.get("names", ())]
+    if not numbers:
+        labels.notes.append("no data.yaml names the classes: their names can be edited in classes.txt")
+    splits_of = splits(content, source)
+    for file in texts(source):
+        try:
+            image = source.images.find(name_below(source.root, file), file)
+        except Problem as problem:
+            labels.left_out.append(problem)
+            continue
+        paint = partial(draw, list(objects(file, numbers, labels)))
+        labels.items += [Item(image, paint, split) for split in splits_of(image)]
+    return labels
+
+
+def objects(file: Path, numbers: list[int], labels: Labels):
+    """Yield class, corners and place of each object in a text file."""
+    for i, line in enumerate(read_text(file).splitlines(), start=1):
+        (key, *corners), place = line.split() or [""], f"{file}, line {i}"
+        if line.strip() and (not LINE.fullmatch(line) or len(corners) % 2):
+            labels.left_out.append(Problem("lines that are no class and pairs of numbers", place))
+        elif line.strip():
+            if numbers and int(key) >= len(numbers):
+                labels.left_out.append(Problem(UNLABELLED, f"{place} has the class {key}; {len(numbers)} are named"))
+            if len(corners) == 4:
+                labels.left_out.append(Problem(BOXES, place))
+            labels.outlined[len(corners) > 4] += 1
+            named = dict(enumerate(numbers)) if numbers else {int(key): labels.number(f"class {key}", place)}
+            yield named.get(int(key), VOID), np.array(corners, dtype=float).reshape(-1, 2), place
+
+
+def draw(found: list[tuple[int, np.ndarray, str]], mask: np.ndarray) -> list[Problem]:
+    """Draw objects, each with its class, its corners and its place, onto `mask`; return what has been left out."""
+    shapes = []
+    for number, corners, place in found:
+        if len(corners) == 2:  # centre and size of a box
+            number, corners = VOID, rectangle(*(corners[0] - corners[1] / 2), *(corners[0] + corners[1] / 2))
+        shapes.append(Shape(number, place, [corners * mask.shape[::-1]]))
+    return draw_shapes(smaller_last(shapes), mask)
