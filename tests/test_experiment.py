@@ -110,7 +110,7 @@ def test_a_run_is_not_resumed_with_other_images_or_a_corrected_mask(script, numb
 MISTAKES = {
     "model = DilatedFCN(train_set.num_classes + 1)": r"returns \(\d+, 7, 32, 32\), but should return",
     "model = torchvision.models.segmentation.lraspp_mobilenet_v3_large(None, weights_backbone=None)": "TorchvisionNetw",
-    "model = DilatedFCN(6).requires_grad_(False)": "nothing is trained: the loss depends on frozen",
+    "model = DilatedFCN(6).requires_grad_(False)": "nothing is trained: the loss depends on frozen parameters only",
     "criterion = torch.nn.CrossEntropyLoss()": r"met the mask value 255, .* ignore_index=255",
     "criterion = torch.nn.CrossEntropyLoss(ignore_index=255, reduction='none')": r"gives the shape .* a scalar tensor",
 }
