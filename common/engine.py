@@ -56,7 +56,7 @@ def train_one_epoch(
             run.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         with run.autocast():  # for the matrix products of Muon
-            run.scaler.step(optimizer)  # unless a gradient is beyond fp16's range
+            run.scaler.step(optimizer)  # skips the step if a gradient exceeds fp16's range
         run.scaler.update()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
@@ -100,13 +100,13 @@ def fit(
     clip_norm: float = 0,
     keep: Literal["best", "last"] = "best",
 ) -> list[dict]:
-    """Train `model`, then give it the weights of the epoch that is kept; return the rows of history.csv.
+    """Train `model`, then load the weights of the kept epoch into it; return the rows of history.csv.
 
     Args:
         scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
         patience: stop after this many epochs without a better validation mIoU; 0 never stops early.
         clip_norm: clip gradients to this norm; 0 does not clip.
-        keep: the epoch with the best validation mIoU, or the last one.
+        keep: keep the epoch with the best validation mIoU, or the last epoch.
 
     Raises:
         UserError: a checkpoint does not fit, or a loss is not finite.
@@ -115,7 +115,7 @@ def fit(
     with torch_errors(train_loader.batch_size):
         network, replica = prepare(model, criterion, run)
         if run.dry_run:
-            dry_run(model, train_loader, criterion, optimizer, run)  # and exit
+            dry_run(model, train_loader, criterion, optimizer, run)  # exits
         checkpointer = Checkpointer(model, optimizer, scheduler, train_loader.data, val_loader.data, run)
         run.history = history = checkpointer.restore() if run.resume else checkpointer.begin()
         with Progress(history, epochs, train_loader, run) as progress:
@@ -130,7 +130,7 @@ def fit(
                     replica, train_loader, criterion, optimizer, scheduler, run, progress, clip_norm
                 )
                 seconds = time.perf_counter() - start
-                broadcast_buffers(model)  # each process has BatchNorm statistics of its own share
+                broadcast_buffers(model)  # BatchNorm statistics differ between processes
                 val = evaluate(network, val_loader, criterion, run)
                 if not math.isfinite(val[0]):
                     raise diverged(f"in validation in epoch {epoch}", rates["lr"], run)
@@ -167,7 +167,7 @@ def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run, 
 
 
 def prepare(model: nn.Module, criterion: Callable, run: Run) -> tuple[nn.Module, nn.Module]:
-    """Move model and criterion to the device; return the network to evaluate and the one that averages gradients."""
+    """Move model and criterion to the device; return the network for evaluation and its DDP wrapper for training."""
     model.to(run.device, memory_format=torch.channels_last)
     if isinstance(criterion, nn.Module):
         criterion.to(run.device)

@@ -1,4 +1,4 @@
-"""The settings of a run, its name, and the folder that holds what it leaves."""
+"""Settings, name and folder of a run."""
 
 import atexit
 import contextlib
@@ -25,7 +25,7 @@ from common.system.files import check_writable, read_json
 
 LEAST = {"epochs": 1, "batch_size": 1, "copies": 1, "smallest_scale": 0.1, "largest_scale": 0.1}  # all others: 0
 JOB = "TORCHELASTIC_RUN_ID"  # torchrun sets it, the same in processes that it starts again
-NOT_IN_NAMES = '/\\:*?"<>|$'  # file systems or shells do not take these characters
+NOT_IN_NAMES = '/\\:*?"<>|$'  # characters with a meaning for file systems or shells
 
 
 def experiment(main: Callable) -> Callable:
@@ -55,9 +55,9 @@ class Run:
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # auto: bf16 if it is faster, fp16 on older GPUs
     data_root: Path = Path("data")  # folder that download.py filled
     cache_dir: Path = Path(".cache")  # folder for decoded images; nothing is written to the data folder
-    resume: bool | str = False  # continue the newest run of this name, or the run that is given
-    init: str = ""  # start from the weights in this best_*.pt, as far as they fit
-    fold: str = ""  # cross-validation: 2/5 tests on the second fifth, kitchen on the images in images/kitchen/
+    resume: bool | str = False  # continue the newest run of this name, or the named run
+    init: str = ""  # start from the weights in this best_*.pt that fit the model
+    fold: str = ""  # cross-validation: 2/5 tests on the second fifth; kitchen tests on images/kitchen/
     compile: bool = False  # compile the model with torch.compile
     dry_run: bool = False  # show the data, the model, the cost of a step and a batch, then stop
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/
@@ -89,7 +89,7 @@ class Run:
         base = self.name or default_name(main, parameters, self)
         if set(base) & set(NOT_IN_NAMES) or base.startswith("."):
             raise UserError(f"--name {base} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")
-        # When a process has died, torchrun gives the same command again.
+        # After a process has died, torchrun repeats the same command.
         restarted = any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
         newest = newest_run(base, of_job=restarted and not self.resume)
         if self.resume or (restarted and newest):
@@ -112,7 +112,7 @@ class Run:
         return run
 
     def prepared(self) -> "Run":
-        """Return a copy that knows its processes, device and precision. Loading and predicting need no more."""
+        """Return a copy with processes, device and precision set. Loading and predicting need no more."""
         run = replace(self)
         run.world_size, run.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         run.device = choose_device(self.device)
@@ -140,7 +140,7 @@ class Run:
 
         Args:
             base: the name without a number, for the error.
-            auto: take the precision that the run began with.
+            auto: use the precision of the earlier run.
 
         Raises:
             UserError: there is no such run, or a setting other than epochs and patience differs.
@@ -150,8 +150,8 @@ class Run:
             newest = sorted(Path("runs").glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)[:3]
             there = ", ".join(path.parent.name for path in newest) or "none"
             raise UserError(
-                f"nothing to resume: {Path('runs', self.name or base)} has no last.pt (the newest runs that have one: "
-                f"{there}); give the same flags as the run, or name it with --resume NAME"
+                f"nothing to resume: {Path('runs', self.name or base)} has no last.pt (newest runs with one: {there}); "
+                "give the same flags as the run, or name it with --resume NAME"
             )
         if auto:
             self.set_precision(recorded["precision"])
@@ -160,7 +160,7 @@ class Run:
             raise UserError(f"{self.name} began with other settings: {', '.join(changes)}; give the same flags")
 
     def then(self, part: str) -> "Run":
-        """Return a run that follows this one, such as a fine-tuning: same settings, a name and a folder of its own."""
+        """Return a follow-up run, such as fine-tuning, with the same settings but its own name and folder."""
         run = copy.copy(self)
         run.name, run.init, run.history = f"{self.name}-{part}", "", []
         run.parameters = self.parameters | {"part": part}
@@ -172,7 +172,7 @@ class Run:
 
     @property
     def experiment(self) -> dict:
-        """Everything that can change a score, as JSON has it: script, parameters, seed, precision."""
+        """All settings that can change a score, as JSON values: script, parameters, seed, precision."""
         about = {"script": self.script, "seed": self.seed, "precision": self.precision}
         about |= {key: value for key in ("init", "fold") if (value := getattr(self, key))}
         return about | plain(self.parameters)
@@ -197,14 +197,14 @@ class Run:
         return Path("plots") / f"{self.name}{'_' * bool(kind)}{kind}.png"
 
     def where(self) -> str:
-        """Return in words what the run computes on."""
+        """Describe device, threads, processes, precision and seed in words."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
         threads = f" with {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         processes = f" in {self.world_size} processes" if self.world_size > 1 else ""
         return f"{name}{threads}{processes}, {self.precision}, seed {self.seed}"
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which the network computes: bf16 or fp16 matrix products, or plain fp32."""
+        """Return the autocast context for the forward pass: bf16, fp16, or no autocast for fp32."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
 
@@ -218,7 +218,7 @@ def default_name(main: Callable, parameters: dict, run: Run) -> str:
     """Return the script's name and the parameters that differ from their defaults: train-shapes-epochs20-s1."""
     parts = [Path(inspect.getfile(main)).stem]
     for key, value in parameters.items():
-        if value == inspect.signature(main).parameters[key].default or key == "encoder_weights":  # a place on this disk
+        if value == inspect.signature(main).parameters[key].default or key == "encoder_weights":  # a local path
             continue
         if isinstance(value, bool):
             parts.append(key if value else f"no_{key}")
@@ -236,7 +236,7 @@ def default_name(main: Callable, parameters: dict, run: Run) -> str:
 
 
 def short_name(value: str) -> str:
-    """Return the last part of a path; of best_x.pt x, of "." and ".." the name of the folder."""
+    """Return the last part of a path; x for best_x.pt; the folder's real name for "." and ".."."""
     if value.endswith(".pt"):
         return Path(value).stem.removeprefix("best_")
     name = Path(value).name
@@ -244,10 +244,10 @@ def short_name(value: str) -> str:
 
 
 def claim_name(base: str) -> str:
-    """Create runs/<base>, or runs/<base>-2, -3, ... if others have these names; return the name.
+    """Create runs/<base>, or runs/<base>-2, -3, ... if the name is taken; return the name.
 
-    Creating the folder claims the name, so two runs that start together get two names. A run that ends before its first
-    epoch leaves the folder empty; it is removed when the process ends.
+    Creating the folder claims the name, so two runs that start together get two names. A folder that is still empty
+    when the process ends is removed.
 
     Raises:
         UserError: the folder cannot be created.
@@ -267,7 +267,7 @@ def claim_name(base: str) -> str:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder unless it holds something."""
+    """Remove a folder if it is empty."""
     with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -276,7 +276,7 @@ def newest_run(base: str, of_job: bool) -> str:
     """Return the newest run named `base`, `base`-2, ... that has a last.pt; "" if there is none.
 
     Args:
-        of_job: only of those that this torchrun has started.
+        of_job: consider only runs that this torchrun started.
     """
     folders = [path.parent for path in Path("runs").glob("*/last.pt")]
     if of_job:
@@ -286,13 +286,13 @@ def newest_run(base: str, of_job: bool) -> str:
 
 
 def differences(before: dict, after: dict) -> dict[str, str]:
-    """Return which values of two `Run.experiment` differ, as {"lr": "lr 0.01 -> 0.001"}."""
+    """Return the differences between two `Run.experiment`, as {"lr": "lr 0.01 -> 0.001"}."""
     pairs = {key: (before.get(key), after.get(key)) for key in {**before, **after}}
     return {key: f"{key} {old} -> {new}" for key, (old, new) in pairs.items() if old != new}
 
 
 def plain(value: object) -> object:
-    """Return `value` as JSON gives it back: tuples as lists, paths as text."""
+    """Return `value` as JSON would: tuples become lists, paths become text."""
     if isinstance(value, dict):
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
