@@ -57,8 +57,7 @@ def main(
     tta: bool = False,  # average over the image and its mirror image, each at 3/4, 1 and 5/4 of its size
     image_size: Size = 0,  # size that the network sees, 224 or 120x160; 0 is the size of its validation images
     own_size: bool = False,  # let the network see each image at its own size
-    max_pixels: int = 1
-    << 20,  # pixels that the network sees at a time; larger images are predicted in windows
+    max_pixels: int = 1 << 20,  # pixels that the network sees at a time; larger images are predicted in windows
     overwrite: bool = False,  # replace earlier results
     device: str = "auto",  # auto, cpu, cuda, cuda:1, mps
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",  # auto: bf16 if it is faster, fp16 on older GPUs
