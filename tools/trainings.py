@@ -21,7 +21,7 @@ def train_all(jobs: dict[str, list], title: str) -> dict[str, Path]:
     """Run a script for each job; return the folders of the runs.
 
     On a CPU, one process per core runs with one thread; on a GPU, one process runs at a time. A finished run is not run
-    again; an interrupted run continues. To train a run anew, delete its folder and best_<name>.pt.
+    again; an interrupted run continues. To train a run anew or with other flags, delete its folder.
 
     Args:
         jobs: name of the run -> script and flags.
