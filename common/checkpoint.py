@@ -99,7 +99,7 @@ def find_checkpoint(given: str) -> Path:
         return Path(given)
     found = sorted(Path().glob("best_*.pt"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise UserError(f"{Path.cwd()} holds no best_*.pt of a training; name a checkpoint with --checkpoint")
+        raise UserError(f"no best_*.pt in {Path.cwd()}; name one with --checkpoint, or train a model first")
     if len(found) > 1:
         print(f"{found[-1]} is the newest of {len(found)} models here; --checkpoint names another")
     return found[-1]

@@ -137,7 +137,7 @@ def test_smoothed_masks_are_refused_with_the_flag_that_rounds_them(photos, mode,
     if listed:
         (photos / "classes.txt").write_text("background\ncell\n")
     sentence = refused(photos)
-    assert "as smoothed outlines have: mostly 0 0 0 and 255 255 255" in sentence
+    assert "their outlines look smoothed between 0 0 0 and 255 255 255" in sentence
     assert (
         f"`python -m tools.import_labels {photos} {photos}-imported --binary` rounds each pixel to the nearer"
         in sentence
