@@ -1,6 +1,6 @@
-"""All formats, and which of them some files have.
+"""All formats that can be imported.
 
-Each format has NAME; `recognise`, which returns the reason why files have this format, or nothing; and `read`, which
+Each format is a module with NAME; `recognise`, which returns the evidence for the format, or ""; and `read`, which
 returns Labels.
 """
 
@@ -21,21 +21,11 @@ from common.datasets.formats import (
 )
 from common.datasets.formats.source import Source
 
-FORMATS = (  # the first one that recognises the files reads them
-    labelme,
-    coco,
-    via,
-    cvat,
-    voc_masks,
-    label_studio,
-    label_studio_json,
-    yolo,
-    object_masks,
-    run_lengths,
-    mask_files,
-)
+# The first format that recognises the files reads them.
+FORMATS = (labelme, coco, via, cvat, voc_masks, label_studio, label_studio_json, yolo, object_masks, run_lengths)
+FORMATS += (mask_files,)
 
 
 def recognise(source: Source) -> tuple[ModuleType | None, str]:
-    """Return the format of the files and the reason; None if no format fits."""
+    """Return the format of the files and the evidence for it; None if no format fits."""
     return next(((format, reason) for format in FORMATS if (reason := format.recognise(source))), (None, ""))
