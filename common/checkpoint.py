@@ -32,7 +32,7 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
     return {
         "format": FORMAT,
         "run": run.name,
-        "experiment": run.experiment,
+        "experiment": run.settings,
         "model": name_of(model),
         "arguments": getattr(model, "arguments", {}),  # a model class in a script may have none
         "weights": model.state_dict(),
@@ -51,7 +51,7 @@ def record_run(run: Run, model: nn.Module, data: SegmentationSet) -> None:
     """Write config.json, splits.json and a copy of the script to the run's folder."""
     settings = {field.name: plain(getattr(run, field.name)) for field in fields(run) if field.init}
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    config = {"experiment": run.experiment, "run": settings, "command": sys.argv, "versions": versions}
+    config = {"experiment": run.settings, "run": settings, "command": sys.argv, "versions": versions}
     config["job"] = os.environ.get(JOB)
     write_json(run.folder / "config.json", config)
     write_json(run.folder / "splits.json", data.splits)
@@ -244,7 +244,7 @@ class Checkpointer:
                 f"{self.run.name} began with other images, masks or splits ({self.run.folder / 'splits.json'}); "
                 "restore them, or start over without --resume"
             )
-        changes = differences(contents["experiment"], self.run.experiment)
+        changes = differences(contents["experiment"], self.run.settings)
         epochs = [text for key, text in changes.items() if key.endswith("epochs")]
         if epochs and scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             raise UserError(

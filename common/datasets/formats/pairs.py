@@ -142,7 +142,9 @@ def are_apart(new: Pairing, kept: Pairing) -> bool:
         raise UserError(f"{min(images)} may have its mask in {a} or in {b}; say which with --masks {a} or --masks {b}")
     if masks:
         a, b = sorted([new.images.name, kept.images.name])
-        raise UserError(f"{min(masks)} may be the mask of a picture in {a} or in {b}; say which with --images {a} or --images {b}")
+        raise UserError(
+            f"{min(masks)} may be the mask of a picture in {a} or in {b}; say which with --images {a} or --images {b}"
+        )
     return True
 
 
