@@ -43,13 +43,14 @@ def read(source: Source) -> Labels:
             place, category = f"{file}: annotation {item.get('id')}", item.get("category_id")
             if category not in numbers:
                 labels.left_out.append(Problem(UNLABELLED, f"{place} has the category {category}"))
-            labels.count("bbox" in item and not item.get("segmentation"), place)
-            objects[item["image_id"]].append((numbers.get(category, VOID), item, place))
+            is_box = "bbox" in item and not item.get("segmentation")
+            labels.count(is_box, place)
+            number = VOID if is_box or item.get("iscrowd") else numbers.get(category, VOID)
+            objects[item["image_id"]].append((number, item, place))
         for entry in content["images"]:
             name, size = entry["file_name"], (entry.get("width"), entry.get("height"))
-            split = source.split(file, Path(name).parent)
-            known = listed.setdefault((name, file.parent, split), (file, size, []))
-            known[2].extend(objects.pop(entry["id"], []))
+            key = (name, file.parent, source.split(file, Path(name).parent))
+            listed.setdefault(key, (file, size, []))[2].extend(objects.pop(entry["id"], []))
         for key, found in objects.items():
             sentence = f"{file}: {len(found)} annotations of image {key}"
             labels.left_out.append(Problem("objects of images that are not listed", sentence))
@@ -73,17 +74,14 @@ def draw(objects: list[tuple[int, dict, str]], mask: np.ndarray) -> list[Problem
     """Draw the objects of an image, given as (class, annotation, place)."""
     problems, crowds, shapes = [], [], []
     for number, item, place in objects:
-        parts, crowd = item.get("segmentation"), item.get("iscrowd")
+        parts = item.get("segmentation")
         try:
-            shape = Shape(VOID if crowd else number, place)
-            if isinstance(parts, dict):
-                shape = shape._replace(inside=decode(parts, mask.shape))
-            elif parts:
-                shape = shape._replace(outlines=[np.reshape(part, (-1, 2)).astype(float) for part in parts])
-            elif "bbox" in item:
+            inside = decode(parts, mask.shape) if isinstance(parts, dict) else None
+            outlines = [np.reshape(part, (-1, 2)).astype(float) for part in parts or [] if inside is None]
+            if not parts and "bbox" in item:
                 x, y, width, height = item["bbox"]
-                shape = Shape(VOID, place, [rectangle(x, y, x + width, y + height)])
-            (crowds if crowd else shapes).append(shape)
+                outlines = [rectangle(x, y, x + width, y + height)]
+            (crowds if item.get("iscrowd") else shapes).append(Shape(number, place, outlines, inside))
         except (ValueError, LookupError, TypeError) as error:
             problems.append(Problem("objects that cannot be understood", f"{place}: {error}"))
-    return problems + draw_shapes(smaller_last(crowds) + smaller_last(shapes), mask)
+    return problems + draw_shapes(crowds + smaller_last(shapes), mask)

@@ -73,12 +73,10 @@ def shape_of(number: int, element: ElementTree.Element, place: str, size: tuple[
         corners = rectangle(*(float(value(key)) for key in ("xtl", "ytl", "xbr", "ybr")))
         return Shape(VOID, place, [turned(corners, corners.mean(axis=0), float(value("rotation", 0)))])
     if element.tag == "ellipse":
-        sizes = (float(value(key, 0)) for key in ("cx", "cy", "rx", "ry", "rotation"))
-        return Shape(number, place, [ellipse(*sizes)])
+        return Shape(number, place, [ellipse(*(float(value(key, 0)) for key in ("cx", "cy", "rx", "ry", "rotation")))])
     if element.tag == "mask":
         left, top, width, height = (int(value(key)) for key in ("left", "top", "width", "height"))
-        inside = np.zeros(size, dtype=bool)
-        runs = [int(run) for run in value("rle").split(",")]
+        runs, inside = [int(run) for run in value("rle").split(",")], np.zeros(size, dtype=bool)
         inside[top : top + height, left : left + width] = spread(runs).reshape(height, width)
         return Shape(number, place, inside=inside)
     return Shape(number, place)  # lines and points cover no pixel

@@ -55,9 +55,8 @@ def read(source: Source) -> Labels:
                 number = labels.number(kinds[0][0] if kinds else None, at)
                 shapes.append((VOID if box else number, region, at))
                 size = (region.get("original_width", 0), region.get("original_height", 0))
-            labels.add(
-                image_of(task), file, partial(draw_objects, shapes, shape_of, smaller_last), source.split(file), size
-            )
+            paint = partial(draw_objects, shapes, shape_of, smaller_last)
+            labels.add(image_of(task), file, paint, source.split(file), size)
     return labels
 
 

@@ -33,8 +33,9 @@ SHOWN = re.compile(r"colou?r|instance|overlay|preview|visuali", re.I)  # drawing
 MANY = 20  # more folders than this are places or patients, not kinds of pictures
 WORDS = (re.compile(r"[^\W_]+"), re.compile(r"[^\W\d_]+|\d+"))  # the second also divides im7 and mask7
 
-
-Parts = tuple[str, list[list[str]], list[str]]  # of a picture: its split, the words of each folder, and of its name
+Parts = tuple[
+    str, list[list[str]], list[str]
+]  # the split of a picture, the words of each folder, the words of its name
 
 
 class Group:
@@ -42,18 +43,14 @@ class Group:
 
     def __init__(self, name: str, files: list[Path], parts: dict[Path, Parts], *without: int | None):
         """Name the group by a folder or a word; its keys leave out the folders at the depths `without`."""
-        self.name, self.files, self.parts, self.keys = name, files, parts, []
+        self.name, self.files, self.parts, self.members, keys = name, files, parts, {*files}, []
         self.hint = bool(MASKS.search(name)) - bool(IMAGES.search(name))  # 1: masks, -1: images, 0: unknown
         for split, folders, stem in map(parts.get, files):
             kept = (words for depth, words in enumerate(folders) if depth not in without)
-            self.keys.append((split, *itertools.chain.from_iterable(kept), *stem))
-        words = [frozenset(key[1:]) for key in self.keys]
+            keys.append((split, *itertools.chain.from_iterable(kept), *stem))
+        words = [frozenset(key[1:]) for key in keys]
         self.in_all, self.in_any = frozenset.intersection(*words), frozenset.union(*words)
-
-    @functools.cache  # noqa: B019
-    def keys_without(self, own: frozenset[str]) -> list[tuple[str, ...]]:
-        """Return the keys without the words `own`."""
-        return [tuple(word for word in key if word not in own) for key in self.keys] if own else self.keys
+        self.keys_without = functools.cache(lambda own: [tuple(w for w in key if w not in own) for key in keys])
 
 
 class Pairing(NamedTuple):
@@ -137,11 +134,14 @@ def candidates(source: Source, parts: dict[Path, Parts], by_word: bool, by_class
     """
     deepest = max((len(source.folders(folder)) for folder in {file.parent for file in parts}), default=0)
     for depth in [*range(deepest), None]:
-        image_groups, mask_groups = (groups(files, depth, source, parts, by_word) for files in source.divided)
+        first, second = source.divided
+        image_groups = mask_groups = groups(first, depth, source, parts, by_word)
+        if second is not first:
+            mask_groups = groups(second, depth, source, parts, by_word)
         for images, masks in itertools.product(image_groups, mask_groups):
             hint = masks.hint - images.hint
             few = by_word and 2 * len(images.files) < len(masks.files)  # a folder may have a mask for each class
-            if (hint < 0 and not source.chosen) or few or not {*images.files}.isdisjoint(masks.files):
+            if (hint < 0 and not source.chosen) or few or not images.members.isdisjoint(masks.members):
                 continue
             pairs = {mask: (image, "") for mask, image in match(images, masks).items()}
             if not pairs and by_class and depth is not None:
@@ -206,8 +206,8 @@ def match_classes(images: Group, masks: Group, depth: int, source: Source) -> di
 
 def fewer_colours(pairs: dict[Path, tuple[Path, str]]) -> bool:
     """Return whether masks have far fewer colours than their images, in three pairs."""
-    some = [*pairs.items()][:: len(pairs) // 3 or 1][:3]
-    return all(2 * colours(mask) < colours(image) for mask, (image, _) in some)
+    some = itertools.islice(pairs.items(), 0, None, len(pairs) // 3 or 1)
+    return all(2 * colours(mask) < colours(image) for mask, (image, _) in itertools.islice(some, 3))
 
 
 @functools.cache

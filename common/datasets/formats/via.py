@@ -17,14 +17,7 @@ from common.datasets.formats.via_project import images_of, outline
 from common.datasets.reading import Problem
 
 NAME = "VIA"
-USUAL = (
-    "class",
-    "label",
-    "name",
-    "category",
-    "type",
-    "object",
-)  # one of these attributes is the class, if there are several
+USUAL = ("class", "label", "name", "category", "type", "object")  # attributes that most likely name the class
 
 
 def recognise(source: Source) -> str:
@@ -72,15 +65,16 @@ def read(source: Source) -> Labels:
 
 def draw(shapes: list[tuple[int, dict, str]], mask: np.ndarray) -> list[Problem]:
     """Draw the regions of an image, given as (class, region, place)."""
-    problems, drawn, size = [], [], mask.shape[::-1]
+    problems, drawn, (height, width) = [], [], mask.shape
     for number, region, place in shapes:
         try:
             corners = outline(region, place)
         except Problem as problem:
             problems.append(problem)
             continue
-        if any(max(c) < 0 or min(c) >= side for c, side in zip(zip(*corners, strict=True), size, strict=True)):
+        x, y = zip(*corners, strict=True)
+        if max(x) < 0 or max(y) < 0 or min(x) >= width or min(y) >= height:
             problems.append(Problem(EMPTY, f"{place} is outside of the image"))
         drawn.append((number, corners))
-    mask[:] = rasterize(drawn, size)
+    mask[:] = rasterize(drawn, (width, height))
     return problems

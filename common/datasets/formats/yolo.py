@@ -32,8 +32,8 @@ def recognise(source: Source) -> str:
 
 def texts(source: Source) -> list[Path]:
     """Return the text files that lie beside images or in a folder `labels`."""
-    named = {image.with_suffix("") for image in source.pictures}
     files = [file for file in source.others if file.suffix.lower() == ".txt" and file.name != "classes.txt"]
+    named = {image.with_suffix("") for image in source.pictures} if files else ()
     return [file for file in files if "labels" in file.parts[:-1] or file.with_suffix("") in named]
 
 
