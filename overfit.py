@@ -2,9 +2,7 @@
 
 Change    train_voc2012.py, with random weights, batches of one repeated image, and no augmentation. If this fails,
           something is broken.
-Result    mIoU 0.002 untrained, 0.9998 after 300 steps, on the first image of VOC 2012; 0.301 on one that it has never
-          seen; 1.5 min of one core of an AMD EPYC
-          python overfit.py --image-size 96
+Result    mIoU 0.9998 on the first image of VOC 2012 after 300 steps
 Run       python overfit.py                                           # one image of VOC 2012
           python overfit.py --dataset shapes --image-size 96 --model unet --image 7    # any model, any training image
           python overfit.py --trained best_train_voc2012.pt           # compare with a trained model

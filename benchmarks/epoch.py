@@ -1,15 +1,14 @@
-"""How long does an epoch take, loading, training, validation and scores included, and how long elsewhere?
+"""How long does an epoch take here and in plain PyTorch loops?
 
 Run       python benchmarks/epoch.py                                    # the baseline FCN
           python benchmarks/epoch.py --model unet --batch-size 8
           python benchmarks/epoch.py --precision fp32                   # without bf16
-          python benchmarks/epoch.py --compile                          # and with torch.compile
+          python benchmarks/epoch.py --compile                          # also with torch.compile
 
-Trains and validates a network for an epoch, in turn with `train_one_epoch` and `evaluate` of common/engine.py and with
-the plain loops that benchmarks/reference.py describes: the best one, with workers that live on and with none, and the
-tutorial's. Prints images/s, medians over --repeats epochs, and their ratios to the best of these and to the tutorial's.
-The first epoch of each is not counted, nor is the decoding that ours needs once; both are printed. Needs VOC 2007 below
---data-root.
+An epoch includes loading, training, validation and scores. The candidates take turns: common/engine.py, the best plain
+loop (persistent workers, or no workers) and the tutorial loop; benchmarks/reference.py describes both loops. Prints
+images/s, medians over --repeats epochs, and ratios to the best plain loop and to the tutorial loop. The first epochs
+and our decoding, which is needed once, are printed but not counted. Needs VOC 2007 below --data-root.
 """
 
 import contextlib
@@ -42,12 +41,12 @@ TUTORIAL = "tutorial loop, fp32"
 
 @experiment
 def main(
-    model: Model = "basic_fcn",  # network, from random weights
+    model: Model = "basic_fcn",  # network, with random weights
     image_size: Size = 224,  # pixels
-    images: int = 60,  # images to train on, at most, and as many to validate on
+    images: int = 60,  # maximum number of images for training, and again for validation
     batch_size: int = 16,  # images per step
-    augment: Augment = "all",  # training images are mirrored ("flip"), and rotated and cropped ("all")
-    workers: int = 2,  # processes that load data for the plain loops, where these have any; ours has none
+    augment: Augment = "all",  # "flip" mirrors training images; "all" also rotates and crops them
+    workers: int = 2,  # worker processes of the plain loops; ours has none
     repeats: int = 3,  # epochs measured
     run: Run = Run(),
 ):
@@ -84,7 +83,7 @@ def main(
 
 
 def our_epoch(network: nn.Module, train_loader: Loader, val_loader: Loader, run: Run) -> Callable[[], float]:
-    """Return a function that trains `network` for an epoch and validates it, as `fit` does; it returns the mIoU."""
+    """Return a function that trains `network` for one epoch like `fit`, validates it, and returns the mIoU."""
     network.to(memory_format=torch.channels_last)
     optimizer, criterion = torch.optim.AdamW(network.parameters(), fused=True), CrossEntropy().to(run.device)
 
@@ -106,10 +105,10 @@ def reference_epoch(
     run: Run,
     best: bool = False,
 ) -> float:
-    """Train `model` for an epoch, then validate it; return the validation mIoU.
+    """Train `model` for one epoch, then validate it; return the validation mIoU.
 
     Args:
-        best: channels-last, the run's precision, and np.bincount.
+        best: use channels-last, the run's precision, and np.bincount.
     """
     criterion = nn.CrossEntropyLoss(ignore_index=VOID)
     count = count_pixels if best else count_classes

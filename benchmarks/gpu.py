@@ -5,18 +5,18 @@ Run       python benchmarks/gpu.py --out gpu.json --parts "tests sync loading" -
           python benchmarks/gpu.py --out gpu.json --parts resume
           python benchmarks/gpu.py --out gpu.json --parts speed    # again, until no network is missing
 
-tests     the tests that are marked `gpu`; they need pytest
-sync      where does the loop over the batches wait for the GPU? See benchmarks/sync.py
-loading   data on the GPU against data in host memory: loading alone, and an epoch of the baseline FCN
+tests     the tests marked `gpu`; they need pytest
+sync      lines of the training loop that wait for the GPU, see benchmarks/sync.py
+loading   data on the GPU compared with data in host memory: only loading, and an epoch of the baseline FCN
 training  train.py with the lesson's settings, and its test scores
 resume    the first of these trainings, killed in its second epoch and resumed
-speed     training steps of each network, in turn with the plain loops that benchmarks/reference.py describes. No loader
-          runs: the plain loops take a batch from host memory, ours from the GPU. Medians over --repeats, and the peak
-          of GPU memory of each loop. Networks that --out has already are not measured again
+speed     training steps of each network, in turn with the plain loops of benchmarks/reference.py. No loader runs: the
+          plain loops take a batch from host memory, ours from the GPU. Medians over --repeats, and the peak GPU memory
+          of each loop. Networks already in --out are not measured again
 
-A part stops after --minutes, and half a minute later it is killed. Each result is printed and written to --out at once.
-Results of earlier commands stay in the file if commit, versions and settings are the same. At the end, the speeds are
-printed as a Markdown table. `--device cpu` tries all parts but `sync` on a processor.
+A part stops after --minutes; half a minute later it is killed. Each result is printed and written to --out at once. The
+file keeps earlier results if commit, versions and settings are the same. At the end, the speeds are printed as a
+Markdown table. `--device cpu` tries all parts except `sync` on a CPU.
 """
 
 import faulthandler
@@ -54,7 +54,7 @@ from common.reporting.results import REPOSITORY, RESULTS, commit, machine, table
 from common.run import Run
 from common.system.errors import UserError, torch_errors
 from common.system.files import read_json, write_json
-from tools.lesson import OF_ONE, SETTINGS
+from tools.lesson import MORE, SETTINGS
 
 PARTS = "tests sync loading training resume speed"
 PRECISIONS = "bf16 fp16 fp32 bf16+compile"
@@ -62,16 +62,16 @@ BEST = "best plain loop"
 
 
 def main(
-    parts: str = PARTS,  # which of them, in this order
-    models: str = " ".join(MODELS),  # networks whose speed is measured, from random weights
-    precisions: str = PRECISIONS,  # in which it is measured, with torch.compile or without
-    image_size: int = 224,  # side of the square images, pixels; trainings have the lesson's
-    batch_size: int = 16,  # images per step, but for trainings
-    repeats: int = 3,  # times that each speed is measured
-    datasets: str = "shapes voc2012 voc2007",  # to train on, where they are
-    training_epochs: int = 0,  # of each training; 0 takes the lesson's
-    minutes: float = 7,  # after which a part stops
-    out: str = "",  # file for the results, in place of results/gpu-<name of the GPU>.json
+    parts: str = PARTS,  # parts to run, in this order
+    models: str = " ".join(MODELS),  # networks for the speed part, with random weights
+    precisions: str = PRECISIONS,  # precisions for the speed part; +compile uses torch.compile
+    image_size: int = 224,  # side of the square images, pixels; trainings use the lesson's size
+    batch_size: int = 16,  # images per step; trainings use the script's default
+    repeats: int = 3,  # number of speed measurements
+    datasets: str = "shapes voc2012 voc2007",  # data sets for training; missing ones are skipped
+    training_epochs: int = 0,  # epochs of each training; 0 for the lesson's number
+    minutes: float = 7,  # time limit of each part
+    out: str = "",  # file for the results; by default results/gpu-<name of the GPU>.json
     run: Run = Run(),
 ):
     if run.device == "auto" and not torch.cuda.is_available():
@@ -79,7 +79,7 @@ def main(
     known = {parts: PARTS.split(), models: MODELS, precisions: PRECISIONS.split(), datasets: SETTINGS}
     for given, names in known.items():
         if unknown := set(given.split()) - set(names):
-            raise UserError(f"{unknown.pop()} is none of {', '.join(names)}")
+            raise UserError(f"{unknown.pop()} is unknown; choose from {', '.join(names)}")
     run = run.prepared()
     gpu = run.device.type == "cuda"
     result = {
@@ -87,7 +87,7 @@ def main(
         "driver": collect_env.get_nvidia_driver_version(collect_env.run),
         "cuda": torch.version.cuda,
         "torch": torch.__version__,
-        "TF32 in convolutions": torch.backends.cudnn.allow_tf32,  # of fp32, where the GPU has it
+        "TF32 in convolutions": torch.backends.cudnn.allow_tf32,
         "commit": commit(),
         "image_size": image_size,
         "batch_size": batch_size,
@@ -99,12 +99,12 @@ def main(
     missing = [name for name in models.split() if not isinstance(result.get("speed", {}).get(name), dict)]
 
     def left() -> float:
-        """Return the seconds that the part has left."""
+        """Return the seconds that remain for the part."""
         return end - time.monotonic()
 
     rows = {
         "tests": tests(left),
-        "sync": waits(image_size, batch_size, run) if gpu else [("training", "not measured, for there is no GPU")],
+        "sync": waits(image_size, batch_size, run) if gpu else [("training", "not measured: there is no GPU")],
         "loading": loading(image_size, batch_size, repeats, run),
         "training": training(datasets.split(), training_epochs, left, run),
         "resume": resume(datasets.split()[0], training_epochs, left, run),
@@ -121,7 +121,7 @@ def main(
 
     for part in parts.split():
         end = time.monotonic() + 60 * minutes
-        faulthandler.dump_traceback_later(60 * minutes + 30, exit=True)  # works where a GPU hangs, too
+        faulthandler.dump_traceback_later(60 * minutes + 30, exit=True)  # also works when a GPU hangs
         result[part] = result.get(part, {}) if part == "speed" else {}
         try:
             with torch_errors(batch_size):
@@ -137,14 +137,14 @@ def main(
 
 
 def tests(left: Callable[[], float]) -> Iterator[tuple[str, str]]:
-    """Run the tests that are marked `gpu`; yield whether they passed."""
+    """Run the tests marked `gpu`; yield whether they passed."""
     if not importlib.util.find_spec("pytest"):
-        yield "pytest -m gpu", "not run, for pytest is not installed"
+        yield "pytest -m gpu", "not run: pytest is not installed"
         return
-    # Other test files import packages that only development needs.
+    # Other test files import packages that are only installed for development.
     files = [path for path in (REPOSITORY / "tests").glob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
     done = subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", *files], cwd=REPOSITORY, timeout=left())
-    yield "pytest -m gpu", "failed, as is said above" if done.returncode else "passed"
+    yield "pytest -m gpu", "failed, see above" if done.returncode else "passed"
 
 
 def loading(image_size: int, batch_size: int, repeats: int, run: Run) -> Iterator[tuple[str, dict]]:
@@ -165,12 +165,12 @@ def network(name: str, run: Run) -> nn.Module:
 
 
 def training(datasets: list[str], epochs: int, left: Callable[[], float], run: Run) -> Iterator[tuple[str, str | dict]]:
-    """Run train.py on each of `datasets` that is there; yield its scores."""
+    """Run train.py on each available data set; yield its scores."""
     for dataset in datasets:
         try:
             spec_of(dataset, run)
         except UserError:
-            yield dataset, "not measured, for it is not below --data-root"
+            yield dataset, "not measured: it is not below --data-root"
             continue
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(train_command(dataset, epochs, run), cwd=folder, timeout=left())
@@ -190,20 +190,20 @@ def resume(dataset: str, epochs: int, left: Callable[[], float], run: Run) -> It
             return
         before = history.read_text()
         subprocess.run([*command, "--resume"], cwd=temporary, timeout=left())
-        went_on = history.read_text().startswith(before)
-        yield f"{dataset}, killed in epoch 2", scores(history.parent) if went_on else "failed: it began anew"
+        continued = history.read_text().startswith(before)
+        yield f"{dataset}, killed in epoch 2", scores(history.parent) if continued else "failed: it started over"
 
 
 def train_command(dataset: str, epochs: int, run: Run) -> list[str]:
-    """Return the command of the lesson's training on `dataset`; what it leaves is called "gpu"."""
-    flags = f"--dataset {dataset} {SETTINGS[dataset]} {OF_ONE['train']} --name gpu --precision {run.precision}".split()
+    """Return the command of the lesson's training on `dataset`, with the run name "gpu"."""
+    flags = f"--dataset {dataset} {SETTINGS[dataset]} {MORE['train']} --name gpu --precision {run.precision}".split()
     flags += ["--epochs", str(epochs)] if epochs else []
     places = ["--data-root", run.data_root.resolve(), "--cache-dir", run.cache_dir.resolve()]
     return list(map(str, [sys.executable, REPOSITORY / "train.py", *flags, "--device", run.device, *places]))
 
 
 def scores(folder: Path) -> str | dict:
-    """Return what the finished run in `folder` reached."""
+    """Return the scores and times of the finished run in `folder`."""
     if not (test := read_json(folder / "test.json")):
         return "failed: it left no scores"
     history = read_history(folder)
@@ -226,16 +226,16 @@ def speed(
     left: Callable[[], float],
     run: Run,
 ) -> Iterator[tuple[str, str | dict]]:
-    """Yield images/s, the peak of GPU memory in GiB, and the seconds of the first steps, of each network and loop.
+    """Yield images/s, peak GPU memory in GiB, and the seconds of the first steps, for each network and loop.
 
-    No network is begun in less time than the slowest one took.
+    A network is skipped if the slowest one so far took longer than the remaining time.
     """
     gpu, longest = run.device.type == "cuda", 0
-    steps = 10 if gpu else 1  # several, so that starting the first one counts little
+    steps = 10 if gpu else 1  # with several steps, the launch overhead counts little
     loader = Loader(noise_set(batch_size, image_size), batch_size, run)
     images, masks = next(iter(loader))
     pairs = list(zip(images.cpu(), masks[:, None].cpu(), strict=True))
-    batches = list(DataLoader(pairs, batch_size, pin_memory=gpu)) * steps  # as the reference's loader has them
+    batches = list(DataLoader(pairs, batch_size, pin_memory=gpu)) * steps  # same layout as from the plain loader
 
     def loop(name: str, kind: str) -> Callable[[], object]:
         model = network(name, run)
@@ -248,9 +248,9 @@ def speed(
 
     for name in models:
         if (begun := left()) < longest:
-            yield name, "not measured yet, for the time was over"
+            yield name, "not measured yet: no time left"
             continue
-        torch.compiler.reset()  # what is compiled for one network counts against the limit of the next
+        torch.compiler.reset()  # otherwise all networks share one limit of recompilations
         loops, row = {}, {}
         for kind in (*precisions, BEST, TUTORIAL):
             before, start = torch.cuda.memory_allocated(), time.perf_counter()
@@ -267,14 +267,14 @@ def speed(
 
 
 def shown(outcome: object) -> str:
-    """Return what came out as text."""
+    """Return an outcome as text."""
     if isinstance(outcome, dict):
         return ", ".join(f"{key} {shown(value)}" for key, value in outcome.items())
     return f"{outcome:.4g}" if isinstance(outcome, float) else str(outcome)
 
 
 def speeds(networks: dict[str, dict | str]) -> str:
-    """Return the speeds of the networks that were measured as a Markdown table."""
+    """Return the measured speeds as a Markdown table."""
     if not (networks := {name: row for name, row in networks.items() if isinstance(row, dict)}):
         return ""
     first, *_ = kinds = list(next(iter(networks.values())))

@@ -1,12 +1,12 @@
-"""What does each part of train_best.py bring? It is trained without it, and scored on images kept apart for this.
+"""Ablation of train_best.py: how does the score change when one part is left out?
 
 Run       python benchmarks/leave_out.py --dataset path/to/folder --flags="--image-size 160 --epochs 20"
           python benchmarks/leave_out.py --dataset drinks --changes "as_it_is adamw" --seeds "0 1"
 
-Every training is of a copy of the script with one thing changed, in a process of its own with one thread, as many at a
-time as there are cores; on a GPU one at a time. A third of the images of a folder is kept apart to be scored, or of a
-data set's training images: its own test images are not looked at. What is finished is not trained again; of a
-training, its records and pictures are kept, its weights are not.
+Each training runs a copy of the script with one change. On a CPU, one process per core runs with one thread; on a GPU,
+one process runs at a time. With the default --fold, a third of the images of a folder is held out for scoring, or a
+third of a data set's training images: its test set stays unseen. Finished trainings are not run again. Their records
+and pictures are kept, their weights are deleted.
 """
 
 import sys
@@ -23,7 +23,7 @@ from common.system.errors import UserError
 from common.system.files import write_text
 from tools.trainings import train_all
 
-# What takes the place of what in the script. The first changes nothing.
+# Text in the script -> its replacement. The first entry changes nothing.
 CHANGES = {
     "as_it_is": {},
     "adamw": {
@@ -44,13 +44,13 @@ CHANGES = {
 
 def main(
     dataset: str = "drinks",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
-    flags: str = "--image-size 120x160",  # of every training, with = before the quotes
-    changes: str = " ".join(CHANGES),  # which of them
-    seeds: str = "0 1 2",  # a training of each with each of them
-    fold: str = "1/3",  # which images are scored; kitchen: those in images/kitchen/
-    classes: str = "",  # mean IoU over these alone: "background,cat,dog"
-    own: str = "",  # flags that say where things are on this machine: ="--data-root FOLDER"
-    write: bool = False,  # keep what came out in results/
+    flags: str = "--image-size 120x160",  # flags for every training; write = before the quotes
+    changes: str = " ".join(CHANGES),  # changes to try
+    seeds: str = "0 1 2",  # seeds for each change
+    fold: str = "1/3",  # images to score on: the first third; kitchen means images/kitchen/
+    classes: str = "",  # average IoU only over these classes: "background,cat,dog"
+    own: str = "",  # flags with paths of this machine: ="--data-root FOLDER"
+    write: bool = False,  # save the results in results/
 ):
     text, names = (REPOSITORY / "train_best.py").read_text(encoding="utf-8"), list(filter(None, classes.split(",")))
     scripts = {change: Path("runs", f"train_best-{change}.py").resolve() for change in changes.split()}
@@ -67,7 +67,7 @@ def main(
         change, result = jobs[name][0], record(folder)
         if unknown := set(names) - result["iou"].keys():
             raise UserError(f"--classes {','.join(unknown)}: {dataset} has {','.join(result['iou'])}")
-        Path(f"best_{name}.pt").unlink(missing_ok=True)  # tools.predict would take them for the user's newest
+        Path(f"best_{name}.pt").unlink(missing_ok=True)  # tools.predict would use it as the newest model
         (folder / "last.pt").unlink(missing_ok=True)
         runs.setdefault(change, []).append(result)
         if write:
@@ -80,17 +80,17 @@ def main(
 
 
 def changed(text: str, change: str) -> str:
-    """Return the script's text with one thing changed.
+    """Return the script's text with one change.
 
     Raises:
-        UserError: a change that is none, or that does not fit the script as it is by now.
+        UserError: the change is unknown, or does not fit the present script.
     """
     if change not in CHANGES:
-        raise UserError(f"--changes: {change} is none of {', '.join(CHANGES)}")
+        raise UserError(f"--changes: {change} is unknown; choose from {', '.join(CHANGES)}")
     for old, new in CHANGES[change].items():
         if text.count(old) != 1:
             raise UserError(
-                f"{change} replaces {old!r}, which is {text.count(old)} times in train_best.py; edit CHANGES"
+                f"{change} replaces {old!r}, but train_best.py has it {text.count(old)} times; edit CHANGES"
             )
         text = text.replace(old, new)
     return text

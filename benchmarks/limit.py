@@ -1,21 +1,21 @@
-"""How much of what this machine can compute and move does training use?
+"""How close does training come to the compute and memory limits of this machine?
 
 Run       python benchmarks/limit.py                      # every model, some minutes
           python benchmarks/limit.py --model unet --precision fp32
-          python benchmarks/limit.py --write              # into results/limit.json, too
+          python benchmarks/limit.py --write              # also to results/limit.json
 
-Measures what the machine can do: the product of two large matrices and the U-Net's largest convolution, forward and
-backward, in operations per second, and a copy of 256 MiB in bytes per second. In turn with them, for each model, the
-training step of common/engine.py. Prints, by medians over --repeats,
+First measures the machine: operations per second of a large matrix product and of the U-Net's largest convolution,
+forward and backward; bytes per second of a 256 MiB copy. The training step of each model takes turns with them. Prints,
+from medians over --repeats:
 
-part       the part of the convolution's rate that the step reaches,
-possible   images per second if each operation of torch took no longer than the machine needs (its roofline): its
-           floating-point operations at the larger of the two rates, or its bytes at the copy's, whichever is longer,
-share      the step's images per second as a share of that.
+part       the step's operations per second, divided by those of the convolution
+possible   images per second at the roofline: each operation of torch takes its floating-point operations at the larger
+           of the two rates, or its bytes at the copy's rate, whichever is longer
+share      the step's images per second, divided by the possible ones
 
-Counted are the floating-point operations of convolutions and matrix products (torch.utils.flop_counter), and for every
-operation that is no view the bytes of its inputs, read once, and of its outputs, written once. That is less than what
-is moved: a batch normalisation reads its input twice. A map that is still in a cache can be read faster, though.
+Floating-point operations: those of convolutions and matrix products (torch.utils.flop_counter). Bytes: each operation
+except views reads its inputs once and writes its outputs once. Real traffic is larger, for example batch normalisation
+reads its input twice; but data in a cache can be read faster.
 Williams, Waterman & Patterson, Roofline: An Insightful Visual Performance Model for Multicore Architectures, CACM 2009.
 """
 
@@ -50,16 +50,16 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 @experiment
 def main(
-    model: Literal[("all", *MODELS)] = "all",  # which network; encoders are ResNet-18, everything is trained
+    model: Literal[("all", *MODELS)] = "all",  # network to measure; encoders are ResNet-18, all weights are trained
     image_size: int = 224,  # side of the square images, pixels
     batch_size: int = 8,  # images per step
-    repeats: int = 5,  # times that each is measured
-    clock: Literal["wall", "cpu"] = "wall",  # time, or processor time of all threads, for a machine that is shared
+    repeats: int = 5,  # number of measurements
+    clock: Literal["wall", "cpu"] = "wall",  # wall time, or CPU time of all threads (for a shared machine)
     write: bool = False,  # write the table to results/limit.json
     run: Run = Run(),
 ):
     cuda = run.device.type == "cuda"
-    steps, side = (10, 8192) if cuda else (1, 2048)  # several steps, so that starting the first one counts little
+    steps, side = (10, 8192) if cuda else (1, 2048)  # with several steps, the launch overhead counts little
     a, b = torch.rand(2, side, side, device=run.device).to(DTYPES[run.precision])
     source, target = torch.ones(2, 2**26, device=run.device)
     data = noise_set(batch_size, image_size)
@@ -96,7 +96,7 @@ def main(
 
 
 def convolution(batch_size: int, times: int, run: Run) -> Callable[[], None]:
-    """Return a function with the U-Net's largest convolution at 224 pixels, forward and backward, so many `times`."""
+    """Return a function that runs the U-Net's largest convolution at 224 pixels `times` times, forward and backward."""
     options = {"device": run.device, "dtype": DTYPES[run.precision], "memory_format": torch.channels_last}
     conv = nn.Conv2d(1024, 512, kernel_size=3, padding=1, bias=False).to(**options)
     x = torch.rand(batch_size, 1024, 28, 28).to(**options).requires_grad_()
@@ -110,7 +110,7 @@ def convolution(batch_size: int, times: int, run: Run) -> Callable[[], None]:
 
 
 class Operations(TorchDispatchMode):
-    """Counts, in `counts`, what each operation of torch within its block computes and moves: operations and bytes."""
+    """Context manager that counts floating-point operations and bytes of each torch operation, in `counts`."""
 
     def __init__(self):
         super().__init__()
@@ -120,9 +120,11 @@ class Operations(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if not func.is_view and "empty" not in func.__name__:
             tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)]
-            nbytes = sum(min(t.nbytes, t.untyped_storage().nbytes()) for t in tensors)  # the latter where expanded
+            nbytes = sum(
+                min(t.nbytes, t.untyped_storage().nbytes()) for t in tensors
+            )  # the storage is smaller for expanded tensors
             flops = flop_registry.get(func.overloadpacket, lambda *_, **__: 0)(*args, **(kwargs or {}), out_val=out)
-            if func.overloadpacket is torch.ops.aten.convolution_backward:  # torch's count forgets the groups
+            if func.overloadpacket is torch.ops.aten.convolution_backward:  # torch's own count ignores groups
                 gradient, x, weight, *_, transposed, _, _, wanted = args
                 flops = conv_flop_count(x.shape, weight.shape, gradient.shape, transposed) * sum(wanted[:2])
             self.counts.append((flops, nbytes))

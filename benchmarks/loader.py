@@ -1,13 +1,13 @@
-"""How many images per second does the input pipeline give, in the first epoch and later, and how many elsewhere?
+"""How many images per second does our loader give, and how many do plain PyTorch loaders give?
 
 Run       python benchmarks/loader.py
-          python benchmarks/loader.py --augment all      # rotated and cropped as well
+          python benchmarks/loader.py --augment all      # also rotate and crop
 
-Goes through the training images without training, in turn with the project's loader and with those of
-benchmarks/reference.py: with workers that live on, with none, and, as in tutorials, with new ones in every epoch.
-Prints images/s, medians over --repeats epochs, and their ratios to the best of these and to the tutorial's. Our first
-epoch decodes the files into an empty cache, later ones read the cache; the reference decodes in every epoch. Then sets
-a batch against the training step of the baseline FCN that uses it. Needs VOC 2007 below --data-root.
+Loads the training images without training. Our loader takes turns with the plain loaders of benchmarks/reference.py:
+with persistent workers, without workers, and with new workers in every epoch, as in tutorials. Prints images/s, medians
+over --repeats epochs, and ratios to the best plain loader and to the tutorial's. Our first epoch decodes the files into
+an empty cache and later epochs read the cache; plain loaders decode in every epoch. Finally compares the time of a
+batch with the training step of the baseline FCN. Needs VOC 2007 below --data-root.
 """
 
 import contextlib
@@ -34,10 +34,10 @@ TUTORIAL, LATER = "plain loader, new workers each epoch", "this project, later e
 @experiment
 def main(
     image_size: Size = 224,  # pixels
-    images: int = 200,  # training images, at most
+    images: int = 200,  # maximum number of training images
     batch_size: int = 16,  # images per step
-    augment: Augment = "flip",  # images are mirrored ("flip"), and rotated and cropped ("all")
-    workers: int = 2,  # processes that load data for the reference, where it has any; ours has none
+    augment: Augment = "flip",  # "flip" mirrors images; "all" also rotates and crops them
+    workers: int = 2,  # worker processes of the plain loaders; ours has none
     repeats: int = 5,  # epochs measured
     run: Run = Run(),
 ):
@@ -47,7 +47,7 @@ def main(
 
         def first_epoch() -> None:
             shutil.rmtree(fresh.cache_dir, ignore_errors=True)
-            with contextlib.redirect_stdout(None):  # what `load` says every time
+            with contextlib.redirect_stdout(None):  # hides the messages of `load`
                 loader, _ = our_loaders(image_size, batch_size, augment, fresh)
             go_through(loader, run)
 
@@ -70,7 +70,7 @@ def main(
 
 
 def go_through(loader: Iterable, run: Run) -> None:
-    """Take every batch of `loader` to the run's device, and no further."""
+    """Move every batch of `loader` to the run's device."""
     for images, masks in loader:
         images.to(run.device), masks.to(run.device)
 

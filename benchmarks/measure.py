@@ -1,4 +1,4 @@
-"""Times that can be compared: taken in turn on one machine, medians of them, and their ratios."""
+"""Measure candidates in turn on one machine, and print medians and ratios."""
 
 import contextlib
 import ctypes
@@ -20,15 +20,15 @@ def in_turn(
     clock: Callable[[], float] = time.perf_counter,
     tutorial: str = "",
 ) -> dict[str, tuple[float, float]]:
-    """Call each of `candidates` in turn, `repeats` times after a first time.
+    """Call the `candidates` in turn: once to warm up, then `repeats` times.
 
-    In turn, so that whatever else the machine does meets all of them.
+    Taking turns exposes all candidates to the same other load on the machine.
 
     Args:
-        tutorial: the candidate that leaves memory to the C library.
+        tutorial: the candidate that runs without `keep_freed_memory`.
 
     Returns:
-        The seconds of the first call, which is slower wherever something is set up, and the median of the others.
+        For each candidate, the seconds of the first call, and the median of the others.
     """
 
     def seconds() -> float:
@@ -57,14 +57,14 @@ def plain_memory() -> Iterator[None]:
         libc.malloc_trim(0)
     yield
     keep_freed_memory()
-    torch.ones(2**29, dtype=torch.uint8)  # 512 MiB, lest the next candidate pay for fresh pages
+    torch.ones(2**29, dtype=torch.uint8)  # touches 512 MiB, so the next candidate does not pay for fresh pages
 
 
 def print_table(title: str, rates: dict[str, float], plain: list[str]) -> dict[str, float]:
-    """Print `rates`, in images/s, with their ratios to the best of the `plain` ones and to the last, the tutorial's.
+    """Print `rates` in images/s, with ratios to the best of the `plain` candidates and to the last one, the tutorial.
 
     Returns:
-        `rates`, the best plain one first.
+        `rates`, with the best plain candidate first.
     """
     best = max(plain, key=rates.get)
     rates = {best: rates[best]} | rates

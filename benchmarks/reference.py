@@ -1,12 +1,12 @@
-"""What a user would write instead: how the plain loops of `epoch.py` and `loader.py` load and count, and ours beside.
+"""Plain PyTorch loading and scoring, for comparison in `epoch.py` and `loader.py`.
 
-In both, torchvision's VOCSegmentation reads two files for each sample in each epoch, and a DataLoader transforms them
-together (torchvision.transforms.v2) as Pillow images.
+In all plain loops, torchvision's VOCSegmentation reads two files per sample in each epoch, and a DataLoader transforms
+them together as Pillow images (torchvision.transforms.v2).
 
-The tutorial loop is what tutorials and published solutions have: new worker processes in every epoch, fp32 in torch's
-usual layout, IoU counted class by class with NumPy, memory as the C library has it. The best plain loop has what a user
-could add in a line each: workers that live on, or none, the run's precision, channels-last, fused AdamW, np.bincount,
-and freed memory kept.
+The tutorial loop follows tutorials and published solutions: new worker processes in every epoch, fp32 in torch's
+default layout, IoU class by class with NumPy, the C library's default memory settings. The best plain loop adds changes
+that cost a user one line each: persistent or no workers, the run's precision, channels-last, fused AdamW, np.bincount,
+and `keep_freed_memory`.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ Augment = Literal["none", "flip", "all"]
 
 @contextlib.contextmanager
 def voc_part(run: Run, counts: dict[str, int]) -> Iterator[Run]:
-    """Yield `run` with the first images of its VOC 2007 below `data_root`, and with an empty cache.
+    """Yield a copy of `run` whose data root has only the first images of VOC 2007, and whose cache is empty.
 
     Args:
-        counts: how many images "train", "val" and "test" have, at most.
+        counts: maximum number of images in "train", "val" and "test".
     """
     spec, voc = DATASETS["voc2007"](run.data_root), Path("VOCdevkit/VOC2007")
     run.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def voc_part(run: Run, counts: dict[str, int]) -> Iterator[Run]:
 
 
 def our_loaders(image_size: Size, batch_size: int, augment: Augment, run: Run) -> tuple[Loader, Loader]:
-    """Return this project's loaders of VOC 2007's training and validation images."""
+    """Return our loaders of VOC 2007's training and validation images."""
     functions = {"none": [], "flip": [random_hflip]}
     functions["all"] = [partial(random_rotated_crop, size=image_size), random_hflip]
     train_set, val_set, _ = load("voc2007", image_size, run, train_scale=1.67 if augment == "all" else 1)
@@ -73,16 +73,16 @@ def reference_loader(
     run: Run,
     persistent: bool = False,
 ) -> DataLoader:
-    """Return a plain loader of VOC 2007's `split`, shuffled if it is "train"; it augments as `our_loaders` do.
+    """Return a plain loader of VOC 2007's `split` with the augmentation of `our_loaders`; only "train" is shuffled.
 
     Args:
-        persistent: the workers live as long as the loader, not for an epoch.
+        persistent: workers live as long as the loader, not only for one epoch.
     """
     size = height_and_width(image_size)
     augmentations = [
         v2.RandomHorizontalFlip(),
         v2.RandomRotation(15, fill={Image.Image: 0, tv_tensors.Mask: VOID}),
-        v2.RandomResizedCrop(size, scale=(0.36, 1), ratio=(1, 1)),  # areas: the sides are 0.6 to 1, as ours
+        v2.RandomResizedCrop(size, scale=(0.36, 1), ratio=(1, 1)),  # areas; sides are 0.6 to 1, as in ours
     ]
     types = {tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, "others": None}
     to_tensors = [v2.ToImage(), v2.ToDtype(types, scale=True)]
@@ -99,7 +99,7 @@ def reference_loader(
 
 
 def count_classes(prediction: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return the pixels in each class's intersection and in its union, (2, num_classes), void left out."""
+    """Return the pixels in each class's intersection and union, (2, num_classes), without void."""
     valid = target != VOID
     counts = np.zeros((2, num_classes), np.int64)
     for c in range(num_classes):
@@ -110,7 +110,7 @@ def count_classes(prediction: np.ndarray, target: np.ndarray, num_classes: int) 
 
 
 def count_pixels(prediction: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return what `count_classes` does, from one np.bincount of the pixels of every pair of classes."""
+    """Return the same as `count_classes`, from one np.bincount over pairs of classes."""
     valid = target != VOID
     pairs = num_classes * target[valid] + prediction[valid]
     matrix = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -119,6 +119,6 @@ def count_pixels(prediction: np.ndarray, target: np.ndarray, num_classes: int) -
 
 
 def mean_iou(counts: np.ndarray) -> float:
-    """Return the mean IoU over the classes whose union is not empty; NaN if none is."""
+    """Return the mean IoU over the classes with a non-empty union; NaN without such classes."""
     intersection, union = counts[:, counts[1] > 0]
     return float((intersection / union).mean()) if len(union) else float("nan")

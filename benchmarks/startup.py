@@ -1,12 +1,12 @@
-"""How long does a run take beside its epochs: from the start of Python to the first batch, and after the last epoch?
+"""How long does a run take to start and to end, without its epochs?
 
-Run       python benchmarks/startup.py --write                             # and into results/startup.json
-          python benchmarks/startup.py --other path/to/another/checkout    # in turn with it
+Run       python benchmarks/startup.py --write                             # also to results/startup.json
+          python benchmarks/startup.py --other path/to/another/checkout    # compare two checkouts
 
-Runs `train.py --dataset shapes --image-size 96 --epochs 1` as a process of its own, with a single batch in each loop,
-and times the lines that it prints: "epoch 0", after a batch of validation; "epoch 1"; and its end, after a batch of
-the test and four figures. The first run fills the cache. In turn with it a Python that only imports torch, and one
-that also imports torch._dynamo, as torch.optim does. Seconds, medians over --repeats.
+Runs `train.py --dataset shapes --image-size 96 --epochs 1` in its own process, with a single batch in each loop. It
+times the lines "epoch 0" (after a batch of validation) and "epoch 1", and the end of the process (after a batch of the
+test and four figures). The first run fills the cache. For comparison, one Python process only imports torch, and
+another one also imports torch._dynamo, as torch.optim does. Seconds, medians over --repeats.
 """
 
 import os
@@ -37,7 +37,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def main(
-    repeats: int = 5,  # times that each is measured with the cache filled
+    repeats: int = 5,  # number of measurements with a warm cache
     other: str = "",  # another checkout of this repository
     write: bool = False,  # write the table to results/startup.json
 ):
@@ -59,7 +59,7 @@ def main(
 
 
 def seconds(arguments: list[str], folder: str, checkout: Path) -> tuple[float, float, float]:
-    """Run `python -c` with `arguments` in `folder`; return the seconds that `COLUMNS` name, 0 if there is no epoch."""
+    """Run `python -c` with `arguments` in `folder`; return the seconds for `COLUMNS`, 0 without epochs."""
     lines, start = {}, time.perf_counter()
     options = {"stdout": subprocess.PIPE, "text": True, "env": os.environ | {"PYTHONPATH": str(checkout)}}
     with subprocess.Popen([sys.executable, "-c", *arguments], cwd=folder, **options) as process:

@@ -1,4 +1,4 @@
-"""The training step that the benchmarks time: the engine's own, on one batch again and again."""
+"""The training step for benchmarks: the engine's own step, always on the same batch."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,14 +14,14 @@ from common.run import Run
 
 
 def noise_set(count: int, image_size: int) -> SegmentationSet:
-    """Return `count` square images of noise, with VOC's classes drawn at random for each pixel."""
+    """Return `count` square images of noise, with a random VOC class for each pixel."""
     images = torch.randint(0, 256, (count, image_size, image_size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     masks = torch.randint(0, len(CLASSES), (count, image_size, image_size), dtype=torch.uint8)
     return SegmentationSet(images, masks, [""] * count, CLASSES, PALETTE, "noise", "train")
 
 
 class SameBatch(Loader):
-    """A loader whose epoch is the first batch of another one, `steps` times: loading it costs nothing."""
+    """A loader that repeats the first batch of another loader `steps` times, without any cost for loading."""
 
     def __init__(self, loader: Loader, steps: int):
         vars(self).update(vars(loader))
@@ -32,16 +32,16 @@ class SameBatch(Loader):
 
 
 class HostLoader(Loader):
-    """A loader whose data stay in host memory, however small they are."""
+    """A loader that keeps its data in host memory, even if they fit on the GPU."""
 
     def _fits(self, device: torch.device) -> bool:
         return False
 
 
 def training_steps(model: nn.Module, loader: Loader, run: Run, steps: int = 1) -> Callable[[], object]:
-    """Return a function that takes `steps` training steps of `model` on the first batch of `loader`, as `fit` does.
+    """Return a function that takes `steps` training steps of `model` on the first batch of `loader`.
 
-    AdamW, cross-entropy, the metrics of the epoch: all that a step of `common.engine.train_one_epoch` has.
+    It calls `common.engine.train_one_epoch` with AdamW and cross-entropy, including the metrics.
     """
     model.to(run.device, memory_format=torch.channels_last)
     network = torch.compile(model) if run.compile else model

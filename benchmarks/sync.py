@@ -1,4 +1,4 @@
-"""Where does the loop over the batches wait for the GPU? Should be nowhere: a GPU that is waited for runs dry."""
+"""Find lines in the training loop that wait for the GPU. There should be none, because waiting leaves the GPU idle."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 class Strict(Loader):
-    """A loader that makes an error of whatever waits for the GPU between its first batch and its last."""
+    """A loader that makes torch raise an error when code waits for the GPU between the first and the last batch."""
 
     def __init__(self, loader: Loader):
         vars(self).update(vars(loader))
@@ -34,7 +34,7 @@ class Strict(Loader):
 
 
 def waits(image_size: int, batch_size: int, run: Run) -> Iterator[tuple[str, str]]:
-    """Yield where training waits with each augmentation, per_sample included, and with data in host memory."""
+    """Yield the place where training waits, for each augmentation, for per_sample, and for data in host memory."""
     data, criterion = noise_set(3 * batch_size, image_size), CrossEntropy().to(run.device)
     model = BasicFCN(len(CLASSES)).to(run.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
@@ -48,7 +48,7 @@ def waits(image_size: int, batch_size: int, run: Run) -> Iterator[tuple[str, str
 
 
 def first_wait(work: Callable[[], object]) -> str:
-    """Return the line of common/ at which `work`, with a `Strict` loader, first waits for the GPU."""
+    """Return the first line of common/ that waits for the GPU in `work`, which uses a `Strict` loader."""
     try:
         work()
     except RuntimeError as error:

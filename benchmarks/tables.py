@@ -32,11 +32,11 @@ def main():
 
 
 def leave_out_table(results: dict[str, dict], classes: list[str]) -> str:
-    """Return the table of benchmarks/leave_out.py, whose first row is of what nothing was left out of.
+    """Return the table of benchmarks/leave_out.py. The first result is the unchanged script.
 
     Args:
-        results: by what was changed.
-        classes: over which mIoU is the mean, the most frequent one among them; all if there are none.
+        results: change -> result.
+        classes: average IoU only over these classes, which include the most frequent one; [] means all classes.
     """
 
     def miou(test: dict) -> float:
@@ -55,7 +55,7 @@ def leave_out_table(results: dict[str, dict], classes: list[str]) -> str:
 
 
 def written(results: dict, scripts: list[str]) -> dict[Path, str]:
-    """Return the text of each file that shows results, as it should be: tables between marks, and Result lines."""
+    """Return the updated text of each file with results: tables between marks, and Result lines."""
     texts = {}
     for path in (REPOSITORY / "README.md", REPOSITORY / "docs" / "experiments.md"):
         text = path.read_text(encoding="utf-8")
@@ -79,7 +79,7 @@ def written(results: dict, scripts: list[str]) -> dict[Path, str]:
 
 
 def result_line(results: dict, script: str) -> str:
-    """Return what the docstring of a script says of its result."""
+    """Return the Result line for the docstring of a script."""
     result, parent = results["shapes", script], parent_of(script)
     seeds = len(result["runs"])
     text = f"test mIoU {say(mean(result, 'miou'), deviation(result, 'miou'))} on the generated scenes, {seeds} seeds"

@@ -1,1 +1,1 @@
-"""What every experiment shares: one data loader, one training loop, one metric, one file per idea."""
+"""The code that all experiments share: one data loader, one training loop, one metric."""

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, loaded without running code, described by themselves.
+"""Save and load checkpoints. Writing is atomic, and loading never runs code from the file.
 
 A checkpoint is a dict of plain values and tensors: the model's name in `MODELS`, its arguments and weights, and the
 data set's classes, palette, label map and image size. `last.pt` also holds the state of the training.
@@ -23,18 +23,18 @@ from common.system.distributed import barrier
 from common.system.errors import UserError
 from common.system.files import atomic, load_tensors, write_json, write_text
 
-FORMAT = 2  # raise it when an older program could not read what is written
+FORMAT = 2  # increase it when older versions cannot read new files
 KEYS = {"format", "run", "model", "arguments", "weights", "dataset", "classes", "palette", "label_map", "image_size"}
 
 
 def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[dict]) -> dict:
-    """Return the contents of a checkpoint that can predict: the model, and what its output means."""
+    """Return the contents of a checkpoint that is enough to predict: the model and its classes."""
     return {
         "format": FORMAT,
         "run": run.name,
-        "experiment": run.experiment,
+        "experiment": run.settings,
         "model": name_of(model),
-        "arguments": getattr(model, "arguments", {}),  # a model that is written in a script may have none
+        "arguments": getattr(model, "arguments", {}),  # a model class in a script may have none
         "weights": model.state_dict(),
         "dataset": data.dataset,
         "classes": list(data.classes),
@@ -48,10 +48,10 @@ def describe(model: nn.Module, data: SegmentationSet, run: Run, history: list[di
 
 
 def record_run(run: Run, model: nn.Module, data: SegmentationSet) -> None:
-    """Write the records of a run to its folder: config.json, splits.json, and the script as it is."""
+    """Write config.json, splits.json and a copy of the script to the run's folder."""
     settings = {field.name: plain(getattr(run, field.name)) for field in fields(run) if field.init}
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    config = {"experiment": run.experiment, "run": settings, "command": sys.argv, "versions": versions}
+    config = {"experiment": run.settings, "run": settings, "command": sys.argv, "versions": versions}
     config["job"] = os.environ.get(JOB)
     write_json(run.folder / "config.json", config)
     write_json(run.folder / "splits.json", data.splits)
@@ -72,7 +72,7 @@ def save(path: Path, contents: dict) -> None:
     with atomic(path) as temporary:
         try:
             torch.save(contents, temporary)
-        except RuntimeError as error:  # torch's word for a write that failed
+        except RuntimeError as error:  # torch raises it for a failed write
             free = shutil.disk_usage(temporary.parent).free >> 20
             raise OSError(f"the disk may be full ({free} MiB are free)") from error
 
@@ -81,23 +81,25 @@ def load(path: Path) -> dict:
     """Return the contents of the checkpoint at `path`, on the CPU. Nothing in the file is executed.
 
     Raises:
-        UserError: the file is missing, damaged, no checkpoint, from a newer version, or holds more than plain data.
+        UserError: the file is missing, damaged, not a checkpoint, from a newer version, or holds more than plain data.
     """
     contents = load_tensors(path)
     if not isinstance(contents, dict) or not contents.keys() >= KEYS:
-        raise UserError(f"{path} is no checkpoint of this project; get another")
+        raise UserError(f"{path} is not a checkpoint of this project; choose another file")
     if contents["format"] > FORMAT:
-        raise UserError(f"{path} has format {contents['format']}, and this version reads up to {FORMAT}; update it")
+        raise UserError(
+            f"{path} has format {contents['format']}, but this version reads formats up to {FORMAT}; update it"
+        )
     return contents
 
 
 def find_checkpoint(given: str) -> Path:
-    """Return the checkpoint to use: the one that is given, or the newest best_*.pt in the current folder."""
+    """Return the path `given`, or else the newest best_*.pt in the current folder."""
     if given:
         return Path(given)
     found = sorted(Path().glob("best_*.pt"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise UserError(f"no best_*.pt in {Path.cwd()}, which a training leaves; name one with --checkpoint")
+        raise UserError(f"no best_*.pt in {Path.cwd()}; name one with --checkpoint, or train a model first")
     if len(found) > 1:
         print(f"{found[-1]} is the newest of {len(found)} models here; --checkpoint names another")
     return found[-1]
@@ -107,18 +109,18 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     """Return the model in the checkpoint at `path`, in eval mode on the CPU, and the checkpoint's contents.
 
     Raises:
-        UserError: as `load`; a model that this version does not know, or cannot build as described.
+        UserError: as in `load`; this version does not know the model, or cannot build it from its arguments.
     """
     contents = load(path)
     if contents["model"] not in MODELS:
         raise UserError(
-            f"{path} holds {contents['model']}, which is not in MODELS in common/models/__init__.py: only the script "
-            "that has it can use it"
+            f"{path} holds {contents['model']}, which is not in MODELS in common/models/__init__.py: only its own "
+            "script can use it"
         )
     try:
         model = build(contents["model"], **contents["arguments"])
-    except TypeError as error:  # the class has been edited since
-        raise UserError(f"{path}: {contents['model']} is no longer built from its arguments: {error}") from None
+    except TypeError as error:  # the class was edited after the training
+        raise UserError(f"{path}: {contents['model']} no longer takes these arguments: {error}") from None
     load_weights(model, contents, path)
     return model.eval(), contents
 
@@ -127,7 +129,7 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
     """Copy the weights of a checkpoint into `model`.
 
     Raises:
-        UserError: it holds another model, one for another number of classes, or tensors of other names or shapes.
+        UserError: model class, number of classes, tensor names or shapes differ.
     """
     found, expected = (contents["model"], contents["arguments"]), (name_of(model), getattr(model, "arguments", {}))
     if found != expected:
@@ -137,23 +139,20 @@ def load_weights(model: nn.Module, contents: dict, path: Path) -> None:
         )
     try:
         model.load_state_dict(contents["weights"])
-    except RuntimeError as error:  # torch lists what is missing or has another shape, a line each
+    except RuntimeError as error:  # torch lists missing tensors and wrong shapes on many lines
         raise UserError(f"{path} does not fit {contents['model']}: {' '.join(str(error).split()):.300}") from None
 
 
 def start_from(model: nn.Module, path: Path) -> str:
-    """Copy into `model` what fits it of the weights in the checkpoint at `path`, by name and shape.
-
-    Returns:
-        What was copied and what was not, in words.
+    """Copy the weights in the checkpoint at `path` that fit `model` by name and shape; return a summary in words.
 
     Raises:
-        UserError: as `load`; nothing fits.
+        UserError: as in `load`; no weight fits.
     """
     found, own = load(path)["weights"], model.state_dict()
     fitting = {name: tensor for name, tensor in found.items() if name in own and tensor.shape == own[name].shape}
     if not fitting:
-        raise UserError(f"--init {path}: none of its weights fits {name_of(model)}; give a checkpoint of that network")
+        raise UserError(f"--init {path}: none of its weights fits {name_of(model)}; give a checkpoint of this network")
     model.load_state_dict(fitting, strict=False)
     others = [name for name in own if name not in fitting]
     more = f", but not {', '.join(others[:4])}{f' and {len(others) - 4} more' * (len(others) > 4)}" if others else ""
@@ -186,10 +185,10 @@ class Checkpointer:
         return []
 
     def restore(self) -> list[dict]:
-        """Load model, optimizer and scheduler as they were after the last finished epoch; return the history.
+        """Load model, optimizer and scheduler from the last finished epoch; return the history.
 
         Raises:
-            UserError: the checkpoint has another model, optimizer or schedule, or the run began with other data.
+            UserError: model, optimizer, schedule or data differ from those of the checkpoint.
         """
         path = self.run.last_checkpoint
         contents = load(path)
@@ -203,12 +202,12 @@ class Checkpointer:
         self._write_kept(history)  # the process may have been killed between the two files
         barrier()
         if not self.run.best_checkpoint.exists():
-            raise UserError(f"{self.run.best_checkpoint} is missing; without it, the epoch that was kept is lost")
+            raise UserError(f"{self.run.best_checkpoint} is missing; the kept epoch is lost without this file")
         self.run.print(f"resuming {path} after epoch {last_epoch(history)}")
         return history
 
     def save(self, history: list[dict]) -> None:
-        """Write the state after the last epoch of `history`; the first time also the records of the run."""
+        """Write the state after the last epoch of `history`; after the first epoch, also write the run's records."""
         if self.run.rank > 0:
             return
         if not self.recorded:
@@ -221,11 +220,11 @@ class Checkpointer:
         self._write_kept(history)
 
     def load_kept(self, history: list[dict]) -> None:
-        """Give the model the weights of the epoch that is kept."""
-        barrier()  # until the main process has written them
+        """Load the weights of the kept epoch into the model."""
+        barrier()  # waits until the main process has written them
         contents = load(self.run.best_checkpoint)
         if contents["epoch"] != kept_row(history)["epoch"]:
-            raise UserError(f"{self.run.best_checkpoint} is not of the epoch that this run kept; was it replaced?")
+            raise UserError(f"{self.run.best_checkpoint} is not from the epoch that this run kept; was it replaced?")
         load_weights(self.model, contents, self.run.best_checkpoint)
 
     def _write_kept(self, history: list[dict]) -> None:
@@ -242,10 +241,10 @@ class Checkpointer:
         path, scheduler = self.run.last_checkpoint, self.scheduler
         if contents["data"] != self._data():
             raise UserError(
-                f"{self.run.name} began with other images, masks or splits ({self.run.folder / 'splits.json'}); bring "
-                "them back, or start over without --resume"
+                f"{self.run.name} began with other images, masks or splits ({self.run.folder / 'splits.json'}); "
+                "restore them, or start over without --resume"
             )
-        changes = differences(contents["experiment"], self.run.experiment)
+        changes = differences(contents["experiment"], self.run.settings)
         epochs = [text for key, text in changes.items() if key.endswith("epochs")]
         if epochs and scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             raise UserError(
@@ -254,9 +253,11 @@ class Checkpointer:
         if (contents["scheduler"] or {}).keys() != (scheduler.state_dict() if scheduler else {}).keys():
             raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
         if settings_of(contents["optimizer"]) != settings_of(self.optimizer.state_dict()):
-            raise UserError(f"{path} was trained with another optimizer, or other settings of it; it cannot be resumed")
+            raise UserError(
+                f"{path} was trained with another optimizer or other optimizer settings; it cannot be resumed"
+            )
 
 
 def settings_of(state: dict) -> list[dict]:
-    """Return an optimizer's settings from its state, without the learning rates, which a schedule changes."""
+    """Return an optimizer's settings from its state, without learning rates because schedules change them."""
     return [{key: value for key, value in group.items() if key != "lr"} for group in state["param_groups"]]

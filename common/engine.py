@@ -36,8 +36,8 @@ def train_one_epoch(
 ) -> tuple[float, ConfusionMatrix]:
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
-    Both are measured in training mode, on augmented images, while the weights change. The loop never waits for a GPU,
-    with two exceptions: fp16 with an optimizer that is not fused, and the SyncBatchNorm of several GPUs.
+    Both are measured in training mode, on augmented images, while the weights change. The loop does not wait
+    for the GPU, with two exceptions: fp16 with an optimizer that is not fused, and SyncBatchNorm on several GPUs.
 
     Raises:
         UserError: a loss is not finite.
@@ -46,17 +46,18 @@ def train_one_epoch(
     matrix, mean_loss = ConfusionMatrix(loader.data.num_classes, run.device), WeightedMean()
     seed = loader.seed_of(loader.epoch)
     for number, (images, masks) in enumerate(loader):
-        torch.manual_seed(seed + number * run.world_size + run.rank)  # dropout, if any, needs no state to resume
+        torch.manual_seed(seed + number * run.world_size + run.rank)  # so dropout is the same after --resume
         with run.autocast():
             logits = model(images)
         loss, weight = weighted_loss(criterion, logits.float(), masks)
         optimizer.zero_grad()
+        # DDP averages over processes; `weight`, of this process's valid pixels, makes it the mean over all pixels.
         run.scaler.scale(loss * ddp_scale(weight)).backward()
         if clip_norm:
             run.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        with run.autocast():  # for the matrix products of Muon
-            run.scaler.step(optimizer)  # unless a gradient is beyond fp16's range
+        with run.autocast():  # Muon multiplies matrices in its step
+            run.scaler.step(optimizer)  # skips the step if a gradient exceeds fp16's range
         run.scaler.update()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
@@ -65,7 +66,7 @@ def train_one_epoch(
         mean_loss.update(loss, weight)
         if progress:
             progress.update(loss, len(images))
-            if not math.isfinite(progress.loss):  # from a GPU, the loss arrives some batches late
+            if not math.isfinite(progress.loss):  # on a GPU, the loss is seen a few batches later
                 break
     if (number := mean_loss.first_not_finite()) is not None:
         raise diverged(loader.describe(number), optimizer.param_groups[-1]["lr"], run)
@@ -100,26 +101,27 @@ def fit(
     clip_norm: float = 0,
     keep: Literal["best", "last"] = "best",
 ) -> list[dict]:
-    """Train `model`, then give it the weights of the epoch that is kept; return the rows of history.csv.
+    """Train `model`, then load its weights of the best epoch (or the last, see `keep`); return the rows of history.csv.
 
     Args:
-        scheduler: stepped after every batch; a ReduceLROnPlateau after every validation, with the mIoU.
+        criterion: maps (logits, masks) to a scalar, the mean over the valid pixels, see `common.losses`.
+        scheduler: stepped after every batch; a ReduceLROnPlateau is stepped after every validation, with the mIoU.
         patience: stop after this many epochs without a better validation mIoU; 0 never stops early.
         clip_norm: clip gradients to this norm; 0 does not clip.
-        keep: the epoch with the best validation mIoU, or the last one.
+        keep: keep the epoch with the best validation mIoU, or the last epoch.
 
     Raises:
-        UserError: a checkpoint does not fit, or a loss is not finite.
+        UserError: a checkpoint is of another model or training, or a loss is not finite.
     """
     check_schedule(scheduler, epochs, len(train_loader), patience, keep)
     with torch_errors(train_loader.batch_size):
         network, replica = prepare(model, criterion, run)
         if run.dry_run:
-            dry_run(model, train_loader, criterion, optimizer, run)  # and exit
+            dry_run(model, train_loader, criterion, optimizer, run)  # exits
         checkpointer = Checkpointer(model, optimizer, scheduler, train_loader.data, val_loader.data, run)
         run.history = history = checkpointer.restore() if run.resume else checkpointer.begin()
         with Progress(history, epochs, train_loader, run) as progress:
-            if not history:
+            if not history:  # epoch 0 scores the untrained model
                 val = evaluate(network, val_loader, criterion, run)
                 history.append(epoch_row(0, learning_rates(optimizer), None, val))
                 progress.end_epoch(model, val_loader)
@@ -130,7 +132,7 @@ def fit(
                     replica, train_loader, criterion, optimizer, scheduler, run, progress, clip_norm
                 )
                 seconds = time.perf_counter() - start
-                broadcast_buffers(model)  # each process has BatchNorm statistics of its own share
+                broadcast_buffers(model)  # without SyncBatchNorm, BatchNorm statistics differ between processes
                 val = evaluate(network, val_loader, criterion, run)
                 if not math.isfinite(val[0]):
                     raise diverged(f"in validation in epoch {epoch}", rates["lr"], run)
@@ -153,7 +155,7 @@ def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run, 
         tta: score a second time, with test-time augmentation, and write test_tta.json.
 
     Returns:
-        The contents of test.json, see `common.reporting.scores`; nothing if the test set has no masks.
+        The contents of test.json, see `common.reporting.scores`; {} if the test set has no masks.
     """
     if test_loader.data.unlabelled:
         return report_unlabelled(test_loader.data, run)
@@ -167,7 +169,7 @@ def score(model: nn.Module, test_loader: Loader, criterion: Callable, run: Run, 
 
 
 def prepare(model: nn.Module, criterion: Callable, run: Run) -> tuple[nn.Module, nn.Module]:
-    """Move model and criterion to the device; return the network to evaluate and the one that averages gradients."""
+    """Move both to the device; return the network for evaluation and the one for training, wrapped in DDP if needed."""
     model.to(run.device, memory_format=torch.channels_last)
     if isinstance(criterion, nn.Module):
         criterion.to(run.device)

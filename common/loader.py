@@ -1,4 +1,4 @@
-"""The data loader: keeps uint8 images on the device and yields float batches in [0, 1]."""
+"""The data loader: keeps images as uint8, on the GPU if they fit, and yields float batches in [0, 1]."""
 
 import ctypes
 import mmap
@@ -22,11 +22,11 @@ class Loader:
     """Yields (images, masks) batches of a `SegmentationSet` on the run's device.
 
     Images are (B, 3, H, W) float in [0, 1], channels-last; masks are (B, H, W) int64. Every image comes exactly
-    `copies` times per epoch, in ceil(N / batch_size) batches. Their sizes differ by at most one, so the last batch is
-    never a single image. With several processes, each takes its share of every batch.
+    `copies` times per epoch, unless `steps` ends the epoch earlier. Batch sizes differ by at most one, so no batch is
+    very small. With several processes, each takes its share of every batch.
 
-    On a GPU, the whole set stays in its memory as uint8 if it takes less than half of the free memory. Otherwise, each
-    batch is copied. There are no worker processes: the images are already decoded, and the rest is a few tensor
+    The whole set is kept in GPU memory as uint8 if it takes less than half of the free memory. Otherwise, each batch is
+    copied. There are no worker processes: the images are already decoded, and the rest is a few tensor
     operations.
 
     Order and augmentation depend only on the seed, the epoch and the number of the batch. A resumed run therefore sees
@@ -40,8 +40,8 @@ class Loader:
         augment: functions (images, masks, generator) -> (images, masks), or torchvision's v2 transforms, applied in
             this order.
         copies: how often each image comes per epoch.
-        steps: number of full batches per epoch, at most; 0 takes all images. With `shuffle`, each epoch leaves out
-            other images. Without it, an epoch always takes the same images, spread evenly over the set.
+        steps: end an epoch after this many batches; 0 takes all images. With `shuffle`, every epoch leaves out
+            different images. Without it, an epoch always takes the same images, spread evenly over the set.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Loader:
         return self.num_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 1, for the order and augmentation of the next iteration."""
+        """Set the number of the epoch, from 1. It decides order and augmentation."""
         self.epoch = epoch
 
     def batches(self) -> tuple[torch.Tensor, ...]:
@@ -82,7 +82,7 @@ class Loader:
         order = torch.arange(len(self.data) * self.copies)
         if self.shuffle:
             order = torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed_of(self.epoch)))
-        order = order[torch.arange(self.num_images) * len(order) // self.num_images]
+        order = order[torch.arange(self.num_images) * len(order) // self.num_images]  # evenly spaced
         return (order % len(self.data)).to(self._images.device).tensor_split(self.num_batches)
 
     def describe(self, number: int, most: int = 8) -> str:
@@ -96,7 +96,7 @@ class Loader:
         return batch.tensor_split(self.run.world_size)[rank]
 
     def order(self) -> list[int]:
-        """Return the epoch's image indices, process after process: the order of `ConfusionMatrix.gathered`."""
+        """Return the epoch's image indices in the order of `ConfusionMatrix.gathered`: process 0, process 1, ..."""
         batches = self.batches()
         shares = [self.share(batch, rank) for rank in range(self.run.world_size) for batch in batches]
         return torch.cat(shares).tolist()
@@ -115,12 +115,13 @@ class Loader:
             images = images.to(self.run.device, non_blocking=pinned).permute(0, 3, 1, 2).float().div_(255)
             masks = masks.to(self.run.device, non_blocking=pinned).long()
             generator.manual_seed(self.seed_of(self.epoch, number))
-            for function in self.augment if len(images) else ():  # a process may have no image of a small batch
-                images, masks = function(images, masks, generator)
+            if len(images):  # the share of a small batch can be empty
+                for function in self.augment:
+                    images, masks = function(images, masks, generator)
             yield images, masks
 
     def seed_of(self, epoch: int, batch: int = 0) -> int:
-        """Return the seed for an epoch's order or, with `batch` from 1, for the augmentation of a process's batch."""
+        """Return the seed of an epoch's order (`batch` 0), or of a batch's augmentation in this process (from 1)."""
         entropy = [self.run.seed, epoch, batch, self.run.rank if batch else 0]
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
@@ -133,8 +134,8 @@ class Loader:
 def read_ahead(data: torch.Tensor, indices: torch.Tensor) -> None:
     """Ask the system to read the images at `indices` from a memory-mapped file; `data` is (N, ...) uint8.
 
-    The requests name all images of a batch at once and nothing else. Without them, the system reads each image at its
-    first use, together with up to megabytes of its neighbours. A set larger than the memory mostly wastes that reading.
+    All images of a batch are requested at once. Without the request, the system also reads the neighbours of each
+    image, up to megabytes. If the set is larger than the memory, most of that reading is wasted.
     """
     size = data.stride(0)
     for index in indices.tolist() if LIBC else ():

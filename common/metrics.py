@@ -1,4 +1,4 @@
-"""One confusion matrix of a whole split, and every score that is read off it.
+"""One confusion matrix of a whole split, and every score that follows from it.
 
 The headline is mIoU: IoU_c = N_cc / (row_c + column_c - N_cc) of the split's matrix N, averaged over the classes that
 occur in the split's target. Void pixels are not counted. The other rows exist because papers and courses use them.
@@ -13,7 +13,7 @@ import torch
 from common.system.distributed import all_gather
 
 MIOU, PIXEL_ACCURACY = "mIoU", "pixel accuracy"
-FEW = 200  # images; a score on fewer depends on which they are, and is told with its interval
+FEW = 200  # images; a score on fewer is shown with its interval
 
 
 class ConfusionMatrix:
@@ -73,7 +73,7 @@ class ConfusionMatrix:
         return int(self.counts[:-1].sum(1).argmax())
 
     def floor(self) -> "ConfusionMatrix":
-        """Return the matrix of the same target if its most frequent class had been predicted everywhere."""
+        """Return the majority-class baseline: the matrix if the most frequent class is predicted everywhere."""
         floor, most = ConfusionMatrix(self.counts.shape[1], self.counts.device), self.most_frequent()
         floor.counts[:, most] = self.counts.sum(1)
         target = self.images[:, 1]
@@ -89,9 +89,9 @@ class ConfusionMatrix:
     def class_scores(self) -> dict[str, torch.Tensor]:
         """Return the scores of the classes by name, each (num_classes,); NaN where the denominator is 0.
 
-        With a class's pixels that are true positive, false positive and false negative: IoU TP / (TP + FP + FN),
-        precision TP / (TP + FP), recall TP / (TP + FN), Dice (F1) 2 TP / (2 TP + FP + FN). Beside them the
-        class's share of the target's pixels, and the number of images that have it.
+        TP, FP and FN count the true positive, false positive and false negative pixels of a class. IoU is TP / (TP +
+        FP + FN), precision TP / (TP + FP), recall TP / (TP + FN), Dice (F1) 2 TP / (2 TP + FP + FN). The last two
+        entries are the share of the target's pixels and the number of images that have the class.
         """
         counts = self.counts[:-1].double()
         hit, target, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
@@ -105,7 +105,7 @@ class ConfusionMatrix:
         }
 
     def present(self) -> torch.Tensor:
-        """Return which classes occur in the target, (num_classes,) bool: the ones that mIoU averages."""
+        """Return which classes occur in the target, (num_classes,) bool. mIoU averages these."""
         return self.counts[:-1].sum(1) > 0
 
     def mean_iou(self) -> float:
@@ -163,7 +163,7 @@ class ConfusionMatrix:
         return scores
 
     def report(self, classes: Sequence[str]) -> dict:
-        """Return all scores, the same for the floor, the IoU per class, and the confusion matrix without void.
+        """Return all scores, the scores of the baseline ("floor"), the IoU per class, and the matrix without void.
 
         IoU is None for a class in neither target nor prediction; row t, column p of the matrix counts the pixels of
         target class t predicted as p.
@@ -177,25 +177,25 @@ class ConfusionMatrix:
 
 
 class WeightedMean:
-    """The mean of the losses of batches, each by the weight of its pixels; exact under any batching.
+    """The mean of the losses of batches, weighted by their pixels; exact under any batching.
 
-    What is added stays on the device: nothing waits for it before `compute`.
+    The sums stay on the device until `compute`, so no batch waits for them.
     """
 
     def __init__(self):
         self._pairs: list[torch.Tensor] = []
 
     def update(self, value: torch.Tensor, weight: torch.Tensor) -> None:
-        """Add a batch's mean and the weight that it is of, both 0-d float."""
+        """Add the mean of a batch and the weight of its pixels, both 0-d float."""
         self._pairs.append(torch.stack([value.detach() * weight, weight]))
 
     def first_not_finite(self) -> int | None:
-        """Return the number of the first batch, from 0, whose mean is NaN or infinite; None if there is none."""
+        """Return the number of the first batch, from 0, with a mean that is NaN or infinite; None if there is none."""
         bad = ~torch.stack(self._pairs)[:, 0].isfinite()
         return int(bad.int().argmax()) if bad.any() else None
 
     def compute(self) -> float:
-        """Return the mean over the batches of all processes; 0 where nothing weighs."""
+        """Return the mean over the batches of all processes; 0 if all weights are 0."""
         local = torch.stack(self._pairs).cpu().double().sum(0)  # in float64, which not every device has
         total, weight = sum(all_gather(local)).tolist()
         return total / weight if weight else 0.0

@@ -15,9 +15,9 @@ class Muon(torch.optim.Optimizer):
     """Optimizer to use instead of `torch.optim.AdamW`, with up to ten times its learning rate.
 
     The gradient of a layer, as a matrix (first dimension of the weight, all others), nearly has low rank: most of it
-    lies in few directions. Muon replaces the averaged gradient by roughly the nearest matrix whose singular values are
-    all equal, so the layer learns other directions too. AdamW updates weights whose second dimension is 1 or missing:
-    depthwise kernels, biases and normalisation. The first dimension is the output channels; for transposed
+    lies in few directions. Muon replaces the averaged gradient by roughly the nearest matrix with equal singular
+    values, so the layer learns other directions too. AdamW updates weights without a second dimension, or with one of
+    size 1: depthwise kernels, biases and normalisation. The first dimension is the output channels; for transposed
     convolutions, the input channels.
 
     torch.optim.Muon does not accept convolution kernels and needs a second optimizer for the other parameters. Jordan's

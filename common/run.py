@@ -1,4 +1,4 @@
-"""The settings of a run, its name, and the folder that holds what it leaves."""
+"""Settings, name and folder of a run."""
 
 import atexit
 import contextlib
@@ -23,9 +23,9 @@ from common.system.distributed import all_gather, init_process_group
 from common.system.errors import UserError
 from common.system.files import check_writable, read_json
 
-LEAST = {"epochs": 1, "batch_size": 1, "copies": 1, "smallest_scale": 0.1, "largest_scale": 0.1}  # all others: 0
-JOB = "TORCHELASTIC_RUN_ID"  # torchrun sets it, the same in processes that it starts again
-NOT_IN_NAMES = '/\\:*?"<>|$'  # file systems or shells do not take these characters
+MINIMUM = {"epochs": 1, "batch_size": 1, "copies": 1, "smallest_scale": 0.1, "largest_scale": 0.1}  # of others: 0
+JOB = "TORCHELASTIC_RUN_ID"  # id of the torchrun job; it stays the same after a restart
+NOT_IN_NAMES = '/\\:*?"<>|$'  # characters with a meaning for file systems or shells
 
 
 def experiment(main: Callable) -> Callable:
@@ -52,14 +52,18 @@ class Run:
     name: str = ""  # name of the run; by default the script's name and the parameters that differ from their defaults
     seed: int = 0  # seed of the initial weights, the order of the images and their augmentation
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps; auto takes a GPU if there is one
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # auto: bf16 if it is faster, fp16 on older GPUs
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = (
+        "auto"  # auto: bf16 if it is faster, fp16 on older GPUs, else fp32
+    )
     data_root: Path = Path("data")  # folder that download.py filled
     cache_dir: Path = Path(".cache")  # folder for decoded images; nothing is written to the data folder
-    resume: bool | str = False  # continue the newest run of this name, or the run that is given
-    init: str = ""  # start from the weights in this best_*.pt, as far as they fit
-    fold: str = ""  # cross-validation: 2/5 tests on the second fifth, kitchen on the images in images/kitchen/
+    resume: bool | str = (
+        False  # continue the newest run with these flags; --resume NAME continues that run, and may train longer
+    )
+    init: str = ""  # start from the weights in this best_*.pt; weights of another shape are skipped
+    fold: str = ""  # 2/5: the second of five parts is the test set; kitchen: the images in images/kitchen/ are
     compile: bool = False  # compile the model with torch.compile
-    dry_run: bool = False  # show the data, the model, the cost of a step and a batch, then stop
+    dry_run: bool = False  # show the data, the model, a batch, and the time and memory of a step, then stop
     tensorboard: bool = False  # write TensorBoard events to runs/<name>/
 
     script: str = field(default="", init=False)  # name of the script's file, without .py
@@ -67,7 +71,7 @@ class Run:
     parameters: dict = field(default_factory=dict, init=False)  # main's arguments
     history: list = field(default_factory=list, init=False, repr=False)  # rows of history.csv, see common.history
     scaler: torch.amp.GradScaler | None = field(default=None, init=False)  # scales the loss in fp16
-    rank: int = field(default=0, init=False)  # number of this process among `world_size`; torchrun sets both
+    rank: int = field(default=0, init=False)  # number of this process, 0 to world_size - 1; torchrun sets both
     world_size: int = field(default=1, init=False)
 
     def start(self, main: Callable, parameters: dict) -> "Run":
@@ -84,18 +88,19 @@ class Run:
         run.script, run.parameters = Path(inspect.getfile(main)).stem, dict(parameters)
         run.script_text = Path(inspect.getfile(main)).read_text(encoding="utf-8")
         for key, value in {**parameters, "seed": self.seed}.items():
-            if isinstance(value, int | float) and not value >= LEAST.get(key, 0):  # also refuses NaN
-                raise UserError(f"--{key.replace('_', '-')} {value} must be at least {LEAST.get(key, 0)}")
+            if isinstance(value, int | float) and not value >= MINIMUM.get(key, 0):  # also refuses NaN
+                raise UserError(f"--{key.replace('_', '-')} {value} must be at least {MINIMUM.get(key, 0)}")
         base = self.name or default_name(main, parameters, self)
         if set(base) & set(NOT_IN_NAMES) or base.startswith("."):
-            raise UserError(f"--name {base} names files: it may not begin with a dot or hold any of {NOT_IN_NAMES}")
-        # When a process has died, torchrun gives the same command again.
+            raise UserError(
+                f"--name {base} becomes a file name: do not begin it with a dot, or use any of {NOT_IN_NAMES}"
+            )
+        # After a process has died, torchrun repeats the same command.
         restarted = any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
-        newest = newest_run(base, of_job=restarted and not self.resume)
-        if self.resume or (restarted and newest):
-            run.name = self.resume if isinstance(self.resume, str) else newest
-            run.resume = True
-            run.take_up(base, auto=self.precision == "auto")
+        resumed = self.resume if isinstance(self.resume, str) else newest_run(base, of_job=not self.resume)
+        if self.resume or (restarted and resumed):
+            run.name, run.resume = resumed, True
+            run.check_resumed(base, auto=self.precision == "auto")
         else:
             run.name = base
             check_writable(run.best_checkpoint)
@@ -112,7 +117,7 @@ class Run:
         return run
 
     def prepared(self) -> "Run":
-        """Return a copy that knows its processes, device and precision. Loading and predicting need no more."""
+        """Return a copy with processes, device and precision set. This is enough to load data and to predict."""
         run = replace(self)
         run.world_size, run.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         run.device = choose_device(self.device)
@@ -129,18 +134,18 @@ class Run:
         """Compute in `precision`: "bf16", "fp16" or "fp32"."""
         self.precision = precision
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        # TF32 keeps 10 of fp32's 23 bits. Someone who asks for fp32 gets fp32.
+        # No TF32, which keeps 10 of fp32's 23 bits: someone who asks for fp32 gets fp32.
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
         if precision == "fp16":  # GradScaler skips the first steps, and torch's schedulers warn about that
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
 
-    def take_up(self, base: str, auto: bool) -> None:
-        """Check that this run can be resumed with its present settings.
+    def check_resumed(self, base: str, auto: bool) -> None:
+        """Check that the run of this name can be resumed with the present settings.
 
         Args:
             base: the name without a number, for the error.
-            auto: take the precision that the run began with.
+            auto: use the precision of the earlier run.
 
         Raises:
             UserError: there is no such run, or a setting other than epochs and patience differs.
@@ -150,29 +155,30 @@ class Run:
             newest = sorted(Path("runs").glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)[:3]
             there = ", ".join(path.parent.name for path in newest) or "none"
             raise UserError(
-                f"nothing to resume: {Path('runs', self.name or base)} has no last.pt (the newest runs that have one: "
-                f"{there}); give the same flags as the run, or name it with --resume NAME"
+                f"nothing to resume: {Path('runs', self.name or base)} has no last.pt (newest runs with one: {there}); "
+                "give the same flags as the run, or name it: --resume NAME"
             )
         if auto:
             self.set_precision(recorded["precision"])
-        changes = differences(recorded, self.experiment)
+        changes = differences(recorded, self.settings)
         if changes := [text for key, text in changes.items() if key != "patience" and not key.endswith("epochs")]:
             raise UserError(f"{self.name} began with other settings: {', '.join(changes)}; give the same flags")
 
     def then(self, part: str) -> "Run":
-        """Return a run that follows this one, such as a fine-tuning: same settings, a name and a folder of its own."""
+        """Return a follow-up run, such as fine-tuning, with the same settings but its own name and folder."""
         run = copy.copy(self)
         run.name, run.init, run.history = f"{self.name}-{part}", "", []
         run.parameters = self.parameters | {"part": part}
         run.folder.mkdir(parents=True, exist_ok=True)
         written = [path.stat().st_mtime for path in (self.last_checkpoint, run.last_checkpoint) if path.is_file()]
-        run.resume = bool(self.resume) and len(written) == 2 and written[0] <= written[1]  # else it followed another
+        # A follow-up that is older than this run's checkpoint followed an earlier run.
+        run.resume = bool(self.resume) and len(written) == 2 and written[0] <= written[1]
         run.print(f"{run.name}: follows {self.name}")
         return run
 
     @property
-    def experiment(self) -> dict:
-        """Everything that can change a score, as JSON has it: script, parameters, seed, precision."""
+    def settings(self) -> dict:
+        """All settings that can change a score, as JSON values: script, parameters, seed, precision."""
         about = {"script": self.script, "seed": self.seed, "precision": self.precision}
         about |= {key: value for key in ("init", "fold") if (value := getattr(self, key))}
         return about | plain(self.parameters)
@@ -197,14 +203,14 @@ class Run:
         return Path("plots") / f"{self.name}{'_' * bool(kind)}{kind}.png"
 
     def where(self) -> str:
-        """Return in words what the run computes on."""
+        """Describe device, threads, processes, precision and seed in words."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
         threads = f" with {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         processes = f" in {self.world_size} processes" if self.world_size > 1 else ""
         return f"{name}{threads}{processes}, {self.precision}, seed {self.seed}"
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which the network computes: bf16 or fp16 matrix products, or plain fp32."""
+        """Return the autocast context for the forward pass: bf16, fp16, or no autocast for fp32."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
 
@@ -218,7 +224,9 @@ def default_name(main: Callable, parameters: dict, run: Run) -> str:
     """Return the script's name and the parameters that differ from their defaults: train-shapes-epochs20-s1."""
     parts = [Path(inspect.getfile(main)).stem]
     for key, value in parameters.items():
-        if value == inspect.signature(main).parameters[key].default or key == "encoder_weights":  # a place on this disk
+        if (
+            value == inspect.signature(main).parameters[key].default or key == "encoder_weights"
+        ):  # a path on this machine
             continue
         if isinstance(value, bool):
             parts.append(key if value else f"no_{key}")
@@ -236,7 +244,7 @@ def default_name(main: Callable, parameters: dict, run: Run) -> str:
 
 
 def short_name(value: str) -> str:
-    """Return the last part of a path; of best_x.pt x, of "." and ".." the name of the folder."""
+    """Return the last part of a path. best_x.pt gives x; "." and ".." give the real name of the folder."""
     if value.endswith(".pt"):
         return Path(value).stem.removeprefix("best_")
     name = Path(value).name
@@ -244,10 +252,10 @@ def short_name(value: str) -> str:
 
 
 def claim_name(base: str) -> str:
-    """Create runs/<base>, or runs/<base>-2, -3, ... if others have these names; return the name.
+    """Create runs/<base>, or runs/<base>-2, -3, ... if the name is taken; return the name.
 
-    Creating the folder claims the name, so two runs that start together get two names. A run that ends before its first
-    epoch leaves the folder empty; it is removed when the process ends.
+    Creating the folder claims the name, so two runs that start together get two names. A folder that is still empty
+    when the process ends is removed.
 
     Raises:
         UserError: the folder cannot be created.
@@ -267,32 +275,35 @@ def claim_name(base: str) -> str:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder unless it holds something."""
+    """Remove a folder if it is empty."""
     with contextlib.suppress(OSError):
         folder.rmdir()
 
 
 def newest_run(base: str, of_job: bool) -> str:
-    """Return the newest run named `base`, `base`-2, ... that has a last.pt; "" if there is none.
+    """Return the run with the highest number among `base`, `base`-2, ... that have a last.pt; "" if there is none.
 
     Args:
-        of_job: only of those that this torchrun has started.
+        of_job: consider only runs of this torchrun job.
     """
-    folders = [path.parent for path in Path("runs").glob("*/last.pt")]
-    if of_job:
-        folders = [path for path in folders if read_json(path / "config.json").get("job") == os.environ.get(JOB)]
-    found = (re.fullmatch(rf"{re.escape(base)}(?:-(\d+))?", path.name) for path in folders)
-    return max(filter(None, found), key=lambda match: int(match[1] or 1), default=[""])[0]
+    newest, highest = "", 0
+    for folder in (path.parent for path in Path("runs").glob("*/last.pt")):
+        match = re.fullmatch(rf"{re.escape(base)}(?:-(\d+))?", folder.name)
+        if not match or (of_job and read_json(folder / "config.json").get("job") != os.environ.get(JOB)):
+            continue
+        if (number := int(match[1] or 1)) > highest:
+            newest, highest = folder.name, number
+    return newest
 
 
 def differences(before: dict, after: dict) -> dict[str, str]:
-    """Return which values of two `Run.experiment` differ, as {"lr": "lr 0.01 -> 0.001"}."""
+    """Return the differences between two `Run.settings`, as {"lr": "lr 0.01 -> 0.001"}."""
     pairs = {key: (before.get(key), after.get(key)) for key in {**before, **after}}
     return {key: f"{key} {old} -> {new}" for key, (old, new) in pairs.items() if old != new}
 
 
 def plain(value: object) -> object:
-    """Return `value` as JSON gives it back: tuples as lists, paths as text."""
+    """Return `value` as JSON would: tuples become lists, paths become text."""
     if isinstance(value, dict):
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -104,7 +104,7 @@ def test_every_part_of_gpu_but_sync_is_tried_on_a_processor(voc_root):
     assert done.returncode == 0, done.stderr
     result, lines = json.loads(Path("gpu.json").read_text()), done.stdout.splitlines()
     assert result["tests"] == {"pytest -m gpu": "passed"} and "resuming runs/gpu/last.pt after epoch 1" in lines
-    assert result["sync"] == {"training": "not measured, for there is no GPU"}
+    assert result["sync"] == {"training": "not measured: there is no GPU"}
     assert len(result["loading"]) == 4 and all(row["images/s"] > 0 for row in result["loading"].values())
     unbroken, resumed = result["training"]["voc2007"], result["resume"]["voc2007, killed in epoch 2"]
     assert unbroken["mIoU"] == resumed["mIoU"] and unbroken["epochs"] == resumed["epochs"] == 3
@@ -156,7 +156,7 @@ def test_what_is_left_out_of_train_best_is_in_it(change):
     there = leave_out.changed(text, change)
     compile(there, change, "exec")
     assert (there == text) == (change == "as_it_is")
-    with pytest.raises(UserError, match="which is 2 times in"):
+    with pytest.raises(UserError, match="has it 2 times"):
         leave_out.changed(f"{text}\n{text}", "adamw")
 
 
@@ -168,5 +168,5 @@ def test_trainings_without_a_part_are_tabled_beside_the_whole_and_are_not_run_tw
         leave_out.main(str(photos), flags, changes="as_it_is no_colours", seeds="0 1")
         assert re.search(r"^\| no colours \| 0\.\d{3} ± 0\.\d{3} \| [+-]0", capsys.readouterr().out, re.MULTILINE)
     assert len([*Path("runs").glob("*/test.json")]) == 4
-    with pytest.raises(UserError, match=r"as_it_is, seed 0, --classes sky: .* has class 0,class 1"):
+    with pytest.raises(UserError, match=r"--classes sky: .* has class 0,class 1"):
         leave_out.main(str(photos), flags, changes="as_it_is", seeds="0", classes="sky")

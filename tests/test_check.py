@@ -43,6 +43,10 @@ def test_sound_data_ends_with_a_table_and_status_0(data, capsys):
     assert f"{share:.2%}        10" in next(line for line in out.splitlines() if line.startswith("tree"))
 
 
+def test_the_generated_scenes_are_sound(few_shapes, capsys):
+    assert ", 0 problems" in run("shapes", capsys)[1]
+
+
 def test_all_problems_are_told_at_once_by_kind_with_their_number(data, capsys):
     (data / "images/03.png").write_bytes((data / "images/03.png").read_bytes()[:500])
     Image.new("L", (30, 21)).save(data / "masks/11.png")

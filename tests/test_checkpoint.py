@@ -43,10 +43,10 @@ def test_a_file_that_smuggles_code_is_refused_and_not_run(tmp_path):
 
 
 PROBLEMS = [
-    (lambda c: {"weights": {}}, r"x\.pt is no checkpoint of this project"),
+    (lambda c: {"weights": {}}, r"x\.pt is not a checkpoint of this project"),
     (lambda c: c | {"format": checkpoint.FORMAT + 1}, r"x\.pt has format 3"),
     (lambda c: c | {"model": "MyNet"}, r"x\.pt holds MyNet, which is not in MODELS"),
-    (lambda c: c | {"arguments": {"num_classes": [21]}}, r"x\.pt: basic_fcn is no longer built from its arguments"),
+    (lambda c: c | {"arguments": {"num_classes": [21]}}, r"x\.pt: basic_fcn no longer takes these arguments"),
     (lambda c: c | {"arguments": {"num_classes": 7}}, r"x\.pt does not fit basic_fcn: .*size mismatch"),
 ]
 
@@ -140,7 +140,7 @@ def test_an_optimizer_that_was_edited_in_the_script_is_not_given_the_state_of_th
     training = Training()
     training.step()
     training.save()
-    with pytest.raises(UserError, match="was trained with another optimizer, or other settings of it"):
+    with pytest.raises(UserError, match="was trained with another optimizer or other optimizer settings"):
         Training(kind, resume=True, **options).checkpointer.restore()
 
 

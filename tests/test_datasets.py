@@ -145,8 +145,8 @@ PROBLEMS = [
     (MASK, lambda p: p.write_bytes(p.read_bytes()[:-40]), r"000003\.png cannot be read"),
     (MASK, value(0, (64, 63)), r"000003\.png is 63x64 pixels but its image .* is 64x64; .* the size of its image$"),
     (MASK, value(38), r"000003\.png holds the value 38; expected 0\.\.20, or 255"),
-    (MASK, lambda p: rgb_mask(p, (1, 2, 3)), r"000003\.png has the colour \(1, 2, 3\); it is no class"),
-    (LIST, lambda p: p.write_bytes(b"\xe4"), r"val\.txt is no text in UTF-8"),
+    (MASK, lambda p: rgb_mask(p, (1, 2, 3)), r"000003\.png has the colour \(1, 2, 3\); no class has"),
+    (LIST, lambda p: p.write_bytes(b"\xe4"), r"val\.txt is not UTF-8 text"),
     (LIST, lambda p: p.write_text("\n"), r"val\.txt is empty"),
     ("", lambda p: p.rename(p.parent / "elsewhere"), r"download\.py voc2007.*--dataset shapes"),
 ]

@@ -109,7 +109,7 @@ def test_a_killed_process_brings_the_job_back_from_its_last_checkpoint(flags):
     for moment in ("1 1 5", "1 2 12"):
         done = start(2, SEVERAL, *flags, *more, restarts=1, KILL=moment)
         assert done.returncode == 0, done.stderr
-        (name,) = {*re.findall(r"the model is best_(\S+)\.pt", done.stdout)}
+        (name,) = {*re.findall(r"model: best_(\S+)\.pt", done.stdout)}
         assert name != "test" and (f"resuming runs/{name}/last.pt after epoch 1" in done.stdout) == (moment[2] == "2")
         assert same(left_behind(name), left_behind("test"))
 

@@ -293,7 +293,8 @@ def test_a_network_whose_values_are_beyond_fp16_is_stopped_and_told_of_fp32(voc_
     run = started(precision="fp16", data_root=voc_root)
     nn.init.constant_((layer := nn.Conv2d(3, 21, 1)).weight, 1e6)
     with pytest.raises(
-        UserError, match=r"loss is NaN or infinite in batch 1 .* in fit, or --precision fp32: fp16 ends at 65504"
+        UserError,
+        match=r"loss is NaN or infinite in batch 1 .* in fit, or --precision fp32: the largest fp16 number is 65504",
     ):
         fitted((run, *load("voc2007", 32, run)), layer, CrossEntropy())
 

@@ -111,7 +111,7 @@ def test_masks_of_0_and_255_are_a_binary_task_and_that_is_said(photos, capsys):
     classes(photos, "street", "car")
     train_set, column = stripes(photos)
     assert column == [1, 0] and train_set.classes == ("street", "car")
-    assert "0 is 'street' and 255 'car'" in capsys.readouterr().out
+    assert "0 is 'street' and 255 is 'car'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1"])
@@ -270,7 +270,7 @@ def test_a_fold_that_is_none_or_not_ours_to_draw_is_refused(photos):
         with pytest.raises(UserError, match=rf"--fold {fold} is not possible with the 8 images"):
             folder(photos, Path("cache"), fold=fold)
     (photos / "test.txt").write_text("0\n")
-    with pytest.raises(UserError, match=r"--fold 1/3 draws the splits, but .*test.txt says how they are"):
+    with pytest.raises(UserError, match=r"--fold 1/3 draws the splits, but .*test.txt defines them"):
         folder(photos, Path("cache"), fold="1/3")
 
 
@@ -279,7 +279,7 @@ def test_lists_decide_and_what_they_leave_out_is_said(photos, capsys):
         (photos / f"{split}.txt").write_bytes(text.encode())
     (photos / "masks/7.png").unlink()  # in no list: it needs no mask
     assert names_in(photos) == [["0", "1", "2"], ["3"], ["4", "5"]]
-    assert "2 images are in none of the lists and left out" in capsys.readouterr().out
+    assert "2 images are in no list, so they are skipped" in capsys.readouterr().out
 
 
 def test_of_a_train_list_alone_the_rest_is_drawn_from_it_and_that_is_said(photos, capsys):
@@ -309,7 +309,7 @@ def test_a_test_without_masks_is_not_scored_and_the_command_that_is_told_predict
     keep_back(photos, "2", "5")
     assert train.main(str(photos), 32, 1, run=Run(device="cpu", name="hidden")) == {}
     lines = capsys.readouterr().out.splitlines()
-    assert f"{photos}: the 2 images of test.txt have no masks: they can be predicted, not scored" in lines
+    assert f"{photos}: the 2 images of test.txt have no masks: they can be predicted but not scored" in lines
     assert lines[-1].startswith("test: 2 images without masks, not scored; `python -m tools.predict ")
     assert not Path("runs/hidden/test.json").exists()
     cli(predict.main, shlex.split(lines[-1].split("`")[1])[3:])

@@ -109,13 +109,13 @@ def test_numbers_of_more_than_255_objects_are_refused_with_the_flag_that_joins_t
 def test_numbers_of_objects_with_gaps_are_refused_with_that_flag_beside_the_lines_of_classes(photos):
     rewrite(photos, lambda number: Image.fromarray(np.where(boxes(4) > 0, boxes(4) * 7 + number, 0).astype(np.uint8)))
     sentence = refused(photos)
-    assert "proposes lines; if these are numbers of objects, `python -m tools.import_labels" in sentence
+    assert "proposes lines; if each number is an object, `python -m tools.import_labels" in sentence
 
 
 def test_masks_without_any_object_are_refused_with_that_reason(photos):
     rewrite(photos, lambda number: Image.fromarray(boxes(0)))
     assert refused(photos).endswith(
-        "by a name for each of 0, 1, 2, ...; `python -m tools.check "
+        "with one name for each of 0, 1, 2, ...; `python -m tools.check "
         + f"{photos}` proposes lines; no mask shows an object"
     )
 
@@ -137,7 +137,7 @@ def test_smoothed_masks_are_refused_with_the_flag_that_rounds_them(photos, mode,
     if listed:
         (photos / "classes.txt").write_text("background\ncell\n")
     sentence = refused(photos)
-    assert "as smoothed outlines have: mostly 0 0 0 and 255 255 255" in sentence
+    assert "their outlines look smoothed between 0 0 0 and 255 255 255" in sentence
     assert (
         f"`python -m tools.import_labels {photos} {photos}-imported --binary` rounds each pixel to the nearer"
         in sentence
@@ -246,9 +246,7 @@ def test_files_of_other_kinds_are_named_with_what_converts_them(photos):
 def test_masks_of_other_names_than_the_images_lead_to_the_command_that_pairs_them(photos):
     for path in mask_files(photos):
         path.rename(path.with_stem(f"mask_{path.stem}"))
-    sentence = (
-        f"no mask has the name of an image, such as {photos}/images/0.jpg and {photos}/masks/mask_0.png; try `python"
-    )
+    sentence = f"no mask has the name of an image, for example {photos}/images/0.jpg and {photos}/masks/mask_0.png; try"
     assert sentence in refused(photos)
 
 

@@ -140,7 +140,7 @@ def test_runs_on_other_data_or_of_another_size_have_sections_and_tables_of_their
     ]
     first, second = page.split("<section>")[1:]
     assert "lr 0.0001" not in first and "lr 0.0001" not in re.sub("<details>.*?</details>", "", second, flags=re.S)
-    assert "The settings:" in second  # of the only run there
+    assert "Settings:" in second  # of the only run there
 
 
 def test_folds_of_a_cross_validation_share_a_row_as_seeds_do(runs, capsys):
@@ -165,7 +165,7 @@ def test_curves_of_several_seeds_are_a_band_and_those_of_one_are_a_line(runs):
     labels = ["mIoU in validation", "Pixel accuracy in validation", "Loss in validation"]
     assert list(map(html.unescape, drawn)) == [*labels, "Learning rate at the epoch's start"]
     assert page.count('class="run0"') == 2 * 4 and page.count('class="run1"') == 4
-    assert "the band around it reaches from the least to the greatest" in page
+    assert "the band shows the lowest and highest values" in page
     shutil.rmtree(f"runs/{FIRST}-s1")
     report.main(images=0, device="cpu")
     assert "the band around it" not in Path("report.html").read_text()
@@ -281,12 +281,12 @@ def test_a_model_that_is_damaged_or_of_other_test_images_than_the_data_now_has_i
 
 
 def test_without_runs_or_models_a_sentence_says_so(trained, few_shapes):
-    with pytest.raises(SystemExit, match="holds no finished run; train one, and start the report"):
+    with pytest.raises(SystemExit, match="holds no finished run; train one, then start the report"):
         cli(report.main, [])
     assert not Path("report.html").exists()
     shutil.copytree(trained / "runs", "runs")
     report.main(device="cpu")
-    assert "No pictures of shapes: none of its best_*.pt is here" in Path("report.html").read_text()
+    assert "No pictures: there is no best_*.pt for shapes here" in Path("report.html").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def test_starting_leaves_the_settings_as_they_were():
 def test_the_record_of_a_run_is_as_json_gives_it_back():
     run = main("shapes", 5, run=Run(device="cpu", precision="fp32", seed=3))
     expected = {"script": "test_run", "seed": 3, "precision": "fp32", "dataset": "shapes", "epochs": 5, "size": [3, 4]}
-    assert run.experiment == expected | {"pretrained": True} == json.loads(json.dumps(run.experiment))
+    assert run.settings == expected | {"pretrained": True} == json.loads(json.dumps(run.settings))
 
 
 def test_a_name_that_is_taken_gets_a_number(capsys):
@@ -61,7 +61,7 @@ def test_a_run_that_follows_another_has_its_own_folder_and_is_told_apart():
     run = main(run=Run(name="mine", init="best_x.pt"))
     after = run.then("fine_tuned")
     assert (after.name, after.resume, after.init) == ("mine-fine_tuned", False, "") and after.folder.is_dir()
-    assert after.experiment["part"] == "fine_tuned" and "part" not in run.experiment
+    assert after.settings["part"] == "fine_tuned" and "part" not in run.settings
 
 
 @pytest.mark.gpu

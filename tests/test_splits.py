@@ -76,15 +76,15 @@ def test_of_two_folders_one_is_the_test_as_with_two_lists(photos, test, capsys):
     train_set, val_set, test_set = load(str(photos), 16, started())
     assert len(train_set) + len(val_set) == 5 and test_set.names == [f"{test}/{number}" for number in (5, 6, 7)]
     out = capsys.readouterr().out
-    assert f"folders are the splits: 3 in {test}, 5 in train" in out or f"5 in train, 3 in {test}" in out
-    assert f"the folder {test} is the test; to validate on, 1 other images are drawn" in out
+    assert f"the folders are the splits: 3 in {test}, 5 in train" in out or f"5 in train, 3 in {test}" in out
+    assert f"the folder {test} is the test set; 1 other images are drawn for validation" in out
 
 
 def test_a_train_folder_alone_is_drawn_from(photos, capsys):
     move(photos, {"train": list(range(8))})
     assert sorted(number for part in numbers_in(photos) for number in part) == list(range(8))
     load(str(photos), 16, started())
-    assert "the folder train is the only split; the images to validate and to test on" in capsys.readouterr().out
+    assert "the folder train is the only split; the validation and test images" in capsys.readouterr().out
 
 
 def test_images_outside_the_folders_are_refused(photos):
@@ -109,7 +109,7 @@ def test_lists_decide_unless_they_contradict_the_folders(photos):
 
 def test_a_fold_is_refused_where_folders_are_the_splits(photos):
     move(photos, {"train": [0, 1, 2, 3], "Test": [4, 5, 6, 7]})
-    with pytest.raises(UserError, match=r"--fold 1/3 draws .* say how they are: .*Test.*; rename them"):
+    with pytest.raises(UserError, match=r"--fold 1/3 draws .* define them: .*Test.*; rename them"):
         folder(photos, Path("cache"), fold="1/3")
 
 
@@ -119,7 +119,7 @@ def test_a_test_folder_without_masks_is_predicted_and_a_training_image_without_o
     masks = {name: photos / name / "masks" if nested else photos / "masks" / name for name in ("train", "test")}
     shutil.rmtree(masks["test"])
     notes = folder(photos, Path("cache")).notes
-    assert "the 4 images of the folder test have no masks: they can be predicted, not scored" in notes
+    assert "the 4 images of the folder test have no masks: they can be predicted but not scored" in notes
     (masks["train"] / "1.png").unlink()
     with pytest.raises(UserError, match=rf"1\.jpg has no mask; expected {masks['train']}/1\.png"):
         folder(photos, Path("cache"))

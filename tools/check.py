@@ -67,7 +67,7 @@ def main(
     write_classes: bool = False,  # write a first classes.txt for your folder; then edit it
 ):
     """Read everything, print the result, exit with one of the statuses above."""
-    errors, found, doubts, path = [], [], {}, Path(dataset).expanduser()
+    errors, found, warnings, path = [], [], {}, Path(dataset).expanduser()
     own, file = dataset not in DATASETS and path.is_dir(), path / "classes.txt"
     if write_classes and not own:
         raise UserError("--write-classes needs a folder with images/ and masks/")
@@ -78,7 +78,7 @@ def main(
         for note in spec.notes:
             print(f"note: {note}")
         found = read_all(spec, dataset)
-        doubts = doubts_of(found, spec)
+        warnings = warnings_of(found, spec)
         if spec.classes:
             print(class_table(found, spec))
     except UserError as error:
@@ -89,15 +89,15 @@ def main(
     for problem in {str(problem): problem for problem in told}.values():  # damaged masks were read twice
         kind, lines = (problem.kind, problem.lines) if isinstance(problem, Problem) else ("other problems", [])
         problems[kind].append("\n      ".join([str(problem), *lines]))
-    for title, groups in (("problems", problems), ("please look at", doubts)):
+    for title, groups in (("problems", problems), ("please look at", warnings)):
         for kind, sentences in groups.items():
             print(f"\n{title} ({len(sentences)}): {kind}")
             print("\n".join(f"  {sentence}" for sentence in sentences[:show]))
             if len(sentences) > show:
                 print(f"  and {len(sentences) - show} more (--show {len(sentences)} prints all)")
-    if own and problems and (hint := way_on(path)):
+    if own and problems and (hint := import_advice(path)):
         print(f"\n{hint}")
-    counts = [sum(map(len, groups.values())) for groups in (problems, doubts)]
+    counts = [sum(map(len, groups.values())) for groups in (problems, warnings)]
     print(f"\n{dataset}: {len(found)} samples, {counts[0]} problem{'s' * (counts[0] != 1)}, {counts[1]} to look at")
     if write_classes:
         pixels = sum(item.counts for item in found if item.counts is not None)
@@ -106,10 +106,10 @@ def main(
         if lines:
             write_text(file, "\n".join([HEAD, *lines, ""]))
         print(f"{file} is {'written; edit the names of the classes' if lines else 'not written: there are no classes'}")
-    sys.exit(2 if problems else 1 if doubts else 0)
+    sys.exit(2 if problems else 1 if warnings else 0)
 
 
-def way_on(path: Path) -> str:
+def import_advice(path: Path) -> str:
     """Return advice with the import command if a labelling program wrote the folder `path`, else ""."""
     layout, reason = recognise(Source(path))
     if not layout:
@@ -125,7 +125,10 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
         split, sample = item
         try:
             image, mask = spec.read(sample)
-            headers = [header(file) for file in sample if isinstance(file, Path)] or [("RGB", 1)]
+            files = [
+                file for file in sample if isinstance(file, Path) and file.suffix != ".py"
+            ]  # shapes.py draws scenes
+            headers = [header(file) for file in files] or [("RGB", 1)]
         except UserError as error:
             return Found(split, sample[0], problem=error)
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
@@ -140,7 +143,7 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
         return list(tqdm(samples, f"reading {dataset}", len(items), unit="image", disable=None, leave=False))
 
 
-def doubts_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
+def warnings_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
     """Return warnings by kind: data that a training would accept but that may be wrong."""
     groups, places, modes = defaultdict(list), defaultdict(list), defaultdict(list)
     present = {split: np.zeros(256, dtype=np.int64) for split in spec.splits}

@@ -16,6 +16,7 @@ from common.cli import cli
 from common.history import read_history
 from common.metrics import MIOU, PIXEL_ACCURACY
 from common.reporting import plotting
+from common.reporting.results import table
 from common.system.errors import UserError
 from common.system.files import atomic, read_json
 from tools.trainings import train_all
@@ -54,15 +55,15 @@ def main(
                 "minutes": f"{sum(row['seconds'] for row in history) / 60:.1f}",
             }
         )
-    table, picture = Path("runs", f"compare-{script.stem}.csv"), Path("plots", f"compare-{script.stem}.png")
-    with atomic(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    numbers, picture = Path("runs", f"compare-{script.stem}.csv"), Path("plots", f"compare-{script.stem}.png")
+    with atomic(numbers) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     scores = {name: (training_speed(history), read_json(Path("runs", name, "test.json"))["scores"][MIOU])
               for name, history in histories.items()}  # fmt: skip
     plotting.plot_comparison(histories, scores, picture, f"{script.name}: {', '.join(vary)}")
-    print(f"\n{markdown(rows)}\n\nsee {picture} and {table}")
+    print(f"\n{table([list(rows[0]), *(row.values() for row in rows)])}\n\nsee {picture} and {numbers}")
     return rows
 
 
@@ -76,12 +77,6 @@ def parts_of(folder: Path) -> list[Path]:
 def training_speed(history: list[dict]) -> float:
     """Return the training speed in images/s, without validation: the median over the epochs."""
     return statistics.median(row["train_images_per_second"] for row in history if row["epoch"])
-
-
-def markdown(rows: list[dict]) -> str:
-    """Return rows as a table in Markdown."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""What does a trained model see in my images?
+"""Predict images with a trained model.
 
     python -m tools.predict holiday.jpg                                       # the newest best_*.pt here, on one image
     python -m tools.predict a.jpg b.jpg photos --checkpoint best_train_5_b.pt # on several images and a folder
     python -m tools.predict photos/images --score photos/masks --split test   # scores at the images' own size
 
-Writes, at each image's own size, a palette PNG of class numbers to masks/; the image tinted by class, with a legend, to
-overlays/; and the share of every class in every image to shares.csv, all below predictions/<run>/<image or folder>/.
-The class numbers are 0, 1, 2, ... in the order of the columns of shares.csv, whatever values your own masks have.
-Photographs are turned upright as their camera says, and so are their masks.
+Writes to predictions/<run>/<image or folder>/, at each image's own size:
 
-The network sees each image stretched to the size at which it was validated; its logits are enlarged to the image's own
-size. --image-size shows it another size, --own-size what the file holds. What then has more than --max-pixels is seen
-through a sliding window; a network that looks at an image as a whole sees less of it in a window.
+- masks/: a palette PNG of class numbers, 0, 1, 2, ... in the order of the columns of shares.csv
+- overlays/: the image tinted by class, with a legend
+- shares.csv: the share of every class in every image
 
---score reads true masks as the training did: files of the same names as the images, or one file for one image.
+Photographs are turned upright by their EXIF orientation; masks follow. The network sees each image resized to the size
+of its validation images, and its logits are enlarged to the image's own size. --image-size and --own-size show it
+another size. Images with more than --max-pixels are predicted in overlapping windows.
+
+--score reads true masks as the training did: files with the names of the images, or one file for one image.
 """
 
 import csv
@@ -50,16 +51,16 @@ THREADS = 4  # that read images ahead and write results behind
 def main(
     images: list[Path],  # images, and folders that are searched for images in depth
     checkpoint: str = "",  # best_*.pt of a training; by default the newest in the current folder
-    out: str = "",  # folder that is written to; by default predictions/<run>/<image or folder>
+    out: str = "",  # folder for the results; by default predictions/<run>/<image or folder>
     score: str = "",  # folder of true masks, or one mask, to score the predictions by
-    split: Literal["all", "train", "val", "test"] = "all",  # images that the training had in this split, if not all
+    split: Literal["all", "train", "val", "test"] = "all",  # predict the images of this split of the training
     tta: bool = False,  # average over the image and its mirror image, each at 3/4, 1 and 5/4 of its size
-    image_size: Size = 0,  # pixels that the network sees, 224 or 120x160; 0 is the size that it was validated at
+    image_size: Size = 0,  # size that the network sees, 224 or 120x160; 0 is the size of its validation images
     own_size: bool = False,  # let the network see each image at its own size
-    max_pixels: int = 1 << 20,  # that the network sees at a time; over larger images slides a window
-    overwrite: bool = False,  # replace what an earlier prediction has left
+    max_pixels: int = 1 << 20,  # pixels that the network sees at a time; larger images are predicted in windows
+    overwrite: bool = False,  # replace earlier results
     device: str = "auto",  # auto, cpu, cuda, cuda:1, mps
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",  # auto: bf16 where it is fast, fp16 on older GPUs
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",  # auto: bf16 if it is faster, fp16 on older GPUs
 ):
     """Predict, write and score; return the folder that was written to."""
     if own_size and image_size:
@@ -193,7 +194,7 @@ def write_shares(path: Path, rows: dict[str, list], paths: dict[str, Path], clas
 
 
 def find_images(images: list[Path], out: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return the images by name, and the names of other files; what a prediction has written is passed over."""
+    """Return the images by name, and the names of other files; results of earlier predictions are skipped."""
     outputs = [path.resolve() for path in (Path("predictions"), out / "masks", out / "overlays")]
     paths, others = {}, []
     for given in images:

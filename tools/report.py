@@ -42,7 +42,7 @@ from common.system.files import read_json, write_text
 def main(
     out: Path = Path("report.html"),  # file to write
     images: int = 4,  # number of random test images with every model's prediction; 0 for no pictures
-    cases: int = 2,  # number of hardest images, for all models together, and of hardest and easiest per model
+    cases: int = 2,  # number of hardest images for all models, and of hardest and easiest ones for each model
     device: str = "auto",  # auto, cpu, cuda, cuda:1, mps
     data_root: str = "",  # folder that download.py filled, if it has moved since the runs
     cache_dir: Path = Path(".cache"),  # folder for decoded images

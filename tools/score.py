@@ -4,13 +4,12 @@
     python -m tools.score their/masks true/masks --classes classes.txt --json scores.json
     python -m tools.score predictions/train-photos/images/masks hidden --classes photos/classes.txt --numbers
 
-Prints what the test of a training prints, at the masks' own size: every score (docs/scores.md) beside the floor, that
-of the most frequent class everywhere, and the IoU of each class. Every mask in the second folder needs a prediction of
-its name below the folder, whatever the suffix. classes.txt says what values and colours of the true masks mean; without
-one, common/datasets/folder.py tells. Predictions are read as the true masks are, or by class numbers with --numbers.
+Prints every score (docs/scores.md) at the masks' own size, its majority-class baseline ("floor"), and the IoU of each
+class. Each true mask needs a prediction with the same name; the suffix may differ. classes.txt gives the meaning
+of the values and colours in the true masks (common/datasets/folder.py has the rules). Predictions are read in the same
+way; with --numbers they hold class numbers.
 
-Ends with status 0 if all was scored, and with 1 where a prediction is missing, has another size or holds what is no
-class.
+The exit status is 1 if a prediction is missing, has another size or holds a value that is not a class.
 """
 
 import os
@@ -34,11 +33,11 @@ from common.system.errors import UserError
 
 def main(
     predicted: Path,  # folder of masks to be scored
-    truth: Path,  # folder of the true masks, each of which needs a prediction
+    truth: Path,  # folder of the true masks
     classes: str = "",  # classes.txt of the true masks; by default the one beside their folder, if it is there
     numbers: bool = False,  # predictions hold 0, 1, 2, ... in the order of classes, whatever the true masks hold
-    json: str = "",  # file to write the scores to, also those of each mask
-    cache_dir: Path = Path(".cache"),  # folder for what was found out about the true masks
+    json: str = "",  # file for the scores, with the mIoU of each mask
+    cache_dir: Path = Path(".cache"),  # folder for cached contents of the masks
 ):
     """Match, read, score and print; return what --json writes."""
     file = Path(classes or truth.parent / "classes.txt")
@@ -82,7 +81,7 @@ def main(
 
 
 def read_prediction(path: Path, label_map: LabelMap, numbers: bool) -> np.ndarray:
-    """Return the mask at `path` as class numbers (H, W) uint8; raise UserError for what is no class."""
+    """Return the mask at `path` as class numbers (H, W) uint8; raise UserError for values that are not a class."""
     try:
         prediction = read_mask(path, label_map)
     except Problem as problem:

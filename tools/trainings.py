@@ -21,7 +21,7 @@ def train_all(jobs: dict[str, list], title: str) -> dict[str, Path]:
     """Run a script for each job; return the folders of the runs.
 
     On a CPU, one process per core runs with one thread; on a GPU, one process runs at a time. A finished run is not run
-    again; an interrupted run continues. To train a run anew, delete its folder and best_<name>.pt.
+    again; an interrupted run continues. To train a run anew or with other flags, delete its folder.
 
     Args:
         jobs: name of the run -> script and flags.
@@ -51,7 +51,7 @@ def train(name: str, script: Path | str, *flags: str) -> str:
     # The first part of a training leaves a test.json, too.
     if not (folder / "test.json").exists() or not (log.exists() and log.read_text().endswith(FINISHED)):
         resume = ["--resume"] if (folder / "last.pt").exists() else []
-        if not resume:  # what a process left that was killed in its first epoch would hold the name
+        if not resume:  # a process killed in its first epoch leaves a folder, which holds the name
             shutil.rmtree(folder, ignore_errors=True)
             Path(f"best_{name}.pt").unlink(missing_ok=True)
         command = [sys.executable, *given, *resume]

@@ -71,24 +71,24 @@ def inspect(
     """
     images, masks, below = _find(path, problems)
     if masks.keys().isdisjoint(images):
-        some = f"such as {next(iter(images.values()))} and {next(iter(masks.values()))}"
+        some = f"for example {next(iter(images.values()))} and {next(iter(masks.values()))}"
         raise UserError(
-            f"no mask has the name of an image: {some}; try {import_command(path)}, which pairs different names"
+            f"no mask has the name of an image, {some}; try {import_command(path)}, which pairs different names"
         )
     splits, where, notes = find_splits(path, images, problems, fold)
     if splits["test"] and "test" in where and masks.keys().isdisjoint(splits["test"]):
         count = len(splits["test"])
-        notes.append(f"the {count} images of {where['test']} have no masks: they can be predicted, not scored")
+        notes.append(f"the {count} images of {where['test']} have no masks: they can be predicted but not scored")
         masks |= dict.fromkeys(splits["test"])
     names = [name for split in splits.values() for name in split]
     for name in names:
         if name not in masks:
             place = f"{path}/{(below + name).replace('images/', 'masks/', 1)}.png"
-            sentence = f"{images[name]} has no mask; expected {place}, or another suffix"
+            sentence = f"{images[name]} has no mask; expected {place} (any suffix)"
             problems.append(Problem("images without a mask", sentence))
     if not any((path / f"{split}.txt").is_file() for split in splits):
         for name in masks.keys() - images.keys():
-            sentence = f"{masks[name]} has no image; expected {path}/{below}{name}.jpg, or another suffix"
+            sentence = f"{masks[name]} has no image; expected {path}/{below}{name}.jpg (any suffix)"
             problems.append(Problem("masks without an image", sentence))
     found = scan([(name, masks[name]) for name in names if masks.get(name)], cache_dir, progress)
     problems += found.unread

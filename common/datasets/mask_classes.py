@@ -75,7 +75,7 @@ def interpret(held: list[Held], listed: Classes, path: Path, problems: list[User
     unknown, names, table, by_color = min(_readings(held, listed), key=lambda reading: len(reading[0]))
     hint = next((f"{jpeg}, or try {import_command(path)}" for h in held if (jpeg := jpeg_hint(h.file))), "")
     if not hint and (unknown or not listed.names) and (two := smoothed(held)):
-        hint = f", as smoothed outlines have: mostly {' and '.join(map(_say, two))}"
+        hint = f"; their outlines look smoothed between {' and '.join(map(_say, two))}"
         hint += f"; {import_command(path, '--binary')} rounds each pixel to the nearer of these two"
     if not hint and max(len(names), len(unknown)) > MANY:
         hint = "; are these masks, and are their outlines hard, not smoothed?"

@@ -37,11 +37,11 @@ def find_splits(
     if fold:
         if lists:
             there = next(iter(lists.values()))
-            raise UserError(f"--fold {fold} draws the splits, but {there} says how they are; move the lists away")
+            raise UserError(f"--fold {fold} draws the splits, but {there} defines them; move the lists away")
         if folders:
-            there = f"folders of {path} say how they are: {', '.join(folders)}"
+            there = f"folders of {path} define them: {', '.join(folders)}"
             raise UserError(f"--fold {fold} draws the splits, but {there}; rename them or move the images out of them")
-        return drawn_fold(list(images), fold, str(path)), {}, [f"fold {fold}, drawn by the images' names"]
+        return drawn_fold(list(images), fold, str(path)), {}, [f"fold {fold}, drawn from a hash of the names"]
     if lists:
         where = {split: file.name for split, file in lists.items()}
         given, notes = _listed(lists, images, problems), []
@@ -73,7 +73,7 @@ def _by_folders(path: Path, folders: dict[str, list[str]], images: dict) -> tupl
         splits.setdefault(FOLDERS[folder.lower()], []).extend(names)
         where[FOLDERS[folder.lower()]] = f"the folder {folder}"
     counts = ", ".join(f"{len(names)} in {folder}" for folder, names in folders.items())
-    return splits, where, [f"folders are the splits: {counts}"] * bool(folders)
+    return splits, where, [f"the folders are the splits: {counts}"] * bool(folders)
 
 
 def _listed(lists: dict[str, Path], images: dict[str, Path], problems: list[UserError]) -> Splits:
@@ -98,22 +98,22 @@ def _complete(path: Path, names: list[str], splits: Splits, where: dict[str, str
     pool = splits.get("train") or [name for name in names if name not in listed]
     notes = []
     if "train" in splits and len(listed) < len(names):
-        notes.append(f"{len(names) - len(listed)} images are in none of the lists and left out")
+        notes.append(f"{len(names) - len(listed)} images are in no list, so they are skipped")
     if "val" in splits and "test" in splits:
         if not pool:
-            raise UserError(f"{path}: {where['val']} and {where['test']} have every image; leave some to train on")
+            raise UserError(f"{path}: {where['val']} and {where['test']} have all images; leave some for training")
         return {"train": pool, "val": splits["val"], "test": splits["test"]}, notes
     if "val" in splits or "test" in splits:
         (test,) = (split for split in splits if split != "train")
         val, train = _draw(pool, 2, path)
-        notes.append(f"{where[test]} is the test; to validate on, {len(val)} other images are drawn by their names")
+        notes.append(f"{where[test]} is the test set; {len(val)} other images are drawn for validation")
         return {"train": train, "val": val, "test": splits[test]}, notes
     test, val, train = _draw(pool, 3, path)
     if "train" in splits:
         kind = "list" if where["train"] == "train.txt" else "split"
-        notes.append(f"{where['train']} is the only {kind}; the images to validate and to test on are drawn from it")
+        notes.append(f"{where['train']} is the only {kind}; the validation and test images are drawn from it")
     else:
-        notes.append("split by the images' names, as no list says how")
+        notes.append("there are no lists, so the splits are drawn from a hash of the names")
     return {"train": train, "val": val, "test": test}, notes
 
 

@@ -1,1 +1,1 @@
-"""What people look at while and after a network trains."""
+"""Everything people look at: progress, pictures, tables, pages."""

@@ -163,7 +163,7 @@ class Section:
         return ["run", MIOU, *[f"{MIOU} with TTA"] * self.tta, PIXEL_ACCURACY, "loss", *settings, "parameters", "time"]
 
     def floor(self, name: str) -> float:
-        """Return the score of predicting the most frequent class everywhere; the mean over folds."""
+        """Return the score of the majority-class baseline; the mean over folds."""
         return statistics.mean(record.test["floor"][name] for record in self.records)
 
     def rows(self) -> list[list[tuple[str, float | str]]]:

@@ -1,4 +1,4 @@
-"""What the test says of a trained model: a table on the screen, test.json, classes.csv, and pictures."""
+"""Report a test: print the scores, write test.json and classes.csv, draw the pictures."""
 
 import csv
 import io
@@ -76,11 +76,11 @@ def summary(result: dict) -> str:
 
 
 def report_masks(matrix: ConfusionMatrix, names: Sequence[str], classes: Sequence[str], file: str | Path) -> dict:
-    """Print every score of predicted masks beside the floor; write them to `file`, a JSON file, if it is not "".
+    """Print every score of predicted masks beside the baseline ("floor"); write them to the JSON file `file`, if given.
 
     Args:
-        matrix: of all masks.
-        names: of the masks, in the order in which `matrix` has their images.
+        matrix: counts of all masks.
+        names: names of the masks, in the order of the matrix's images.
 
     Returns:
         The contents of the file: `ConfusionMatrix.report`, and the mean IoU of each mask.
@@ -111,7 +111,7 @@ def report_unlabelled(data: SegmentationSet, run: Run) -> dict:
 
 
 def write_classes(path: Path, matrix: ConfusionMatrix, classes: Sequence[str]) -> None:
-    """Write `ConfusionMatrix.class_scores` to `path` as CSV, a row for each class; what is NaN stays empty."""
+    """Write `ConfusionMatrix.class_scores` to `path` as CSV, a row for each class; NaN becomes an empty cell."""
     scores, text = matrix.class_scores(), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", *scores])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """A mistake that the user can correct. The message is one sentence: what is wrong, where, and what to do.
+    """A mistake that the user can correct. The message is one sentence. It names the mistake, the place and the remedy.
 
     `common.cli` prints it without a traceback and exits with status 1.
     """
