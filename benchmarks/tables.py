@@ -51,7 +51,7 @@ def leave_out_table(results: dict[str, dict], classes: list[str]) -> str:
         rows.append([change.replace("_", " "), *scores, f"{mean(result, 'minutes'):.1f}"])
         parent = parent or result
     floor = parent["floor"]["pixel_accuracy"] / len(classes) if classes else parent["floor"]["miou"]
-    return table([*rows, ["*floor*", f"*{floor:.3f}*", "", "", "", ""]])
+    return table([*rows, ["*majority-class baseline*", f"*{floor:.3f}*", "", "", "", ""]])
 
 
 def written(results: dict, scripts: list[str]) -> dict[Path, str]:
