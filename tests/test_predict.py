@@ -179,7 +179,7 @@ def test_the_test_images_of_a_training_are_scored_alone(model, photos, capsys):
     assert [row["image"] for row in rows_of(out)] == ["3.jpg", "4.jpg"]
     assert "training images" not in capsys.readouterr().out
     on_cpu(photos / "images", score=str(photos / "masks"), out="all")
-    assert "training images among these, by name: 2; --split test" in capsys.readouterr().out
+    assert "2 of these images have the name of a training image; --split test" in capsys.readouterr().out
 
 
 BAD_INPUT = [

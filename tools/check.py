@@ -4,9 +4,8 @@
     python -m tools.check path/to/folder                # your own images and masks
     python -m tools.check path/to/folder --write-classes
 
-The exit status is 0 if all is well, and 2 if a training would refuse the data. It is 1 if you should look at something:
-an image in two splits, a class that a split lacks, a mask with only background, an image that EXIF turns without its
-mask.
+The exit status is 0 if all is well, and 2 if a training would refuse the data. It is 1 if you should look at something,
+such as an image in two splits, a class that a split lacks, or a mask with only background.
 """
 
 import hashlib
@@ -43,7 +42,7 @@ MODES = {  # Pillow's modes in words
     "RGB of 4 channels": "RGB with a fourth channel; the fourth is dropped",
     "RGBA": "RGB with transparency; the transparency is dropped",
 }
-FEW = 5  # images; on fewer, a score depends too much on each image
+LEAST = 5  # images of a split; on fewer, a score depends too much on each image
 
 
 @dataclass
@@ -67,46 +66,62 @@ def main(
     write_classes: bool = False,  # write a first classes.txt for your folder; then edit it
 ):
     """Read everything, print the result, exit with one of the statuses above."""
-    errors, found, warnings, path = [], [], {}, Path(dataset).expanduser()
+    path = Path(dataset).expanduser()
     own, file = dataset not in DATASETS and path.is_dir(), path / "classes.txt"
     if write_classes and not own:
         raise UserError("--write-classes needs a folder with images/ and masks/")
     if write_classes and file.exists():
         raise UserError(f"--write-classes: {file} exists; move it away")
+    spec, errors, found, warnings = None, [], [], {}
     try:
         spec = inspect(path, cache_dir, errors) if own else spec_of(dataset, Run(data_root=data_root))
-        for note in spec.notes:
-            print(f"note: {note}")
+    except UserError as error:
+        print("nothing could be read:")
+        errors.append(error)
+    if spec:
+        print("".join(f"note: {note}\n" for note in spec.notes), end="")
         found = read_all(spec, dataset)
         warnings = warnings_of(found, spec)
         if spec.classes:
             print(class_table(found, spec))
-    except UserError as error:
-        print("nothing could be read:")
-        errors.append(error)
-    problems = defaultdict(list)
-    told = [*errors, *(item.problem for item in found if item.problem)]
-    for problem in {str(problem): problem for problem in told}.values():  # damaged masks were read twice
-        kind, lines = (problem.kind, problem.lines) if isinstance(problem, Problem) else ("other problems", [])
-        problems[kind].append("\n      ".join([str(problem), *lines]))
-    for title, groups in (("problems", problems), ("please look at", warnings)):
-        for kind, sentences in groups.items():
-            print(f"\n{title} ({len(sentences)}): {kind}")
-            print("\n".join(f"  {sentence}" for sentence in sentences[:show]))
-            if len(sentences) > show:
-                print(f"  and {len(sentences) - show} more (--show {len(sentences)} prints all)")
+    problems = problems_of(errors, found)
+    print_groups("problems", problems, show)
+    print_groups("please look at", warnings, show)
     if own and problems and (hint := import_advice(path)):
         print(f"\n{hint}")
     counts = [sum(map(len, groups.values())) for groups in (problems, warnings)]
     print(f"\n{dataset}: {len(found)} samples, {counts[0]} problem{'s' * (counts[0] != 1)}, {counts[1]} to look at")
     if write_classes:
-        pixels = sum(item.counts for item in found if item.counts is not None)
-        shares = [f"{name}  # {pixels[i] / pixels.sum():.2%} of the pixels" for i, name in enumerate(spec.classes)]
-        lines = [line for error in errors for line in getattr(error, "lines", ())] or shares
+        lines = [line for error in errors for line in getattr(error, "lines", ())] or class_lines(found, spec)
         if lines:
             write_text(file, "\n".join([HEAD, *lines, ""]))
         print(f"{file} is {'written; edit the names of the classes' if lines else 'not written: there are no classes'}")
     sys.exit(2 if problems else 1 if warnings else 0)
+
+
+def problems_of(errors: list[UserError], found: list[Found]) -> dict[str, list[str]]:
+    """Return the problems of the data set and of its samples by kind, each with its lines for classes.txt."""
+    groups, told = defaultdict(list), [*errors, *(item.problem for item in found if item.problem)]
+    for problem in {str(problem): problem for problem in told}.values():  # damaged masks were read twice
+        kind, lines = (problem.kind, problem.lines) if isinstance(problem, Problem) else ("other problems", [])
+        groups[kind].append("\n      ".join([str(problem), *lines]))
+    return groups
+
+
+def print_groups(title: str, groups: dict[str, list[str]], show: int) -> None:
+    """Print the first `show` sentences of each kind."""
+    for kind, sentences in groups.items():
+        print(f"\n{title} ({len(sentences)}): {kind}")
+        print("\n".join(f"  {sentence}" for sentence in sentences[:show]))
+        if len(sentences) > show:
+            print(f"  and {len(sentences) - show} more (--show {len(sentences)} prints all)")
+
+
+def class_lines(found: list[Found], spec: DatasetSpec | None) -> list[str]:
+    """Return the lines of classes.txt for the classes of `spec`, each with its share of the pixels."""
+    pixels = sum(item.counts for item in found if item.counts is not None)
+    names = spec.classes if spec else ()
+    return [f"{name}  # {pixels[i] / pixels.sum():.2%} of the pixels" for i, name in enumerate(names)]
 
 
 def import_advice(path: Path) -> str:
@@ -125,14 +140,14 @@ def read_all(spec: DatasetSpec, dataset: str) -> list[Found]:
         split, sample = item
         try:
             image, mask = spec.read(sample)
-            files = [
-                file for file in sample if isinstance(file, Path) and file.suffix != ".py"
-            ]  # shapes.py draws scenes
+            # A sample of shapes.py holds no image: its file is the script.
+            files = [file for file in sample if isinstance(file, Path) and file.suffix != ".py"]
             headers = [header(file) for file in files] or [("RGB", 1)]
         except UserError as error:
             return Found(split, sample[0], problem=error)
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         modes, turns = zip(*headers, strict=True)
+        # Orientations 2, 3 and 4 keep width and height, so no error shows that only the image turns.
         turned = turns[0] in (2, 3, 4) and turns[1:] == (1,)
         counts = None if sample[-1] is None else np.bincount(mask.ravel(), minlength=256)
         return Found(split, sample[0], None, counts, digest, modes[0], turned)
@@ -178,8 +193,8 @@ def warnings_of(found: list[Found], spec: DatasetSpec) -> dict[str, list[str]]:
         for name, count in zip(spec.classes, counts[: len(spec.classes)], strict=True):
             if not count:
                 groups["classes that a split lacks"].append(f"{split} has no pixel of {name}")
-        if split != "train" and len(spec.splits[split]) < FEW:
-            sentence = f"{split} has {len(spec.splits[split])}; a score on fewer than {FEW} images is unreliable"
+        if split != "train" and len(spec.splits[split]) < LEAST:
+            sentence = f"{split} has {len(spec.splits[split])}; a score on fewer than {LEAST} images is unreliable"
             groups["splits with few images"].append(sentence)
     return dict(groups)
 

@@ -6,15 +6,15 @@
 
 Writes to predictions/<run>/<image or folder>/, at each image's own size:
 
-- masks/: a palette PNG of class numbers, 0, 1, 2, ... in the order of the columns of shares.csv
+- masks/: a palette PNG; pixel value i is class i, the i-th class column of shares.csv, counted from 0
 - overlays/: the image tinted by class, with a legend
 - shares.csv: the share of every class in every image
 
-Photographs are turned upright by their EXIF orientation; masks follow. The network sees each image resized to the size
-of its validation images, and its logits are enlarged to the image's own size. --image-size and --own-size show it
-another size. Images with more than --max-pixels are predicted in overlapping windows.
+Photographs are turned upright by their EXIF orientation; the predicted masks fit the upright photographs. The network
+sees each image at the size of its validation images, at --image-size, or with --own-size at the image's own size. Images
+with more than --max-pixels are predicted in overlapping windows. The logits are resized to the image's own size.
 
---score reads true masks as the training did: files with the names of the images, or one file for one image.
+--score takes a folder of true masks with the names of the images, or one mask if there is one image.
 """
 
 import csv
@@ -45,15 +45,15 @@ from common.run import Run, short_name
 from common.system.errors import UserError, is_out_of_memory, more
 from common.system.files import atomic, read_json
 
-THREADS = 4  # that read images ahead and write results behind
+THREADS = 4  # they read the next images and write the previous results
 
 
 def main(
-    images: list[Path],  # images, and folders that are searched for images in depth
+    images: list[Path],  # images, and folders that are searched recursively
     checkpoint: str = "",  # best_*.pt of a training; by default the newest in the current folder
     out: str = "",  # folder for the results; by default predictions/<run>/<image or folder>
-    score: str = "",  # folder of true masks, or one mask, to score the predictions by
-    split: Literal["all", "train", "val", "test"] = "all",  # predict the images of this split of the training
+    score: str = "",  # true masks, a folder or one file, to compare the predictions with
+    split: Literal["all", "train", "val", "test"] = "all",  # only images that had this split in the training
     tta: bool = False,  # average over the image and its mirror image, each at 3/4, 1 and 5/4 of its size
     image_size: Size = 0,  # size that the network sees, 224 or 120x160; 0 is the size of its validation images
     own_size: bool = False,  # let the network see each image at its own size
@@ -78,27 +78,39 @@ def main(
     folder = Path(out or Path("predictions", run.name, folder_name(images, tta)))
     for path in (folder / "masks", folder / "overlays", folder / "shares.csv"):
         if path.exists() and not overwrite:
-            raise UserError(f"{path} is there already; add --overwrite, or name an --out")
+            raise UserError(f"{path} is there already; add --overwrite, or choose another folder with --out")
     paths, others = find_images(images, folder)
     if split != "all":
         paths = select_split(paths, run.folder / "splits.json", split)
     elif score and (seen := set(read_json(run.folder / "splits.json").get("train", [])) & paths.keys()):
-        print(f"training images among these, by name: {len(seen)}; --split test leaves them out")
+        print(f"{len(seen)} of these images have the name of a training image; --split test leaves them out")
     masks = find_masks(Path(score), paths) if score else {}
     remove_earlier(folder)
     shown = "x".join(map(str, size)) if size else "their own size"
-    print(f"{run.name}: {run.where()}; images: {len(paths)}, seen at {shown}{', flipped and scaled' * tta}")
+    print(f"{run.name}: {run.where()}; images: {len(paths)}, seen at {shown}{', with test-time augmentation' * tta}")
 
     def read(name: str) -> tuple[Image.Image, np.ndarray | None]:
         return read_pair(paths[name], masks[name], label_map) if score else (read_image(paths[name]), None)
 
-    def see(image: Image.Image) -> np.ndarray:
+    def infer(image: Image.Image) -> np.ndarray:
         return predict(model, image, size or image.size[::-1], run, tta, max_pixels)
 
-    matrix, rows, problems = ConfusionMatrix(len(classes)), {}, []
-    write, stopped = partial(write_pictures, folder, classes, palette), None
+    matrix, rows, problems, stopped = ConfusionMatrix(len(classes)), {}, [], None
+    write = partial(write_pictures, folder, classes, palette)
     try:
-        predict_all(paths, read, see, write, matrix, rows, problems)
+        for name, result in tqdm(
+            predict_all(paths, read, infer, write), total=len(paths), unit=" images", disable=None
+        ):
+            if isinstance(result, UserError):
+                problems.append(str(result))
+                continue
+            prediction, mask = result
+            shares = np.bincount(prediction.ravel(), minlength=len(classes)) / prediction.size
+            rows[name] = [*prediction.shape[::-1], *shares.round(6).tolist()]
+            if mask is not None:
+                one = ConfusionMatrix.of_image(prediction, mask, len(classes))
+                matrix.add(one)
+                rows[name] += [f"{one.mean_iou():.4f}", f"{one.pixel_accuracy():.4f}"]
     except (KeyboardInterrupt, UserError) as error:
         stopped = error  # the results so far are kept
     except (RuntimeError, MemoryError) as error:
@@ -127,42 +139,27 @@ def folder_name(images: list[Path], tta: bool) -> str:
 
 
 def predict_all(
-    paths: dict[str, Path],
-    read: Callable,
-    see: Callable,
-    write: Callable,
-    matrix: ConfusionMatrix,
-    rows: dict[str, list],
-    problems: list[str],
-) -> None:
-    """Predict each image; threads read ahead and write behind.
+    names: Iterable[str], read: Callable, infer: Callable, write: Callable
+) -> Iterator[tuple[str, UserError | tuple[np.ndarray, np.ndarray | None]]]:
+    """Yield each name with its prediction and true mask (H, W), or with the error if the image cannot be read.
 
     Args:
-        paths: images by name.
-        read: returns the image of a name and its true mask, or None.
-        see: returns the class of each pixel of an image.
-        write: takes name, image and prediction.
-        matrix: gets the counts of each image that has a true mask.
-        rows: gets, by name, the values of each image in shares.csv.
-        problems: gets a sentence for each image that cannot be read.
+        names: names of the images.
+        read: takes a name, returns the image and its true mask or None; runs in threads, ahead of `infer`.
+        infer: takes an image, returns the class of each pixel.
+        write: takes name, image and prediction; runs in threads, after `infer`.
     """
-    writing, num_classes = deque(), matrix.counts.shape[1]
+    writing = deque()
     with ThreadPoolExecutor(THREADS) as pool:
-        for name, reading in tqdm(prefetch(pool, read, paths), total=len(paths), unit=" images", disable=None):
+        for name, reading in prefetch(pool, read, names):
             try:
                 image, mask = reading.result()
             except UserError as error:
-                problems.append(str(error))
+                yield name, error
                 continue
-            prediction = see(image)
-            shares = np.bincount(prediction.ravel(), minlength=num_classes) / prediction.size
-            scores = []
-            if mask is not None:
-                one = ConfusionMatrix.of_image(prediction, mask, num_classes)
-                matrix.add(one)
-                scores = [f"{one.mean_iou():.4f}", f"{one.pixel_accuracy():.4f}"]
+            prediction = infer(image)
             writing.append(pool.submit(write, name, image, prediction))
-            rows[name] = [*image.size, *shares.round(6).tolist(), *scores]
+            yield name, (prediction, mask)
             if len(writing) > THREADS:
                 writing.popleft().result()
         for future in writing:
@@ -227,7 +224,7 @@ def select_split(paths: dict[str, Path], record: Path, split: str) -> dict[str, 
     """Return the images that the training had in `split`, by its `record` splits.json."""
     names = read_json(record).get(split)
     if names is None:
-        raise UserError(f"--split {split} needs {record}, where the training has recorded it")
+        raise UserError(f"--split {split} needs {record}, which the training writes; it is missing or lacks this split")
     if missing := [name for name in names if name not in paths]:
         raise UserError(f"{missing[0]}{more(missing)} of the {len(names)} images in {split} is not there")
     return {name: paths[name] for name in names}

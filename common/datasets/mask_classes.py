@@ -5,7 +5,7 @@ The docstring of folder.py gives the rules. A colour is one number here, 0xRRGGB
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,15 @@ class Classes(NamedTuple):
     ignored: dict[int, int]  # value -> VOID
 
 
+class Reading(NamedTuple):
+    """One way to read the masks."""
+
+    names: list[str]  # of the classes
+    table: dict[int, int]  # colour -> class or VOID
+    by_color: bool  # palette masks are read by their colours, not by their values
+    unknown: dict[int, Held]  # colours in the masks that `table` lacks
+
+
 def read_classes(file: Path) -> Classes:
     """Parse `file`, if it exists; raise UserError on a line that cannot be understood."""
     return parse_classes(read_text(file).splitlines(), file) if file.is_file() else Classes([], {}, {})
@@ -39,14 +48,8 @@ def parse_classes(lines: Iterable[str], file: Path) -> Classes:
         words = re.sub(r"^\s*#.*|\s#(\s.*|$)", "", line).replace(",", " ").split()  # without a comment
         if not words:
             continue
-        numbers = []  # red, green and blue, or one void value
-        if re.fullmatch("#[0-9a-fA-F]{6}", words[-1]):
-            numbers = rgb(int(words.pop()[1:], 16))
-        elif len(words) > 2 and all(map(str.isdecimal, words[-3:])):
-            words, numbers = words[:-3], [int(word) for word in words[-3:]]
-        elif re.fullmatch(r"ignore \d+", " ".join(words)):
-            words, numbers = words[:1], [int(words[1])]
-        name, color = " ".join(words), color_number(numbers) if len(numbers) == 3 else None
+        name, numbers = _parse_line(words)
+        color = color_number(numbers) if len(numbers) == 3 else None
         where = f"{file}, line {place}, {line.strip()!r},"
         if not name or "#" in name or (name == "ignore" and not numbers) or max(numbers, default=0) > 255:
             raise UserError(f"{where} is no class; write `name`, `name 0 128 255`, `name #0080ff` or `ignore 255`")
@@ -65,61 +68,100 @@ def parse_classes(lines: Iterable[str], file: Path) -> Classes:
     return listed
 
 
+def _parse_line(words: list[str]) -> tuple[str, list[int]]:
+    """Return the name in a line, and its numbers: red, green and blue, or one void value, or none."""
+    numbers = []
+    if re.fullmatch("#[0-9a-fA-F]{6}", words[-1]):
+        words, numbers = words[:-1], rgb(int(words[-1][1:], 16))
+    elif len(words) > 2 and all(map(str.isdecimal, words[-3:])):
+        words, numbers = words[:-3], words[-3:]
+    elif len(words) == 2 and words[0] == "ignore" and words[1].isdecimal():
+        words, numbers = words[:1], words[1:]
+    return " ".join(words), [int(number) for number in numbers]
+
+
 def interpret(held: list[Held], listed: Classes, path: Path, problems: list[UserError]) -> tuple:
     """Return names, palette and label map of the classes in the folder `path`, and notes for the screen.
 
-    Choose the interpretation with the fewest unknown values. If unknown values remain, add a problem; without
-    classes.txt there are then no classes, and all pixels are void.
+    If unknown values remain, add a problem; without classes.txt there are then no classes, and all pixels are void.
     """
-    found = {h.color for h in held}
-    unknown, names, table, by_color = min(_readings(held, listed), key=lambda reading: len(reading[0]))
-    hint = next((f"{jpeg}, or try {import_command(path)}" for h in held if (jpeg := jpeg_hint(h.file))), "")
-    if not hint and (unknown or not listed.names) and (two := smoothed(held)):
-        hint = f"; their outlines look smoothed between {' and '.join(map(_say, two))}"
-        hint += f"; {import_command(path, '--binary')} rounds each pixel to the nearer of these two"
-    if not hint and max(len(names), len(unknown)) > MANY:
-        hint = "; are these masks, and are their outlines hard, not smoothed?"
-    if not listed.names and (unknown or hint or len(names) < 2):
-        unknown, names = unknown or {h.color: h for h in held}, []
-        table = dict.fromkeys([*range(0, 256 * GREY, GREY), *found], VOID)
-    if unknown:
-        in_color = any(color % GREY for color in unknown)
-        codes = [_say(color) if in_color else str(color & 255) for color in sorted(unknown)]
-        some = f"{'colours' if in_color else 'values'} {'; '.join(codes[:8])}{'; ...' * (len(codes) > 8)}"
-        some = f"the masks hold the {some} (the first in {unknown[min(unknown)].file})"
-        by_number = listed.names and not listed.colors and not in_color
-        lines = [] if hint or by_number else _propose(held, listed)
-        how = ", with one name for each of 0, 1, 2, ..." * (not in_color)
-        how += f", or with a name and its grey, such as `name {_say(max(unknown))}`" * bool(by_number)
-        how += f"; `python -m tools.check {path}` proposes lines" * bool(lines)
-        how += "; no mask shows an object" * (found == {0})
-        if len(found) > 8 and not in_color:
-            how += f"; if each number is an object, {import_command(path, '--binary')} makes them one class"
-        sentence = some + (hint or f", which {path / 'classes.txt'} must list{how}")
-        problems.append(Problem("values or colours that classes.txt does not list", sentence, lines))
+    reading = choose_reading(held, listed)
+    hint = _hint(held, listed, reading, path)
+    if not listed.names and (reading.unknown or hint or len(reading.names) < 2):
+        found = {h.color: h for h in held}
+        void = dict.fromkeys([*range(0, 256 * GREY, GREY), *found], VOID)
+        reading = Reading([], void, reading.by_color, reading.unknown or found)
+    if reading.unknown:
+        problems.append(_unknown_problem(reading.unknown, held, listed, hint, path))
+    names, table = reading.names, reading.table
     palette = [rgb(color) for color, index in listed.colors.items() if index != VOID] or voc_palette(len(names))
     note = "the masks hold only 0 and 255: a binary task; 0 is {!r} and 255 is {!r}"
     notes = [note.format(*names)] if table == BINARY else []
     numbers = {color & 255: index for color, index in table.items() if color % GREY == 0}
-    return tuple(names), tuple(palette), LabelMap(numbers, table, by_color), notes
+    return tuple(names), tuple(palette), LabelMap(numbers, table, reading.by_color), notes
 
 
-def _readings(held: list[Held], listed: Classes) -> Iterator[tuple[dict[int, Held], list[str], dict[int, int], bool]]:
-    """Yield interpretations: unknown values, class names, class of each colour, whether palettes are read by colour."""
-    palettes = {(h.value, h.color) for h in held if h.value is not None}
+def choose_reading(held: list[Held], listed: Classes) -> Reading:
+    """Return the reading with the fewest unknown values."""
+    palettes, readings = {(h.value, h.color) for h in held if h.value is not None}, []
     differ = len(dict(palettes)) < len(palettes)  # each file has its own palette, as PNG optimizers write them
-    ignored = {value * GREY: VOID for value in listed.ignored or [VOID]}
-    grey = not any(color % GREY for color, index in listed.colors.items() if index != VOID)
-    for by_color in [True] * bool(differ or listed.colors) + [False] * (not differ):
+    for by_color in [True] if differ else [True, False] if listed.colors else [False]:
         found = {h.color if by_color or h.value is None else h.value * GREY: h for h in held}
-        ways = [(listed.names, (ignored if listed.ignored or grey else {}) | listed.colors)] if listed.colors else []
-        if found.keys() == BINARY.keys() and len(listed.names) in (0, 2) and not listed.ignored:
-            ways.append((listed.names or ["background", "foreground"], BINARY))
-        names = listed.names or [f"class {i}" for i in range(len({color & 255 for color in found} - {VOID}))]
-        values = (value * GREY for value in range(256) if value * GREY not in ignored)
-        ways.append((names, dict(zip(values, range(len(names)), strict=False)) | ignored))
-        for names, table in ways:
-            yield {color: h for color, h in found.items() if color not in table}, names, table, by_color
+        for names, table in _tables(found.keys(), listed):
+            unknown = {color: h for color, h in found.items() if color not in table}
+            readings.append(Reading(names, table, by_color, unknown))
+    return min(readings, key=lambda reading: len(reading.unknown))
+
+
+def _tables(found: Set[int], listed: Classes) -> Iterator[tuple[list[str], dict[int, int]]]:
+    """Yield class names and the class of each colour: by listed colours, as a binary task, by values."""
+    ignored = {value * GREY: VOID for value in listed.ignored or [VOID]}
+    if listed.colors:
+        grey = all(color % GREY == 0 for color, index in listed.colors.items() if index != VOID)
+        yield listed.names, (ignored if listed.ignored or grey else {}) | listed.colors
+    if found == BINARY.keys() and len(listed.names) in (0, 2) and not listed.ignored:
+        yield listed.names or ["background", "foreground"], BINARY
+    names = listed.names or [f"class {i}" for i in range(len({color & 255 for color in found} - {VOID}))]
+    values = [value * GREY for value in range(256) if value * GREY not in ignored]
+    yield names, {value: index for index, value in enumerate(values[: len(names)])} | ignored
+
+
+def _hint(held: list[Held], listed: Classes, reading: Reading, path: Path) -> str:
+    """Return the likely reason for wrong values, with a remedy; "" if there is none."""
+    for h in held:
+        if jpeg := jpeg_hint(h.file):
+            return f"{jpeg}, or try {import_command(path)}"
+    if (reading.unknown or not listed.names) and (two := smoothed(held)):
+        command = import_command(path, "--binary")
+        outlines = f"their outlines look smoothed between {' and '.join(map(_say, two))}"
+        return f"; {outlines}; {command} rounds each pixel to the nearer of these two"
+    many = max(len(reading.names), len(reading.unknown)) > MANY
+    return "; are these masks, and are their outlines hard, not smoothed?" if many else ""
+
+
+def _unknown_problem(unknown: dict[int, Held], held: list[Held], listed: Classes, hint: str, path: Path) -> Problem:
+    """Return the problem that names the `unknown` colours, and the hint or the lines that classes.txt needs."""
+    found, in_color = {h.color for h in held}, any(color % GREY for color in unknown)
+    codes = [_say(color) if in_color else str(color & 255) for color in sorted(unknown)]
+    some = f"{'colours' if in_color else 'values'} {'; '.join(codes[:8])}{'; ...' * (len(codes) > 8)}"
+    sentence = f"the masks hold the {some} (the first in {unknown[min(unknown)].file})"
+    kind = "values or colours that classes.txt does not list"
+    if hint:
+        return Problem(kind, sentence + hint)
+    sentence += f", which {path / 'classes.txt'} must list"
+    by_number = listed.names and not listed.colors and not in_color
+    lines = [] if by_number else _propose(held, listed)
+    if not in_color:
+        sentence += ", with one name for each of 0, 1, 2, ..."
+    if by_number:
+        sentence += f", or with a name and its grey, such as `name {_say(max(unknown))}`"
+    if lines:
+        sentence += f"; `python -m tools.check {path}` proposes lines"
+    if found == {0}:
+        sentence += "; no mask shows an object"
+    if len(found) > 8 and not in_color:
+        sentence += f"; if each number is an object, {import_command(path, '--binary')} makes them one class"
+    return Problem(kind, sentence, lines)
 
 
 def _propose(held: list[Held], listed: Classes) -> list[str]:
