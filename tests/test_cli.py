@@ -107,7 +107,7 @@ BAD_INPUT = {
     "--dataset vok": "--dataset vok is not known",
     "--dataset voc2007 --data-root nowhere": "python download.py voc2007",
     "--device cuda:99": "--device cuda:99 is not available",
-    "--name a/b": "may not begin with a dot or hold any of",
+    "--name a/b": "do not begin it with a dot, or use any of",
     "--resume": "nothing to resume: runs/train-shapes-image_size32 has no last.pt",
 }
 

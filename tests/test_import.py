@@ -218,7 +218,7 @@ DAMAGES = [
     (shutil.rmtree, "export is missing"),
     (
         each_mask(Path.unlink),
-        "is of no layout that is known; it holds test/ (2 .jpg, 1 .csv), train/ (5 .jpg, 1 .csv), valid/",
+        "has no known layout; it holds test/ (2 .jpg, 1 .csv), train/ (5 .jpg, 1 .csv), valid/",
     ),
     (each_mask(lambda file: picture(file, np.full((9, 9), 3, np.uint8))), "is 9x9 pixels, and its image"),
     (table("a,b\nc,d\n"), "test/_classes.csv is no table of Pixel Value and Class"),

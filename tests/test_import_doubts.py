@@ -278,5 +278,5 @@ def test_an_unknown_layout_is_described_with_the_command_to_try(tmp_path):
         tmp_path / "export", tmp_path / "out"
     )
     (tmp_path / "empty").mkdir()
-    assert "is of no layout that is known; it holds nothing" in refused(tmp_path / "empty", tmp_path / "out")
+    assert "has no known layout; it holds nothing" in refused(tmp_path / "empty", tmp_path / "out")
     assert "nowhere is no folder with pictures" in refused(tmp_path / "export", tmp_path / "out", "--masks", "nowhere")

@@ -1,4 +1,4 @@
-"""Turn what a labelling program has exported into a folder that any experiment trains on.
+"""Convert the export of a labelling program to a folder that every experiment can train on.
 
     python -m tools.import_labels path/to/export path/to/folder
     python -m tools.import_labels instances.json path/to/folder --images path/to/photographs
@@ -6,12 +6,12 @@
     python -m tools.import_labels DRIVE path/to/folder --masks 1st_manual     # if there are two kinds of masks
     python -m tools.import_labels cells path/to/folder --binary     # one class, if the masks number the objects
 
-Reads LabelMe, COCO JSON, VIA, CVAT's XML, VOC's layout (CVAT's "Segmentation mask"), Label Studio's JSON and PNGs,
-YOLO's polygons, tables of run lengths, and masks that are pictures: beside the images or in other folders, one for each
-image, class or object. docs/your-own.md tells how each is recognised.
+The formats are LabelMe, COCO JSON, VIA, CVAT's XML, VOC's layout (CVAT's "Segmentation mask"), Label Studio's JSON and
+PNGs, YOLO's polygons and tables of run lengths. Masks can also be pictures: one for each image, class or object.
+docs/your-own.md explains how each format is recognised.
 
-Writes images/, masks/, classes.txt, lists of the splits where the export has them, and import.json, which tells all
-that has been left out. Nothing of the export is changed. A second call writes the same again.
+The folder gets images/, masks/, classes.txt, lists of the splits if the export has splits, and import.json, which lists
+everything that was left out. The export does not change. A second call writes the same files again.
 """
 
 import io
@@ -42,15 +42,15 @@ RECORD = "import.json"
 
 
 def main(
-    path: Path,  # what the program has exported, unpacked: a folder, or its file of labels
-    out: Path,  # folder that is written to; not in that of the export
+    path: Path,  # the export, unpacked: a folder, or a file of labels
+    out: Path,  # folder for the result, outside of the export
     images: str = "",  # folder of the images, in the export or elsewhere, or the end of their names
-    masks: str = "",  # folder of masks that are pictures, or the end of their names
-    binary: bool = False,  # one class for all objects, instead of classes
-    link: bool = False,  # make hard links to the images, not copies; this needs both on one disk
-    show: int = 3,  # sentences of each kind that are printed
+    masks: str = "",  # folder of the masks, or the end of their names
+    binary: bool = False,  # make one class of all objects
+    link: bool = False,  # make hard links to the images instead of copies; both must be on one disk
+    show: int = 3,  # number of sentences to print about each kind of problem
 ):
-    """Read, write, and print what has been left out."""
+    """Read the export, write the folder, and report what was left out."""
     labels, layout = read(path, images, masks, binary, out)
     items = named(labels)
     palette = [labels.colors.get(i, color) for i, color in enumerate(voc_palette(len(labels.names)))]
@@ -58,48 +58,25 @@ def main(
     classes = "".join(f"{name} {' '.join(map(str, color))}\n" for name, color in lines)
     record = {"from": str(path.resolve()), "layout": layout}
     prepare(out, items, record, classes)
-
-    written = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda name: write(out, name, items[name], palette, link, binary), items)
-        bar = tqdm(results, "importing", len(items), unit=" images", disable=None, leave=False)
-        for name, (usable, problems) in zip(items, bar, strict=True):
-            labels.left_out += problems
-            written += [name] * usable
+    written = write(out, items, labels, palette, link, binary)
     if not written:
         (out / RECORD).unlink()
         first = next((f"{problem.kind}: {problem}" for problem in labels.left_out), "it lists none")
         raise UserError(f"{path} has no image that can be used; {first}")
-    splits = {split: [name for name in written if items[name].split == split] for split in ("train", "val", "test", "")}
-    lists = [split for split, names in splits.items() if split and names]
-    lists = lists if splits["train"] and len(lists) > 1 else []  # one alone says nothing; folder.py draws them then
-    for split in lists:
-        write_text(out / f"{split}.txt", "\n".join(splits[split]) + "\n")
+    splits = write_splits(out, {name: items[name].split for name in written})
     write_text(out / "classes.txt", classes)
     groups = defaultdict(list)
     for problem in labels.left_out:
         groups[problem.kind].append(str(problem))
     write_json(out / RECORD, record | {"left out": groups})
-
-    for note in labels.notes:
-        print(note)
-    for kind, sentences in groups.items():
-        print(f"\nleft out ({len(sentences)}): {kind}")
-        print("\n".join(f"  {sentence}" for sentence in sentences[:show]))
-        if len(sentences) > show:
-            print(f"  and {len(sentences) - show} more, in {out / RECORD}")
-    counts = ", ".join(f"{len(splits[split])} {split}" for split in lists)
-    counts = f"{len(written)} images" + f" ({counts})" * bool(counts)
-    some = ", ".join(labels.names[:20]) + ", ..." * (len(labels.names) > 20)
-    print(f"\n{out}: {counts}, {len(labels.names)} classes: {some}")
-    print(f"`python -m tools.check {out}` looks at them")
+    report(out, labels, groups, len(written), splits, show)
 
 
 def read(path: Path, images: str, masks: str, binary: bool, out: Path) -> tuple[Labels, str]:
-    """Return the labels in `path`, and the name of their layout.
+    """Return the labels in `path`, and the name of their format.
 
     Raises:
-        UserError: there is none that is known; too many classes; `out` is among the files.
+        UserError: no format fits; there are too many classes; `out` lies in the export.
     """
     for place in [path, *(Path(text) for text in (images, masks) if "/" in text and path.is_file())]:
         if not place.exists():
@@ -112,18 +89,16 @@ def read(path: Path, images: str, masks: str, binary: bool, out: Path) -> tuple[
             raise UserError(f"{out} and {root}, which is read, lie in one another; write to another folder")
     layout, reason = recognise(source)
     if not layout:
-        layout, reason = ours(source)
+        layout, reason = without_format(source)
     print(f"{path} is taken for {layout.NAME}: {reason}")
     try:
         labels = layout.read(source)
     except OTHER as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{path} is not as {layout.NAME} should be ({reason}); export it again") from None
-    if labels.outlined[False] and not labels.outlined[True]:
-        raise UserError(
-            f"{path} has {labels.outlined[False]} boxes alone: boxes have no outline, and a segmentation needs "
-            "polygons or masks; draw these, or export them if the program has them"
-        )
+    if labels.boxes and not labels.outlines:
+        sentence = "boxes have no outline, and a segmentation needs polygons or masks; draw these, or export them"
+        raise UserError(f"{path} has {labels.boxes} boxes alone: {sentence} if the program has them")
     if binary:
         labels.names, labels.colors = ["background", "object"], {}
     if not 2 <= len(labels.names) <= VOID:
@@ -134,8 +109,8 @@ def read(path: Path, images: str, masks: str, binary: bool, out: Path) -> tuple[
     return labels, layout.NAME
 
 
-def ours(source: Source) -> tuple[ModuleType, str]:
-    """Return how to read a folder that is as a training takes it; raise UserError, and say what any other holds."""
+def without_format(source: Source) -> tuple[ModuleType, str]:
+    """Return how to read a folder that needs no import; raise UserError for any other, and describe its files."""
     problems = []
     for _ in source.jsons(problems):
         pass
@@ -148,41 +123,41 @@ def ours(source: Source) -> tuple[ModuleType, str]:
     folders = sorted({source.name(file.parent) for file in source.pictures})
     images, masks = folders if len(folders) == 2 else ("FOLDER", "FOLDER")
     raise UserError(
-        f"{source.root} is of no layout that is known; it holds {describe(source.root)}. If images and masks lie in "
-        f"two folders, name them: {import_command(source.root, '--images', images, '--masks', masks)}; a labelling "
-        "program's labels are best exported as COCO JSON"
+        f"{source.root} has no known layout; it holds {describe(source.root)}. If images and masks lie in two folders, "
+        f"name them: {import_command(source.root, '--images', images, '--masks', masks)}; from a labelling program, "
+        "export COCO JSON"
     )
 
 
 def named(labels: Labels) -> dict[str, Item]:
-    """Return each image by its path below the folder that all are in, without suffix; leave out what comes twice."""
+    """Return the images by their paths, without suffix, below the folder that holds all; leave out repeated images."""
     items, twice = {}, set()
     folder = Path(os.path.commonpath([item.image.parent for item in labels.items])) if labels.items else Path()
     for item in labels.items:
         name = name_below(folder, item.image)
-        if (first := items.setdefault(name, item)) is not item:
-            if first.image == item.image and first.split != item.split:
-                twice.add(name)
-                continue
-            sentence = f"{item.image} has the name of {first.image}, which is taken"
-            labels.left_out.append(Problem("images that come twice, or differ in the suffix alone", sentence))
+        if (first := items.setdefault(name, item)) is item:
+            continue
+        if first.image == item.image and first.split != item.split:
+            twice.add(name)
+            continue
+        sentence = f"{item.image} has the name of {first.image}, which is taken"
+        labels.left_out.append(Problem("images that come twice, or differ in the suffix alone", sentence))
     for name in sorted(twice):
         sentence = f"{items.pop(name).image} is in two splits; each image should be in one"
         labels.left_out.append(Problem("images in two splits", sentence))
     taken = {item.image for item in labels.items}
-    for image in labels.images.files:
-        if image not in taken:
-            labels.left_out.append(Problem("images without labels", str(image)))
+    unlabelled = (image for image in labels.images.files if image not in taken)
+    labels.left_out += [Problem("images without labels", str(image)) for image in unlabelled]
     return items
 
 
 def prepare(out: Path, items: dict[str, Item], record: dict, classes: str) -> None:
-    """Begin the record of this import in `out`; raise UserError if that holds anything else than an earlier one."""
+    """Start the record of this import in `out`; raise UserError if `out` holds anything else."""
     there = [file for file in out.rglob("*") if file.is_file() and file.name[0] != "."] if out.is_dir() else []
     earlier = read_json(out / RECORD)
-    files = {out / "masks" / f"{name}.png" for name in items} | {out / RECORD, out / "classes.txt"}
-    files |= {out / "images" / f"{name}{item.image.suffix}" for name, item in items.items()}
-    files |= {out / f"{split}.txt" for split in ("train", "val", "test")}
+    files = {out / name for name in (RECORD, "classes.txt", "train.txt", "val.txt", "test.txt")}
+    for name, item in items.items():
+        files |= {out / "masks" / f"{name}.png", out / "images" / f"{name}{item.image.suffix}"}
     if there and any(earlier.get(key) != value for key, value in record.items()):
         raise UserError(f"{out} holds {there[0].name}, which is of no import of {record['from']}; name a new folder")
     if others := [file for file in there if file not in files]:
@@ -192,8 +167,22 @@ def prepare(out: Path, items: dict[str, Item], record: dict, classes: str) -> No
     write_json(out / RECORD, record)
 
 
-def write(out: Path, name: str, item: Item, palette: list, link: bool, binary: bool) -> tuple[bool, list[Problem]]:
-    """Write image and mask of `item`; return whether it could be used, and what has been left out."""
+def write(out: Path, items: dict[str, Item], labels: Labels, palette: list, link: bool, binary: bool) -> list[str]:
+    """Write all images and masks; return the names of the written ones, and add the others to the problems."""
+    colors = np.zeros((256, 3), dtype=np.uint8)
+    colors[: len(palette)], colors[VOID] = palette, VOID_COLOR
+    written = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda name: write_pair(out, name, items[name], colors, link, binary), items)
+        bar = tqdm(results, "importing", len(items), unit=" images", disable=None, leave=False)
+        for name, (usable, problems) in zip(items, bar, strict=True):
+            labels.left_out += problems
+            written += [name] * usable
+    return written
+
+
+def write_pair(out: Path, name: str, item: Item, colors: np.ndarray, link: bool, binary: bool) -> tuple:
+    """Write the image and the mask of `item`; return whether this was possible, and a list of problems."""
     data = item.data() if item.data else None
     try:
         size = upright_size(item.image, io.BytesIO(data) if data else None)
@@ -202,15 +191,14 @@ def write(out: Path, name: str, item: Item, palette: list, link: bool, binary: b
             raise Problem("labels for another size than the image has", sentence)
         mask = np.zeros(size[::-1], dtype=np.uint8)
         problems = item.draw(mask)
-        if binary:
-            mask[(mask > 0) & (mask != VOID)] = 1
     except Problem as problem:
         return False, [problem]
     except OTHER as error:
         sentence = f"{item.image} ({type(error).__name__}: {error})"
         return False, [Problem("images whose labels cannot be understood", sentence)]
-    picture, colors = Image.fromarray(mask), np.zeros((256, 3), dtype=np.uint8)
-    colors[: len(palette)], colors[VOID] = palette, VOID_COLOR
+    if binary:
+        mask[(mask > 0) & (mask != VOID)] = 1
+    picture = Image.fromarray(mask)
     picture.putpalette(colors.tobytes())
     with atomic(out / "masks" / f"{name}.png") as temporary:
         picture.save(temporary, format="PNG", compress_level=3)
@@ -223,6 +211,32 @@ def write(out: Path, name: str, item: Item, palette: list, link: bool, binary: b
         else:
             shutil.copyfile(item.image, temporary)
     return True, problems
+
+
+def write_splits(out: Path, split_of: dict[str, str]) -> dict[str, int]:
+    """Write lists of the splits, if there are train and another one; return the number of images in each list."""
+    names = {split: [name for name in split_of if split_of[name] == split] for split in ("train", "val", "test")}
+    names = {split: listed for split, listed in names.items() if listed}
+    if "train" not in names or len(names) < 2:
+        return {}
+    for split, listed in names.items():
+        write_text(out / f"{split}.txt", "\n".join(listed) + "\n")
+    return {split: len(listed) for split, listed in names.items()}
+
+
+def report(out: Path, labels: Labels, groups: dict, count: int, splits: dict[str, int], show: int) -> None:
+    """Print the notes, the first problems of each kind, and the result."""
+    for note in labels.notes:
+        print(note)
+    for kind, sentences in groups.items():
+        print(f"\nleft out ({len(sentences)}): {kind}")
+        print("\n".join(f"  {sentence}" for sentence in sentences[:show]))
+        if len(sentences) > show:
+            print(f"  and {len(sentences) - show} more, in {out / RECORD}")
+    lists = ", ".join(f"{number} {split}" for split, number in splits.items())
+    some = ", ".join(labels.names[:20]) + ", ..." * (len(labels.names) > 20)
+    print(f"\n{out}: {count} images{f' ({lists})' if lists else ''}, {len(labels.names)} classes: {some}")
+    print(f"`python -m tools.check {out}` looks at them")
 
 
 if __name__ == "__main__":

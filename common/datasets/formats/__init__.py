@@ -1,1 +1,1 @@
-"""Formats of labelling programs, one file each. tools.import_labels reads them; the drinks use two of them."""
+"""Formats of labelling programs, one file each. tools.import_labels reads them."""

@@ -1,8 +1,8 @@
-"""COCO JSON, as COCO itself, CVAT, Label Studio, Roboflow and others write it.
+"""COCO JSON, which COCO itself, CVAT, Label Studio, Roboflow and others write.
 
-As cocodataset.org/#format-data describes it under "Object Detection": `images`, `categories` and `annotations`, whose
-`segmentation` is a list of polygons, which belong together, or a run-length encoding. The format has no order of
-objects: larger ones are drawn first, so that smaller ones remain. A crowd is void, and every object covers it.
+cocodataset.org/#format-data describes it under "Object Detection": `images`, `categories` and `annotations`. The
+`segmentation` of an annotation is a list of polygons or a run-length encoding. The format has no order of objects:
+smaller objects cover larger ones. A crowd is void, and every object covers it.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.datasets.formats.labels import BOXES, UNLABELLED, Labels
+from common.datasets.formats.labels import UNLABELLED, Labels
 from common.datasets.formats.raster import Shape, draw_shapes, rectangle, smaller_last
 from common.datasets.formats.rle import decode
 from common.datasets.formats.source import Source
@@ -25,14 +25,14 @@ OTHER_TASKS = re.compile("keypoints|captions|panoptic|image_info")  # in the nam
 
 
 def recognise(source: Source) -> str:
-    """Return why the export is in COCO's format, or nothing."""
+    """Return the evidence for COCO JSON, or ""."""
     return source.has(KEYS)
 
 
 def read(source: Source) -> Labels:
-    """Return the objects of all JSON files. Files of COCO's other tasks are skipped beside `instances_...`."""
+    """Return the labels in all JSON files. Skip files of COCO's other tasks if there are files `instances_...`."""
     labels = Labels(source.images, notes=["where objects overlap, the smaller one is on top: COCO has no order"])
-    listed = {}  # (name of the image, split) -> file, size and objects, each with its class and its place
+    listed = {}  # (name of the image, folder of the file, split) -> file, size and objects
     official = any("instances" in file.name for file in source.others)
     for file, content in source.objects(KEYS, labels.left_out):
         if official and OTHER_TASKS.search(file.name):
@@ -43,13 +43,14 @@ def read(source: Source) -> Labels:
             place, category = f"{file}: annotation {item.get('id')}", item.get("category_id")
             if category not in numbers:
                 labels.left_out.append(Problem(UNLABELLED, f"{place} has the category {category}"))
-            objects[item["image_id"]].append((numbers.get(category, VOID), item, place))
-            labels.outlined[bool(item.get("segmentation"))] += 1
+            is_box = "bbox" in item and not item.get("segmentation")
+            labels.count(is_box, place)
+            number = VOID if is_box or item.get("iscrowd") else numbers.get(category, VOID)
+            objects[item["image_id"]].append((number, item, place))
         for entry in content["images"]:
             name, size = entry["file_name"], (entry.get("width"), entry.get("height"))
-            split = source.split(file, Path(name).parent)
-            known = listed.setdefault((name, file.parent, split), (file, size, []))
-            known[2].extend(objects.pop(entry["id"], []))
+            key = (name, file.parent, source.split(file, Path(name).parent))
+            listed.setdefault(key, (file, size, []))[2].extend(objects.pop(entry["id"], []))
         for key, found in objects.items():
             sentence = f"{file}: {len(found)} annotations of image {key}"
             labels.left_out.append(Problem("objects of images that are not listed", sentence))
@@ -59,7 +60,7 @@ def read(source: Source) -> Labels:
 
 
 def categories(labels: Labels, content: dict, file: Path) -> dict[int, int]:
-    """Return the class of each category, in the order of their ids; Roboflow's category for the project is none."""
+    """Return the class of each category, in the order of the ids. Omit the category that names Roboflow's project."""
     used, numbers = {annotation.get("category_id") for annotation in content["annotations"]}, {}
     groups = {category.get("supercategory") for category in content["categories"]}
     for category in sorted(content["categories"], key=lambda category: category["id"]):
@@ -70,22 +71,17 @@ def categories(labels: Labels, content: dict, file: Path) -> dict[int, int]:
 
 
 def draw(objects: list[tuple[int, dict, str]], mask: np.ndarray) -> list[Problem]:
-    """Draw the objects of an image, each with its class and its place; return what has been left out."""
+    """Draw the objects of an image, given as (class, annotation, place)."""
     problems, crowds, shapes = [], [], []
     for number, item, place in objects:
-        parts, outlines, inside = item.get("segmentation"), [], None
+        parts = item.get("segmentation")
         try:
+            inside = decode(parts, mask.shape) if isinstance(parts, dict) else None
+            outlines = [np.reshape(part, (-1, 2)).astype(float) for part in parts or [] if inside is None]
             if not parts and "bbox" in item:
                 x, y, width, height = item["bbox"]
-                number, outlines = VOID, [rectangle(x, y, x + width, y + height)]
-                problems.append(Problem(BOXES, place))
-            elif isinstance(parts, dict):
-                inside = decode(parts, mask.shape)
-            else:
-                outlines = [np.reshape(part, (-1, 2)).astype(float) for part in parts or []]
-            (crowds if item.get("iscrowd") else shapes).append(
-                Shape(VOID if item.get("iscrowd") else number, place, outlines, inside)
-            )
+                outlines = [rectangle(x, y, x + width, y + height)]
+            (crowds if item.get("iscrowd") else shapes).append(Shape(number, place, outlines, inside))
         except (ValueError, LookupError, TypeError) as error:
             problems.append(Problem("objects that cannot be understood", f"{place}: {error}"))
-    return problems + draw_shapes(smaller_last(crowds) + smaller_last(shapes), mask)
+    return problems + draw_shapes(crowds + smaller_last(shapes), mask)

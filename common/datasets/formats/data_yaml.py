@@ -1,4 +1,4 @@
-"""YOLO's data.yaml: names of the classes, and which images are in which split. A few forms of YAML occur there."""
+"""YOLO's data.yaml names the classes, and the folders or lists of the splits. This reads its few forms of YAML."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ LINES, INLINE = re.compile(ENTRY.format("")), re.compile(ENTRY.format(r",[\]{}")
 
 
 def read_yaml(file: Path) -> dict[str, list[str]]:
-    """Return the texts below each key: one, a list, or lines `0: name` in the order of their numbers.
+    """Return the texts below each key: a single text, a list, or lines `0: name` in the order of their numbers.
 
     Raises:
         UserError: the names have another form, or their numbers leave gaps.
@@ -31,10 +31,10 @@ def read_yaml(file: Path) -> dict[str, list[str]]:
 
 
 def splits(content: dict[str, list[str]], source: Source) -> Callable[[Path], list[str]]:
-    """Return a function that tells the splits of an image.
+    """Return a function from an image to its splits.
 
-    The entries train, val and test name folders, or text files that list images. Where they do not fit, the names of
-    folders tell.
+    The entries train, val and test name folders, or text files that list images. The folders of all other images name
+    the split.
     """
     folders, lists = {}, {}  # folder, or the last two parts of an image's path -> splits
     for key, places in content.items():

@@ -1,8 +1,8 @@
-"""Label Studio's brush labels as PNG: a picture for each label, named by the number of its task.
+"""Label Studio's brush labels as PNG: a picture for each label, with the number of its task in its name.
 
-The names are those that label-studio-converter (HumanSignal/label-studio-converter, brush.py) writes:
-`task-<id>-annotation-<id>-by-<user>-<control>-<label>-<n>.png`. Only the project's JSON export, which must be in the
-folder, too, tells which image a task has; the name of one that was uploaded has eight digits before it there.
+label-studio-converter (HumanSignal/label-studio-converter, brush.py) writes the names
+`task-<id>-annotation-<id>-by-<user>-<control>-<label>-<n>.png`. The folder must also hold the project's JSON export,
+because only that file names the image of each task.
 """
 
 import re
@@ -22,14 +22,13 @@ MASK = re.compile(r"task-(\d+)-annotation-(\d+)-by-[^-]*-[^-]+-(.+)-\d+")
 
 
 def recognise(source: Source) -> str:
-    """Return why the export is one of Label Studio, or nothing."""
-    return next(
-        (f"{source.name(f)} is called as it calls masks" for f in source.pictures if MASK.fullmatch(f.stem)), ""
-    )
+    """Return the evidence for Label Studio's PNGs, or ""."""
+    found = next((file for file in source.pictures if MASK.fullmatch(file.stem)), None)
+    return f"{source.name(found)} is the name of one of its masks" if found else ""
 
 
 def read(source: Source) -> Labels:
-    """Return what the masks show; of several annotations of a task, the last."""
+    """Return the labels in the masks. If a task has several annotations, the last one counts."""
     labels = Labels(Images(file for file in source.images.files if not MASK.fullmatch(file.stem)))
     labels.notes.append("where labels overlap, the smaller one is on top")
     masks = defaultdict(lambda: defaultdict(list))  # task -> annotation -> class and file
@@ -39,7 +38,7 @@ def read(source: Source) -> Labels:
     images = tasks(source, labels.left_out)
     if not images.keys() & masks.keys():
         raise UserError(
-            f"{source.root} does not tell which image task {min(masks)} has; export the project as JSON, too, and put "
+            f"{source.root} does not name the image of task {min(masks)}; also export the project as JSON, and put "
             "that file there"
         )
     for task, annotations in masks.items():
@@ -54,7 +53,7 @@ def read(source: Source) -> Labels:
 
 
 def tasks(source: Source, problems: list[Problem]) -> dict[int, tuple[str, Path]]:
-    """Return the image of each task by its number, and the file that tells it: the export "JSON" or "JSON-MIN"."""
+    """Return image and JSON file of each task, by its number; "JSON" and "JSON-MIN" exports are read."""
     images = {}
     for file, content in source.jsons(problems):
         for task in content if isinstance(content, list) else []:
@@ -64,6 +63,6 @@ def tasks(source: Source, problems: list[Problem]) -> dict[int, tuple[str, Path]
 
 
 def image_of(task: dict) -> str:
-    """Return the path or address of the image of a task, or nothing."""
+    """Return the path or address of the image of a task, or ""."""
     values = [unquote(value) for value in (task.get("data") or task).values() if isinstance(value, str)]
     return next((value for value in values if Path(value).suffix.lower() in SUFFIXES), "")

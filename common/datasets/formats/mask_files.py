@@ -1,8 +1,8 @@
-"""Masks that are pictures beside their images. pairs.py tells how they are found.
+"""Masks that are pictures beside their images; pairs.py finds them.
 
 Roboflow (docs.roboflow.com, export format "Semantic Segmentation Masks") writes `..._mask.png` beside the images in the
-folders train, valid and test, and there `_classes.csv`, with the columns Pixel Value and Class. Kaggle's CamVid and
-DeepGlobe have `class_dict.csv`, with the columns name, r, g and b.
+folders train, valid and test. Its `_classes.csv` has the columns Pixel Value and Class. CamVid and DeepGlobe on Kaggle
+have `class_dict.csv`, with the columns name, r, g and b.
 """
 
 import csv
@@ -22,7 +22,7 @@ NAME = "images and masks"
 
 
 def recognise(source: Source) -> str:
-    """Return why these are images and masks, or nothing; nor if they lie as a training takes them."""
+    """Return the evidence for images and masks, or "". A folder that needs no import gives "", too."""
     try:
         pairs = [pair for found in pairings(source) for pair in found.pairs.items()]
     except UserError:  # `read` raises it again
@@ -35,41 +35,41 @@ def recognise(source: Source) -> str:
 
 
 def is_ours(root: Path, image: Path, mask: Path) -> bool:
-    """Return whether image and mask lie where a training takes them."""
+    """Return whether image and mask already lie in images/ and masks/, under the same name."""
     ours = image.is_relative_to(root / "images") and mask.is_relative_to(root / "masks")
     same = ours and name_below(root / "images", image) == name_below(root / "masks", mask)
     return same and mask.suffix.lower() not in JPEG
 
 
 def read(source: Source) -> Labels:
-    """Return what the masks show."""
+    """Return the labels in the masks."""
     found = pairings(source)
     labels = Labels(Images(file for pairing in found for file in pairing.images.files))
-    drawn = defaultdict(list)
+    masks_of = defaultdict(list)  # image -> (folder that names the class, or "", and mask)
     for pairing in found:
         for mask in pairing.masks.files:
             if mask in pairing.pairs:
                 image, folder = pairing.pairs[mask]
-                drawn[image].append((folder, mask))
+                masks_of[image].append((folder, mask))
             else:
                 labels.left_out.append(Problem("masks without an image, or with several", str(mask)))
-    masks = [mask for masks in drawn.values() for _, mask in masks]
+    every = [pair for pairs in masks_of.values() for pair in pairs]
     tables = [file for file in source.others if file.name == "_classes.csv"]
-    if any(folder for masks in drawn.values() for folder, _ in masks):
+    if any(folder for folder, _ in every):
         labels.notes.append("where masks overlap, the smaller one is on top")
-        for image, files in drawn.items():
-            numbered = [(labels.number(folder, str(mask)), mask) for folder, mask in sorted(files)]
-            drawn[image] = partial(draw_each, numbered)
-    else:
-        paint = partial(draw, read_values(labels, tables[0])) if tables else own_classes(labels, masks, source)
-        for image, files in drawn.items():
-            drawn[image] = partial(draw_all, [mask for _, mask in files], paint)
-    labels.items = [Item(image, paint) for image, paint in drawn.items()]
+        for image, pairs in masks_of.items():
+            numbered = [(labels.number(folder, str(mask)), mask) for folder, mask in sorted(pairs)]
+            labels.items.append(Item(image, partial(draw_each, numbered)))
+        return labels
+    masks = [mask for _, mask in every]
+    paint = partial(draw, read_values(labels, tables[0])) if tables else own_classes(labels, masks, source)
+    for image, pairs in masks_of.items():
+        labels.items.append(Item(image, partial(draw_all, [mask for _, mask in pairs], paint)))
     return labels
 
 
 def read_values(labels: Labels, file: Path) -> LabelMap:
-    """Add the classes of Roboflow's _classes.csv; return the classes of values."""
+    """Add the classes in Roboflow's _classes.csv to `labels`; return the class of each mask value."""
     try:
         rows = [(int(value), name) for value, name in list(csv.reader(read_text(file).splitlines()))[1:]]
     except ValueError:

@@ -1,7 +1,7 @@
-"""One mask for each object: a folder of masks for each image, white where the object is.
+"""One mask for each object: an image has a folder of masks, which are white where the object is.
 
 Kaggle's Data Science Bowl 2018 (cells) has <id>/images/<id>.png beside <id>/masks/<another id>.png. In other sets the
-folder of an image's masks has the image's name: images/7.png and masks/7/1.png.
+folder has the name of the image: images/7.png and masks/7/1.png.
 """
 
 from collections import defaultdict
@@ -16,14 +16,15 @@ NAME = "one mask for each object"
 
 
 def recognise(source: Source) -> str:
-    """Return why there is a mask for each object, or nothing."""
-    image, masks = max(samples(source).items(), key=lambda item: len(item[1]), default=(None, []))
-    if len(masks) < 2 or len(samples(source)) < 2:
+    """Return the evidence for a mask of each object, or ""."""
+    found = masks_of_images(source)
+    image, masks = max(found.items(), key=lambda item: len(item[1]), default=(None, []))
+    if len(masks) < 2 or len(found) < 2:
         return ""
     return f"{source.name(masks[0].parent)} has {len(masks)} masks for {source.name(image)}"
 
 
-def samples(source: Source) -> dict[Path, list[Path]]:
+def masks_of_images(source: Source) -> dict[Path, list[Path]]:
     """Return the masks of each image."""
     folders, named = defaultdict(list), defaultdict(list)
     for file in source.pictures:
@@ -40,11 +41,11 @@ def samples(source: Source) -> dict[Path, list[Path]]:
 
 
 def read(source: Source) -> Labels:
-    """Return what the masks show: all objects are of one class."""
-    found = samples(source)
-    masks = {mask for masks in found.values() for mask in masks}
-    labels = Labels(Images(file for file in source.pictures if file not in masks))
+    """Return the labels in the masks; all objects are one class."""
+    found = masks_of_images(source)
+    every = {mask for masks in found.values() for mask in masks}
+    labels = Labels(Images(file for file in source.pictures if file not in every))
     number = labels.number("object", "")
-    for image, files in found.items():
-        labels.items.append(Item(image, partial(draw_each, [(number, file) for file in files])))
+    for image, masks in found.items():
+        labels.items.append(Item(image, partial(draw_each, [(number, mask) for mask in masks])))
     return labels

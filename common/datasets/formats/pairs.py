@@ -33,13 +33,9 @@ SHOWN = re.compile(r"colou?r|instance|overlay|preview|visuali", re.I)  # drawing
 MANY = 20  # more folders than this are places or patients, not kinds of pictures
 WORDS = (re.compile(r"[^\W_]+"), re.compile(r"[^\W\d_]+|\d+"))  # the second also divides im7 and mask7
 
-
-class Parts(NamedTuple):
-    """The words in the path of a picture."""
-
-    split: str
-    folders: list[list[str]]  # the words of each folder
-    name: list[str]
+Parts = tuple[
+    str, list[list[str]], list[str]
+]  # the split of a picture, the words of each folder, the words of its name
 
 
 class Group:
@@ -47,32 +43,14 @@ class Group:
 
     def __init__(self, name: str, files: list[Path], parts: dict[Path, Parts], *without: int | None):
         """Name the group by a folder or a word; its keys leave out the folders at the depths `without`."""
-        self.name, self.files, self.parts, self.without = name, files, parts, without
+        self.name, self.files, self.parts, self.members, keys = name, files, parts, {*files}, []
         self.hint = bool(MASKS.search(name)) - bool(IMAGES.search(name))  # 1: masks, -1: images, 0: unknown
-
-    @functools.cached_property
-    def keys(self) -> list[tuple[str, ...]]:
-        """Return the key of each file: its split and its words."""
-        keys = []
-        for split, folders, name in map(self.parts.get, self.files):
-            kept = (words for depth, words in enumerate(folders) if depth not in self.without)
-            keys.append((split, *itertools.chain.from_iterable(kept), *name))
-        return keys
-
-    @functools.cached_property
-    def common(self) -> frozenset[str]:
-        """Return the words that all keys have."""
-        return frozenset.intersection(*(frozenset(key[1:]) for key in self.keys))
-
-    @functools.cached_property
-    def words(self) -> frozenset[str]:
-        """Return the words that any key has."""
-        return frozenset(itertools.chain.from_iterable(key[1:] for key in self.keys))
-
-    @functools.cache  # noqa: B019
-    def keys_without(self, own: frozenset[str]) -> list[tuple[str, ...]]:
-        """Return the keys without the words `own`."""
-        return [tuple(word for word in key if word not in own) for key in self.keys] if own else self.keys
+        for split, folders, stem in map(parts.get, files):
+            kept = (words for depth, words in enumerate(folders) if depth not in without)
+            keys.append((split, *itertools.chain.from_iterable(kept), *stem))
+        words = [frozenset(key[1:]) for key in keys]
+        self.in_all, self.in_any = frozenset.intersection(*words), frozenset.union(*words)
+        self.keys_without = functools.cache(lambda own: [tuple(w for w in key if w not in own) for key in keys])
 
 
 class Pairing(NamedTuple):
@@ -93,7 +71,7 @@ def pairings(source: Source) -> list[Pairing]:
     """
     for words in WORDS:
         full = parts_of(source, words)
-        names = {file: Parts("", [], parts.name) for file, parts in full.items()}
+        names = {file: ("", [], name) for file, (_, _, name) in full.items()}
         for parts, by_word in itertools.product((full, names), (False, True)):
             if kept := best([*candidates(source, parts, by_word, words is WORDS[0])]):
                 return kept
@@ -109,7 +87,7 @@ def parts_of(source: Source, words: re.Pattern) -> dict[Path, Parts]:
             folders[folder] = source.split(folder), [words.findall(name) for name in names]
         split, above = folders[folder]
         stem = unicodedata.normalize("NFC", SPLIT.sub(" ", file.stem))
-        found[file] = Parts(split or split_word(file.stem), above, words.findall(stem))
+        found[file] = (split or split_word(file.stem), above, words.findall(stem))
     return found
 
 
@@ -137,19 +115,18 @@ def are_apart(new: Pairing, kept: Pairing) -> bool:
     images = {*image_of.values()} & {*kept_image_of.values()}
     if image_of.items() <= kept_image_of.items() or (masks and new.sure < kept.sure):
         return False
-    if images:
-        a, b = sorted([new.masks.name, kept.masks.name])
-        raise UserError(f"{min(images)} may have its mask in {a} or in {b}; say which with --masks {a} or --masks {b}")
-    if masks:
-        a, b = sorted([new.images.name, kept.images.name])
-        raise UserError(
-            f"{min(masks)} may be the mask of a picture in {a} or in {b}; say which with --images {a} or --images {b}"
-        )
+    for shared, may, flag, names in (
+        (images, "may have its mask", "--masks", [new.masks.name, kept.masks.name]),
+        (masks, "may be the mask of a picture", "--images", [new.images.name, kept.images.name]),
+    ):
+        if shared:
+            a, b = sorted(names)
+            raise UserError(f"{min(shared)} {may} in {a} or in {b}; say which with {flag} {a} or {flag} {b}")
     return True
 
 
 def candidates(source: Source, parts: dict[Path, Parts], by_word: bool, by_class: bool) -> Iterator[Pairing]:
-    """Yield all groups of images and masks whose keys agree.
+    """Yield the groups of images and masks with keys that agree.
 
     Args:
         by_word: also divide the folders' pictures by a word at an end of their names.
@@ -157,14 +134,14 @@ def candidates(source: Source, parts: dict[Path, Parts], by_word: bool, by_class
     """
     deepest = max((len(source.folders(folder)) for folder in {file.parent for file in parts}), default=0)
     for depth in [*range(deepest), None]:
-        image_groups, mask_groups = (groups(files, depth, source, parts, by_word) for files in source.divided)
+        first, second = source.divided
+        image_groups = mask_groups = groups(first, depth, source, parts, by_word)
+        if second is not first:
+            mask_groups = groups(second, depth, source, parts, by_word)
         for images, masks in itertools.product(image_groups, mask_groups):
             hint = masks.hint - images.hint
-            if hint < 0 and not source.chosen:
-                continue
-            if by_word and 2 * len(images.files) < len(masks.files):  # without by_word, each class may have a mask
-                continue
-            if not {*images.files}.isdisjoint(masks.files):
+            few = by_word and 2 * len(images.files) < len(masks.files)  # a folder may have a mask for each class
+            if (hint < 0 and not source.chosen) or few or not images.members.isdisjoint(masks.members):
                 continue
             pairs = {mask: (image, "") for mask, image in match(images, masks).items()}
             if not pairs and by_class and depth is not None:
@@ -181,7 +158,7 @@ def groups(files: list[Path], depth: int | None, source: Source, parts: dict, by
         found.append(Group(folder, members, parts, depth))
         if not by_word:
             continue
-        words = {file: [word for word in parts[file].name if not word.isdecimal()] for file in members}
+        words = {file: [word for word in parts[file][2] if not word.isdecimal()] for file in members}
         ends = {file: {file.suffix, *letters[:1], *letters[-1:]} for file, letters in words.items()}
         for word, count in Counter(itertools.chain.from_iterable(ends.values())).most_common(5):
             if (count > 1 or MASKS.search(word)) and count < len(members):
@@ -205,9 +182,9 @@ def match(images: Group, masks: Group) -> dict[Path, Path]:
     An image may have more masks: their keys have a number behind the key of the first mask.
     """
     image_of = {}
-    for key, file in zip(images.keys_without(images.common - masks.words), images.files, strict=True):
+    for key, file in zip(images.keys_without(images.in_all - masks.in_any), images.files, strict=True):
         image_of[key] = None if key in image_of else file
-    keys = dict(zip(masks.files, masks.keys_without(masks.common - images.words), strict=True))
+    keys = dict(zip(masks.files, masks.keys_without(masks.in_all - images.in_any), strict=True))
     pairs = {file: image_of[key] for file, key in keys.items() if len(key) > 1 and image_of.get(key)}
     paired = {*pairs.values()}
     if len(paired) < len(pairs) or 2 * len(pairs) < len(masks.files):
@@ -229,8 +206,8 @@ def match_classes(images: Group, masks: Group, depth: int, source: Source) -> di
 
 def fewer_colours(pairs: dict[Path, tuple[Path, str]]) -> bool:
     """Return whether masks have far fewer colours than their images, in three pairs."""
-    some = [*pairs.items()][:: len(pairs) // 3 or 1][:3]
-    return all(2 * colours(mask) < colours(image) for mask, (image, _) in some)
+    some = itertools.islice(pairs.items(), 0, None, len(pairs) // 3 or 1)
+    return all(2 * colours(mask) < colours(image) for mask, (image, _) in itertools.islice(some, 3))
 
 
 @functools.cache

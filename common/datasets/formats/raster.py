@@ -1,6 +1,6 @@
-"""Outlines become pixels."""
+"""Draw the outlines and areas of objects onto a mask."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +17,14 @@ Region = tuple[int, Corners]  # class and outline
 class Shape(NamedTuple):
     """An object in an image."""
 
-    number: int  # of its class
-    place: str  # in the label files
-    outlines: Sequence[np.ndarray] = ()  # corners (n, 2) of each
-    inside: np.ndarray | None = None  # its pixels (H, W) bool, in place of outlines
+    number: int  # the class
+    place: str  # the file and object, for messages
+    outlines: Sequence[np.ndarray] = ()  # the corners (n, 2) of each outline
+    inside: np.ndarray | None = None  # pixels (H, W) bool, instead of outlines
 
 
 def smaller_last(shapes: Iterable[Shape]) -> list[Shape]:
-    """Return `shapes` in the order in which smaller ones are drawn over larger ones."""
+    """Sort `shapes` from large to small: drawn in this order, the small ones stay visible."""
 
     def size(shape: Shape) -> float:
         return sum(map(area, shape.outlines)) if shape.inside is None else np.count_nonzero(shape.inside)
@@ -32,8 +32,13 @@ def smaller_last(shapes: Iterable[Shape]) -> list[Shape]:
     return sorted(shapes, key=lambda shape: -size(shape))
 
 
+def draw_objects(objects: list[tuple], shape_of: Callable, order: Callable, mask: np.ndarray) -> list[Problem]:
+    """Draw objects, given as (class, object, place), in the `order` of their shapes, as `draw_shapes` does."""
+    return draw_shapes(order([shape_of(*found, mask.shape) for found in objects]), mask)
+
+
 def draw_shapes(shapes: Iterable[Shape], mask: np.ndarray) -> list[Problem]:
-    """Draw `shapes` onto `mask` (H, W), each over the ones before it; return those that cover no pixel."""
+    """Draw `shapes` onto `mask` (H, W) in their order; return a problem for each shape that covers no pixel."""
     problems = []
     for number, place, outlines, inside in shapes:
         if inside is not None:
@@ -44,21 +49,19 @@ def draw_shapes(shapes: Iterable[Shape], mask: np.ndarray) -> list[Problem]:
 
 
 def fill(mask: np.ndarray, outlines: list[np.ndarray], value: int) -> bool:
-    """Set the pixels of `mask` (H, W) whose centres lie in one of `outlines` to `value`; return whether there are any.
+    """Set each pixel of `mask` (H, W) to `value` if its centre lies in one of `outlines`; return whether any does.
 
-    Where an outline crosses itself, an odd number of its lines encloses what is inside. What lies beyond the image is
-    cut off.
+    If an outline crosses itself, the even-odd rule decides. Parts outside of the image are cut off.
 
     Args:
-        outlines: the corners (n, 2) of each, x before y, in pixels from the left and upper edge of the image: the first
-            pixel reaches from 0 to 1.
+        outlines: the corners (n, 2) of each outline, x before y. The first pixel reaches from 0 to 1.
     """
     (height, width), pixels, filled = mask.shape, mask.reshape(-1), False
     for corners in outlines:
         corners = np.asarray(corners, dtype=float).reshape(-1, 2) - 0.5
         (x, y), (x2, y2) = corners.T, np.concatenate([corners[1:], corners[:1]]).T
         ends = np.clip(np.ceil([y, y2]), 0, height).astype(int)
-        top, counts = ends.min(axis=0), abs(ends[1] - ends[0])  # of the rows whose centres a line crosses
+        top, counts = ends.min(axis=0), abs(ends[1] - ends[0])  # the rows that a line crosses at their centres
         line = np.repeat(np.arange(len(x)), counts)
         row = np.arange(len(line)) - np.repeat(np.cumsum(counts) - counts - top, counts)
         column = np.ceil(x[line] + (row - y[line]) * ((x2 - x)[line] / (y2 - y)[line]))
@@ -70,7 +73,7 @@ def fill(mask: np.ndarray, outlines: list[np.ndarray], value: int) -> bool:
 
 
 def area(corners: np.ndarray) -> float:
-    """Return the area that the corners (n, 2) enclose, in pixels."""
+    """Return the area inside the corners (n, 2), in pixels."""
     x, y = np.asarray(corners, dtype=float).T
     return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
@@ -89,16 +92,16 @@ def turned(corners: np.ndarray, centre: Sequence[float], degrees: float) -> np.n
 
 
 def rectangle(x: float, y: float, x2: float, y2: float) -> np.ndarray:
-    """Return the corners (4, 2) of the rectangle with these two opposite ones."""
+    """Return the corners (4, 2) of the rectangle between two opposite corners."""
     return np.array([(x, y), (x2, y), (x2, y2), (x, y2)])
 
 
 def rasterize(regions: Sequence[Region], size: tuple[int, int]) -> np.ndarray:
-    """Return the mask (H, W) uint8 of `regions`, each over the ones before it, clipped at the image's edges.
+    """Return the mask (H, W) uint8 of `regions`, drawn in their order and clipped at the image's edges.
 
     Args:
-        regions: class and corners of each; a corner is a pixel, and belongs to the region.
-        size: width and height of the image, as Pillow has it.
+        regions: class and corners of each region. A corner is a pixel and belongs to the region.
+        size: width and height, in Pillow's order.
     """
     mask = Image.new("L", size, 0)
     for kind, corners in regions:

@@ -1,20 +1,16 @@
-"""Run-length encodings of binary masks: COCO's, which others use, too.
+"""Run-length encodings of binary masks, by COCO and by Label Studio.
 
-As the COCO API describes it (cocodataset/cocoapi, common/maskApi.h): the lengths of runs of zeros and of ones in turn,
-down the columns, as a list or as text. In text a number is split into groups of five bits, lowest first, each a
-character from "0" on; the sixth bit says that there are more. From the fourth number on it is the difference to the
-last but one.
+COCO's encoding (cocodataset/cocoapi, common/maskApi.h) has the lengths of runs of zeros and ones in turn, down the
+columns, as a list or as text. Text splits a number into groups of five bits, lowest first. Each group is a character
+from "0" on; its sixth bit is set if more groups follow. The fourth and all later numbers are differences to the number
+two places before.
 """
 
 import numpy as np
 
 
 def decode(encoding: dict, size: tuple[int, int]) -> np.ndarray:
-    """Return the mask (H, W) bool of `size`, height and width.
-
-    Raises:
-        ValueError: it has another size, or the runs do not fill it.
-    """
+    """Return the mask (H, W) bool; raise ValueError unless it has `size` (H, W) and the runs fill it."""
     counts, (height, width) = encoding["counts"], encoding["size"]
     runs = read_text(counts) if isinstance(counts, str) else counts
     if (height, width) != size or sum(runs) != height * width:
@@ -23,12 +19,12 @@ def decode(encoding: dict, size: tuple[int, int]) -> np.ndarray:
 
 
 def spread(runs: list[int]) -> np.ndarray:
-    """Return the pixels (n,) bool of runs of zeros and of ones in turn."""
+    """Return the pixels (n,) bool of runs of zeros and ones in turn."""
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
 
 
 def read_text(text: str) -> list[int]:
-    """Return the numbers in a text."""
+    """Return the run lengths in COCO's text."""
     numbers, value, shift = [], 0, 0
     for code in text.encode():
         code -= 48
@@ -44,11 +40,11 @@ def read_text(text: str) -> list[int]:
 
 
 def unpack(data: list[int]) -> np.ndarray:
-    """Return the numbers that Label Studio packs into `data`, bytes.
+    """Return the numbers in `data`, the bytes of a brush label of Label Studio.
 
-    A head has the count of numbers in 32 bits, the bits of a number less 1 in 5, and four lengths less 1 in 4 each.
-    Then follow runs: 1 bit tells whether one number is repeated, 2 bits which of the lengths the count has, then come
-    the count less 1 and the numbers.
+    The head holds the count of numbers (32 bits), the size of a number less 1 (5 bits), and four lengths less 1 (4 bits
+    each). Runs follow. Each has a flag for one repeated number (1 bit), the index of a length (2 bits), the count less
+    1 (as many bits as this length), and the numbers.
     """
     bits, at = "".join(f"{byte:08b}" for byte in data), 0
 

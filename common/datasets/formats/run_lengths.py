@@ -1,8 +1,8 @@
 """Run lengths in a table, as in Kaggle's competitions: a row for each object, or for each class of an image.
 
-The column EncodedPixels has pairs of start and length, which count the pixels from 1 down the columns (Airbus ship
-detection, Severstal steel, clouds). Another column names the image, perhaps with its class behind `_`, or the class has
-a column of its own. No runs are no object.
+The column EncodedPixels has pairs of start and length. They count the pixels from 1, down the columns (Airbus ship
+detection, Severstal steel, clouds). Another column names the image, perhaps with its class behind `_`. The class may
+also have a column of its own. A row without runs has no object.
 """
 
 import csv
@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from common.datasets.formats.labels import Labels
-from common.datasets.formats.raster import Shape, draw_shapes, smaller_last
+from common.datasets.formats.raster import Shape, draw_objects, smaller_last
 from common.datasets.formats.source import Source
 from common.datasets.reading import Problem
 
@@ -21,12 +21,12 @@ RUNS = "encodedpixels"
 
 
 def recognise(source: Source) -> str:
-    """Return why there are run lengths, or nothing."""
+    """Return the evidence for run lengths, or ""."""
     return next((f"{source.name(file)} has the column EncodedPixels" for file, _ in tables(source)), "")
 
 
 def tables(source: Source):
-    """Yield the tables with run lengths, and their rows by the names of the columns in small letters."""
+    """Yield the CSV files with run lengths, and their rows as dicts by lower-case column names."""
     for file in source.others:
         if file.suffix.lower() == ".csv":
             with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
@@ -37,7 +37,7 @@ def tables(source: Source):
 
 
 def read(source: Source) -> Labels:
-    """Return what the tables say."""
+    """Return the labels in the tables."""
     labels = Labels(source.images, notes=["runs are read down the columns, as in Kaggle's; look at the overlays"])
     for file, rows in tables(source):
         images = defaultdict(list)
@@ -50,24 +50,18 @@ def read(source: Source) -> Labels:
             label = f"class {label}" if label.isdecimal() else label
             images[name] += [(labels.number(label, f"{file}, line {i}"), runs, f"{file}, line {i}")] * (len(runs) > 1)
         for name, objects in images.items():
-            labels.add(name, file, partial(draw, objects), source.split(file))
+            labels.add(name, file, partial(draw_objects, objects, shape_of, smaller_last), source.split(file))
     return labels
 
 
-def draw(objects: list[tuple[int, list[str], str]], mask: np.ndarray) -> list[Problem]:
-    """Draw objects, each with its class, its runs and its place, onto `mask`; return what has been left out.
-
-    Raises:
-        Problem: the runs overlap or leave the image: they count in another way.
-    """
-    shapes = []
-    for number, runs, place in objects:
-        starts, ends = np.array(runs[::2], dtype=int) - 1, np.array(runs[1::2], dtype=int)
-        ends += starts
-        if (starts < 0).any() or (starts[1:] < ends[:-1]).any() or ends[-1] > mask.size:
-            raise Problem("runs that do not count the pixels of the image from 1", place)
-        steps = np.zeros(mask.size + 1, dtype=int)
-        np.add.at(steps, starts, 1)
-        np.add.at(steps, ends, -1)
-        shapes.append(Shape(number, place, inside=np.cumsum(steps[:-1]).reshape(mask.shape[::-1]).T > 0))
-    return draw_shapes(smaller_last(shapes), mask)
+def shape_of(number: int, runs: list[str], place: str, size: tuple[int, int]) -> Shape:
+    """Return the shape of an object, in an image of `size` (H, W); raise Problem if runs overlap or leave the image."""
+    pixels = size[0] * size[1]
+    starts, ends = np.array(runs[::2], dtype=int) - 1, np.array(runs[1::2], dtype=int)
+    ends += starts
+    if (starts < 0).any() or (starts[1:] < ends[:-1]).any() or ends[-1] > pixels:
+        raise Problem("runs that do not count the pixels of the image from 1", place)
+    steps = np.zeros(pixels + 1, dtype=int)
+    np.add.at(steps, starts, 1)
+    np.add.at(steps, ends, -1)
+    return Shape(number, place, inside=np.cumsum(steps[:-1]).reshape(size[::-1]).T > 0)

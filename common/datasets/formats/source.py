@@ -126,7 +126,7 @@ class Source:
                 problems.append(problem)
 
     def objects(self, keys: Iterable[str], problems: list[Problem], limit: int | None = None) -> Iterator:
-        """Yield path and content of JSON files that hold an object with `keys`; add a problem for each other."""
+        """Yield path and content of each JSON file with an object that has `keys`; add a problem for the others."""
         for file, content in self.jsons(problems, limit):
             if isinstance(content, dict) and content.keys() >= {*keys}:
                 yield file, content

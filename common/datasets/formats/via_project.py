@@ -1,7 +1,8 @@
 """The files of VIA, the VGG Image Annotator: a project, or annotations exported as JSON or CSV.
 
-As VIA 2 writes them (www.robots.ox.ac.uk/~vgg/software/via; Dutta & Zisserman, The VIA Annotation Software for Images,
-Audio and Video, ACM Multimedia 2019): `regions` of each `filename`, with `shape_attributes` and `region_attributes`.
+VIA 2 lists `regions` of each `filename`, with `shape_attributes` and `region_attributes`
+(www.robots.ox.ac.uk/~vgg/software/via; Dutta & Zisserman, The VIA Annotation Software for Images, Audio and Video, ACM
+Multimedia 2019).
 """
 
 import csv
@@ -14,11 +15,11 @@ from common.datasets.reading import Problem
 
 
 def images_of(file: Path) -> list[tuple[str, list[dict]]]:
-    """Return the name of each image that a file of VIA lists, and its regions.
+    """Return the name and the regions of each image in a file of VIA.
 
     Raises:
-        Problem: a JSON file that is damaged.
-        source.OTHER: a file that is none of VIA's.
+        Problem: a JSON file is damaged.
+        source.OTHER: the file is not one of VIA's.
     """
     if file.suffix.lower() == ".csv":
         images, shape, attributes = {}, "region_shape_attributes", "region_attributes"
@@ -32,14 +33,7 @@ def images_of(file: Path) -> list[tuple[str, list[dict]]]:
 
 
 def outline(region: dict, place: str) -> Corners:
-    """Return the corners of a region in whole pixels.
-
-    Args:
-        place: where it stands, for the error.
-
-    Raises:
-        Problem: it is a line or a point.
-    """
+    """Return the corners of a region in whole pixels; raise Problem, which names `place`, for a line or a point."""
     shape = region["shape_attributes"]
     kind, x, y = shape["name"], shape.get("cx", shape.get("x")), shape.get("cy", shape.get("y"))
     if kind == "polygon":

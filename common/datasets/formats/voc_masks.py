@@ -1,8 +1,8 @@
-"""The layout of PASCAL VOC, SegmentationClass/ beside JPEGImages/, as CVAT ("Segmentation mask 1.1") and others write.
+"""PASCAL VOC's layout: SegmentationClass/ beside JPEGImages/. CVAT ("Segmentation mask 1.1") and others write it.
 
 CVAT's manual (docs.cvat.ai, formats "Segmentation mask" and "Pascal VOC") describes labelmap.txt, with a line
 `name:red,green,blue:parts:actions` for each class, and the lists in ImageSets/Segmentation/. LabelMe's labelme2voc.py
-writes class_names.txt instead, whose lines stand for the values 0, 1, 2, ... Void is VOC's value, 255, or its colour.
+writes class_names.txt instead, with a line for each of the values 0, 1, 2, ... The value 255 or VOC's colour is void.
 """
 
 from functools import partial
@@ -20,28 +20,28 @@ FOLDERS = ("SegmentationClass", "SegmentationClassPNG")
 
 
 def recognise(source: Source) -> str:
-    """Return why the export is in VOC's layout, or nothing."""
+    """Return the evidence for VOC's layout, or ""."""
     return f"{source.name(folder)} has masks" if (folder := masks_folder(source)) else ""
 
 
 def masks_folder(source: Source) -> Path | None:
     """Return the folder of the masks, if there is one."""
-    return next((parent for file in source.pictures for parent in file.parents if parent.name in FOLDERS), None)
+    parents = dict.fromkeys(file.parent for file in source.pictures)
+    return next((folder for parent in parents for folder in (parent, *parent.parents) if folder.name in FOLDERS), None)
 
 
 def read(source: Source) -> Labels:
-    """Return what the masks show."""
+    """Return the labels in the masks."""
     folder = masks_folder(source)
     others = [*folder.parent.glob("Segmentation*")]  # such as SegmentationObject
     images = [file for file in source.images.files if not any(map(file.is_relative_to, others))]
     masks = [file for file in source.pictures if file.is_relative_to(folder)]
-    labels, files = Labels(Images(images)), (folder.parent / "labelmap.txt", folder.parent / "class_names.txt")
-    if files[0].is_file():
-        paint = partial(draw, read_colors(labels, files[0]))
-    elif files[1].is_file():
-        names = enumerate(read_text(files[1]).splitlines())
-        numbers = {VOID: VOID} | {value: labels.number(name, files[1]) for value, name in names}
-        paint = partial(draw, LabelMap(numbers))
+    labels, colors, names = Labels(Images(images)), folder.parent / "labelmap.txt", folder.parent / "class_names.txt"
+    if colors.is_file():
+        paint = partial(draw, read_colors(labels, colors))
+    elif names.is_file():
+        lines = enumerate(read_text(names).splitlines())
+        paint = partial(draw, LabelMap({VOID: VOID} | {value: labels.number(name, names) for value, name in lines}))
     else:
         paint = own_classes(labels, masks, source)
     splits = {}
@@ -55,12 +55,12 @@ def read(source: Source) -> Labels:
 
 
 def read_colors(labels: Labels, file: Path) -> LabelMap:
-    """Add the classes of CVAT's labelmap.txt; return the classes of colours."""
+    """Add the classes in CVAT's labelmap.txt to `labels`; return the class of each colour."""
     lines = [line.split(":") for line in read_text(file).splitlines() if line.strip() and not line.startswith("#")]
     try:
         colors = {name: tuple(map(int, color.split(","))) for name, color, *_ in lines}
         known = {color_number(VOID_COLOR): VOID}
-        if (0, 0, 0) in colors.values():  # else it is the background's
+        if (0, 0, 0) in colors.values():  # otherwise black is the background
             labels.names.clear()
         for name, color in sorted(colors.items(), key=lambda item: item[0] != "background"):
             if color != VOID_COLOR:
