@@ -52,14 +52,10 @@ class Run:
     name: str = ""  # name of the run; by default the script's name and the parameters that differ from their defaults
     seed: int = 0  # seed of the initial weights, the order of the images and their augmentation
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps; auto takes a GPU if there is one
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = (
-        "auto"  # auto: bf16 if it is faster, fp16 on older GPUs, else fp32
-    )
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"  # auto: bf16 if it is faster, fp16 on older GPUs
     data_root: Path = Path("data")  # folder that download.py filled
     cache_dir: Path = Path(".cache")  # folder for decoded images; nothing is written to the data folder
-    resume: bool | str = (
-        False  # continue the newest run with these flags; --resume NAME continues that run, and may train longer
-    )
+    resume: bool | str = False  # continue the newest run with these flags; --resume NAME may train a run longer
     init: str = ""  # start from the weights in this best_*.pt; weights of another shape are skipped
     fold: str = ""  # 2/5: the second of five parts is the test set; kitchen: the images in images/kitchen/ are
     compile: bool = False  # compile the model with torch.compile

@@ -81,7 +81,8 @@ def test_a_folder_of_ones_own_is_checked_learnt_scored_and_new_photographs_are_l
     weights = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"  # as if fetched before: there is no network here
     weights.parent.mkdir(parents=True)
     torch.save(torchvision.models.resnet18().state_dict(), weights)
-    out = bash(written, clone, "--epochs 1 --image-size 32 --name train_best-folder", TORCH_HOME=str(tmp_path))
+    smaller = "--epochs 1 --image-size 32 --name train_best-folder"
+    out = bash(f"{written}\npython -m tools.export", clone, smaller, TORCH_HOME=str(tmp_path))
     assert "share of the pixels" in out and "test: mIoU" in out and (clone / "report.html").is_file()
     assert any("Straße am See" in path.name for path in (clone / "predictions").rglob("*"))
     assert (clone / "best_train_best-folder.onnx").is_file()

@@ -1,5 +1,6 @@
 """Every experiment trains, tiny, on generated data. A new script is tested by being there."""
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -10,6 +11,7 @@ import pytest
 from conftest import REPOSITORY, make_few, python
 from test_models import CASES
 
+from common.cli import read_comments
 from common.models import MODELS
 from common.run import Run
 
@@ -52,6 +54,13 @@ def test_it_says_what_it_asks_changes_and_found(name):
     assert text.splitlines()[0].endswith("?")
     assert [line.split()[0] for line in text.splitlines() if line[:1].isalpha()][1:] == ["Change", "Result", "Run"]
     assert "mIoU" in text.split("\nResult ")[1].split("\nRun ")[0]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_flag_has_a_help_text(name):
+    main = importlib.import_module(name).main
+    assert {*inspect.signature(main).parameters} - {"run"} <= read_comments(main).keys()
+    assert {field.name for field in dataclasses.fields(Run) if field.init} <= read_comments(Run).keys()
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -11,8 +11,8 @@ Writes to predictions/<run>/<image or folder>/, at each image's own size:
 - shares.csv: the share of every class in every image
 
 Photographs are turned upright by their EXIF orientation; the predicted masks fit the upright photographs. The network
-sees each image at the size of its validation images, at --image-size, or at the image's own size with --own-size. Its
-logits are resized to the image's own size. Images with more than --max-pixels are predicted in overlapping windows.
+sees each image at the size of its validation images, at --image-size, or with --own-size at its own size. Images
+with more than --max-pixels are predicted in overlapping windows. The logits are resized to the image's own size.
 
 --score takes a folder of true masks with the names of the images, or one mask if there is one image.
 """

@@ -98,7 +98,7 @@ def dilate(encoder: ImageEncoder, output_stride: int) -> None:
         if size == 1:  # a shortcut: its stride must equal that of its block's 3x3 convolution
             layer.stride = (1, 1) if dilation > 1 else layer.stride
             continue
-        dilation_in = dilation  # the spacing of the inputs; from here, `dilation` is that of the output
+        dilation_in = dilation  # of the layer's input; below, `dilation` is that of its output
         if stride * step > output_stride:
             dilation, step = dilation * step, 1
         stride *= step
