@@ -27,7 +27,7 @@ def main(
     batch_size: int = 16,  # images per step
     lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
     copies: int = 3,  # augmented copies of each image per epoch
-    stored_scale: float = 1.67,  # training images are stored this much larger than image_size, and cropped
+    stored_scale: float = 1.67,  # training images are stored at this factor times image_size; crops are cut from them
     weight_decay: float = 1e-4,  # decoupled from the gradient, as in AdamW
     run: Run = Run(),
 ):

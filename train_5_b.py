@@ -31,7 +31,7 @@ def main(
     encoder_weights: str = "",  # file or folder with ImageNet weights, instead of a download
     weighted: bool = True,  # use class weights in the loss, as in train_4_c.py
     copies: int = 3,  # augmented copies of each image per epoch
-    stored_scale: float = 1.67,  # training images are stored this much larger than image_size, and cropped
+    stored_scale: float = 1.67,  # training images are stored at this factor times image_size; crops are cut from them
     weight_decay: float = 1e-4,  # decoupled from the gradient, as in AdamW
     run: Run = Run(),
 ):

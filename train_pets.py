@@ -36,7 +36,7 @@ def main(
     pretrained: bool = True,  # start from ImageNet weights; --no-pretrained starts from random ones
     encoder_weights: str = "",  # file or folder with ImageNet weights, instead of a download
     image_size: Size = 224,  # height and width in pixels; 120x160 is height x width
-    stored_scale: float = 1.67,  # training images are stored this much larger than image_size, and cropped
+    stored_scale: float = 1.67,  # training images are stored at this factor times image_size; crops are cut from them
     epochs: int = 20,  # largest number of epochs with a frozen encoder
     fine_tune_epochs: int = 20,  # largest number of epochs of the second stage, which trains all; 0 leaves it out
     batch_size: int = 16,  # images per step

@@ -27,7 +27,7 @@ from common.run import Run, experiment
 def main(
     dataset: str = "voc2012",  # voc2007, voc2012, pets, ade20k, drinks, shapes, or your own folder
     image_size: Size = 224,  # height and width in pixels; 120x160 is height x width
-    stored_scale: float = 1.67,  # training images are stored this much larger than image_size, and cropped
+    stored_scale: float = 1.67,  # training images are stored at this factor times image_size; crops are cut from them
     epochs: int = 20,  # passes over the training images
     batch_size: int = 8,  # images per step
     lr: float = 1e-3,  # learning rate of the decoder at the start; 0 at the end

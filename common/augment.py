@@ -1,9 +1,9 @@
 """Augmentation of whole batches on the device, with new random parameters for every sample.
 
 Each function takes images (B, 3, H, W) float in [0, 1], masks (B, H, W) int64 and a generator on their device. It
-returns new images and masks, both transformed in the same way; unknown pixels become grey and void (ignore_index 255).
-Use functools.partial to change its settings. `per_sample` adapts transforms of torchvision.transforms.v2; with it, the
-CPU waits for the GPU in every batch.
+returns new images and masks, both transformed in the same way. Pixels outside the old image become grey in the image
+and void (ignore_index 255) in the mask. To change a function's settings, wrap it in functools.partial. `per_sample`
+adapts transforms of torchvision.transforms.v2; with it, the CPU waits for the GPU in every batch.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from common.labels import VOID
 
-GREY = 0.45  # ImageNet's mean over all channels; fills the unknown pixels of an image
+GREY = 0.45  # ImageNet's mean over all channels; fills the pixels outside the old image
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -42,8 +42,8 @@ def random_rotated_crop(
 ) -> Pair:
     """Rotate each sample about its centre, crop a random window and resize it to `size`.
 
-    All three steps are one interpolation, because two would blur more. The images should be 1 to 1 / `smallest` times
-    as large as `size`: smaller ones are blurred, and shrinking larger ones has no anti-aliasing.
+    All three steps are one interpolation, because two would blur more. The sides of the images should be between 1 and
+    1 / `smallest` times `size`: smaller images get blurred, larger ones aliased.
 
     Args:
         size: height and width of the result, or one number for both.
@@ -54,7 +54,8 @@ def random_rotated_crop(
     angle = math.radians(degrees) * uniform(-1, 1, (len(images),), generator)
     side = uniform(smallest, 1, (len(images),), generator)
     center = (1 - side) * uniform(-1, 1, (2, len(images)), generator)
-    # Both coordinates run from -1 to 1, so the rotation needs the aspect ratio.
+    # theta = [side * R | R @ center], R = [[cos, -sin * height / width], [sin * width / height, cos]]: a rotation in
+    # coordinates that run from -1 to 1 along both sides.
     cos, up, down = angle.cos(), -angle.sin() * height / width, angle.sin() * width / height
     rows = ((cos, up), (down, cos))
     theta = [(side * a, side * b, a * center[0] + b * center[1]) for a, b in rows]
@@ -78,7 +79,7 @@ def random_resized_crop(
     Args:
         size: height and width of the result, or one number for both.
         scale: smallest and largest area of the window, as a fraction of the image's area.
-        ratio: smallest and largest width / height of the window relative to the image; its logarithm is uniform.
+        ratio: smallest and largest width / height of the window relative to the image; drawn log-uniformly.
     """
     shape = (10, len(images))  # ten windows for each sample; the first that fits is taken
     area = uniform(*scale, shape, generator)
@@ -87,7 +88,7 @@ def random_resized_crop(
     x, y = uniform(-1, 1, (2, len(images)), generator)
     fits = (tall <= 1) & (wide <= 1)
     first = fits.int().argmax(0, keepdim=True)
-    # If none fits, take the largest possible window in the centre.
+    # If none fits, take the largest window in the centre with the allowed ratio nearest to 1.
     none, nearest = ~fits.any(0), min(max(1.0, ratio[0]), ratio[1])
     tall = torch.where(none, min(1.0, 1 / nearest), tall.gather(0, first)[0])
     wide = torch.where(none, min(1.0, nearest), wide.gather(0, first)[0])
@@ -112,9 +113,9 @@ def random_scale_crop(
 
     Args:
         size: height and width of the result, or one number for both.
-        scale: smallest and largest factor; its logarithm is uniform. At ratio 1, factor 1 shows the whole image and
+        scale: smallest and largest factor; drawn log-uniformly. At ratio 1, factor 1 shows the whole image and
             factor 2 a quarter of its area.
-        ratio: smallest and largest width / height of the window relative to the image; its logarithm is uniform.
+        ratio: smallest and largest width / height of the window relative to the image; drawn log-uniformly.
     """
     side = 1 / uniform(math.log(scale[0]), math.log(scale[1]), (len(images),), generator).exp()
     stretch = uniform(math.log(ratio[0]) / 2, math.log(ratio[1]) / 2, (len(images),), generator).exp()
@@ -136,7 +137,7 @@ def random_color(
     """Change brightness, contrast and saturation of each sample, in this order, as torchvision's ColorJitter does.
 
     Args:
-        brightness, contrast, saturation: the random factor lies between 1 minus and 1 plus this number.
+        brightness, contrast, saturation: x; the factor is drawn from [1 - x, 1 + x].
     """
 
     def factor(most: float) -> torch.Tensor:

@@ -88,7 +88,8 @@ def load(path: Path) -> dict:
         raise UserError(f"{path} is not a checkpoint of this project; choose another file")
     if contents["format"] > FORMAT:
         raise UserError(
-            f"{path} has format {contents['format']}, but this version reads formats up to {FORMAT}; update it"
+            f"{path} has format {contents['format']}, but this version reads formats up to {FORMAT}; "
+            "update this project to read it"
         )
     return contents
 
@@ -155,8 +156,12 @@ def start_from(model: nn.Module, path: Path) -> str:
         raise UserError(f"--init {path}: none of its weights fits {name_of(model)}; give a checkpoint of this network")
     model.load_state_dict(fitting, strict=False)
     others = [name for name in own if name not in fitting]
-    more = f", but not {', '.join(others[:4])}{f' and {len(others) - 4} more' * (len(others) > 4)}" if others else ""
-    return f"starting from {path}: {len(fitting)} of {len(own)} tensors{more}"
+    summary = f"starting from {path}: {len(fitting)} of {len(own)} tensors"
+    if others:
+        summary += f", but not {', '.join(others[:4])}"
+    if len(others) > 4:
+        summary += f" and {len(others) - 4} more"
+    return summary
 
 
 def _say(model: str, arguments: dict) -> str:
@@ -164,7 +169,10 @@ def _say(model: str, arguments: dict) -> str:
 
 
 class Checkpointer:
-    """Writes and restores the state of a training: last.pt in the run's folder, best_<run>.pt and history.csv."""
+    """Writes and restores the state of a training: last.pt in the run's folder, best_<run>.pt and history.csv.
+
+    best_<run>.pt holds the weights of one epoch, the kept epoch: the best one or the last one, see `fit`.
+    """
 
     def __init__(
         self,
@@ -199,10 +207,11 @@ class Checkpointer:
             self.scheduler.load_state_dict(contents["scheduler"])
         self.run.scaler.load_state_dict(contents["scaler"])
         history = contents["history"]
-        self._write_kept(history)  # the process may have been killed between the two files
+        self._write_results(history)  # a kill after last.pt and before best_*.pt leaves the second one old
         barrier()
         if not self.run.best_checkpoint.exists():
-            raise UserError(f"{self.run.best_checkpoint} is missing; the kept epoch is lost without this file")
+            sentence = "restore this file, which holds the kept epoch, or start over without --resume"
+            raise UserError(f"{self.run.best_checkpoint} is missing; {sentence}")
         self.run.print(f"resuming {path} after epoch {last_epoch(history)}")
         return history
 
@@ -216,8 +225,9 @@ class Checkpointer:
         state = {"optimizer": self.optimizer.state_dict(), "history": history, "data": self._data()}
         state["scheduler"] = self.scheduler and self.scheduler.state_dict()
         state["scaler"] = self.run.scaler.state_dict()
+        state["schedule"] = type(self.scheduler).__name__
         save(self.run.last_checkpoint, describe(self.model, self.val_set, self.run, history) | state)
-        self._write_kept(history)
+        self._write_results(history)
 
     def load_kept(self, history: list[dict]) -> None:
         """Load the weights of the kept epoch into the model."""
@@ -227,7 +237,8 @@ class Checkpointer:
             raise UserError(f"{self.run.best_checkpoint} is not from the epoch that this run kept; was it replaced?")
         load_weights(self.model, contents, self.run.best_checkpoint)
 
-    def _write_kept(self, history: list[dict]) -> None:
+    def _write_results(self, history: list[dict]) -> None:
+        """Write history.csv, and best_<run>.pt if the last epoch is the kept one."""
         if self.run.rank == 0:
             if kept_row(history) is history[-1]:
                 save(self.run.best_checkpoint, describe(self.model, self.val_set, self.run, history))
@@ -238,19 +249,19 @@ class Checkpointer:
 
     def _check(self, contents: dict) -> None:
         """Raise UserError unless the checkpoint was trained with the same data, optimizer and schedule."""
-        path, scheduler = self.run.last_checkpoint, self.scheduler
+        path, schedule = self.run.last_checkpoint, type(self.scheduler).__name__
         if contents["data"] != self._data():
             raise UserError(
                 f"{self.run.name} began with other images, masks or splits ({self.run.folder / 'splits.json'}); "
                 "restore them, or start over without --resume"
             )
         changes = differences(contents["experiment"], self.run.settings)
-        epochs = [text for key, text in changes.items() if key.endswith("epochs")]
-        if epochs and scheduler and not isinstance(scheduler, ReduceLROnPlateau):
+        epochs = [text for key, text in changes.items() if key.endswith("epochs")]  # such as "epochs 10 -> 20"
+        if epochs and self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau):
             raise UserError(
                 f"{path} was trained with {epochs[0]}, and its schedule depends on that; give the same number"
             )
-        if (contents["scheduler"] or {}).keys() != (scheduler.state_dict() if scheduler else {}).keys():
+        if contents.get("schedule", schedule) != schedule:  # older files lack it
             raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
         if settings_of(contents["optimizer"]) != settings_of(self.optimizer.state_dict()):
             raise UserError(

@@ -107,7 +107,7 @@ def add_flags(group: argparse._ActionsContainer, owner: Callable, parameters: li
             options["type"], options["metavar"] = read_size, "PIXELS|HEIGHTxWIDTH"
         else:
             options["type"] = kind
-            options["metavar"] = kind.__name__.upper().replace("STR", "NAME")
+            options["metavar"] = kind.__name__.upper().replace("STR", "TEXT")
         group.add_argument("--" + parameter.name.replace("_", "-"), **options)
 
 

@@ -1,7 +1,7 @@
 """One confusion matrix of a whole split, and every score that follows from it.
 
 The headline is mIoU: IoU_c = N_cc / (row_c + column_c - N_cc) of the split's matrix N, averaged over the classes that
-occur in the split's target. Void pixels are not counted. The other rows exist because papers and courses use them.
+occur in the split's target. Void pixels are not counted. Papers and courses use the other scores.
 """
 
 import math
@@ -13,15 +13,15 @@ import torch
 from common.system.distributed import all_gather
 
 MIOU, PIXEL_ACCURACY = "mIoU", "pixel accuracy"
-FEW = 200  # images; a score on fewer is shown with its interval
+INTERVAL_BELOW = 200  # images; a score on fewer is shown with its interval
 
 
 class ConfusionMatrix:
     """Counts of pixels by target and predicted class: int64, on the device, exact under any batching.
 
-    `counts` is (num_classes + 1, num_classes); row t, column p counts target class t predicted as p, and the last row
-    the void pixels. `images` is (N, 3, num_classes): for each image and class the pixels that are hit, those in the
-    target and those predicted (void pixels left out), for the scores that average over images.
+    `counts` is (num_classes + 1, num_classes). counts[t, p] is the number of pixels of class t predicted as p; the last
+    row counts void pixels. `images` is (N, 3, num_classes), for the scores that average over images. It holds the
+    number of hit, target and predicted pixels of each image and class, without void pixels.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
@@ -36,13 +36,14 @@ class ConfusionMatrix:
     def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
         """Add a batch: `prediction` (B, H, W) in 0..num_classes-1, `target` (B, H, W) likewise or VOID; integers.
 
-        Nothing here waits for the device: bincount would, since it looks for the largest value.
+        torch.bincount would wait for the GPU, because it needs the largest value; scatter_add_ does not.
         """
         rows, columns = self.counts.shape
-        index = target.clamp(max=columns) * columns + prediction  # of the cell; VOID is the last row
-        index += rows * columns * torch.arange(len(target), device=index.device)[:, None, None]  # an image's own matrix
+        cells = rows * columns
+        index = target.clamp(max=columns) * columns + prediction  # the pixel's cell in the matrix; VOID is the last row
+        index += cells * torch.arange(len(target), device=index.device)[:, None, None]  # each image has its own matrix
         one = torch.ones(1, dtype=torch.int64, device=index.device)
-        counts = torch.zeros(len(target) * rows * columns, dtype=torch.int64, device=index.device)
+        counts = torch.zeros(len(target) * cells, dtype=torch.int64, device=index.device)
         counts = counts.scatter_add_(0, index.flatten(), one.expand(index.numel())).view(-1, rows, columns)
         valid = counts[:, :-1]
         self.counts += counts.sum(0)
@@ -120,14 +121,15 @@ class ConfusionMatrix:
         """
         count = len(self.images)
         drawn = torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(0))
-        times = torch.stack([row.bincount(minlength=count) for row in drawn]).double()  # that each image is drawn
-        hit, target, predicted = torch.einsum("dn,nkc->kdc", times, self.images.cpu().double())
+        # How often each draw takes each image (draws, N); times the images' pixels, this sums the images of a draw.
+        times = torch.stack([row.bincount(minlength=count) for row in drawn]).double()
+        hit, target, predicted = (times @ pixels for pixels in self.images.cpu().double().unbind(1))
         # A class that a draw lacks has its IoU over all images: draws without hard ones would look better.
         iou = torch.where(target > 0, hit / (target + predicted - hit), self.iou().cpu())[:, self.present().cpu()]
         return tuple(iou.mean(1).quantile(torch.tensor([0.025, 0.975]).double()).tolist())
 
     def pixel_accuracy(self) -> float:
-        """Return the share of non-void pixels that are right; NaN if there is none."""
+        """Return the share of non-void pixels that are right; NaN if no pixel is counted."""
         return _accuracy(self.counts[:-1])
 
     def image_iou(self) -> torch.Tensor:
@@ -143,7 +145,7 @@ class ConfusionMatrix:
         """Return every score by name, the headline first.
 
         Args:
-            background: the class that void counts as in two of the scores; None leaves these out.
+            background: two scores count void pixels as this class; None leaves them out.
         """
         hit, target, _ = self.images.double().unbind(1)
         scores = {
@@ -173,7 +175,7 @@ class ConfusionMatrix:
         result = {"scores": self.scores(background), "floor": self.floor().scores(background)}
         result |= {"classes_in_target": int(self.present().sum()), "iou": dict(zip(classes, iou, strict=True))}
         result["confusion"] = self.counts[:-1].tolist()
-        return result | ({"interval": [*self.interval()]} if len(self.images) < FEW else {})
+        return result | ({"interval": [*self.interval()]} if len(self.images) < INTERVAL_BELOW else {})
 
 
 class WeightedMean:
@@ -208,7 +210,7 @@ def _iou(counts: torch.Tensor) -> torch.Tensor:
 
 
 def _accuracy(counts: torch.Tensor) -> float:
-    """Return the share of the pixels in a (C, C) matrix that are right, in float64; NaN if there is none."""
+    """Return the share of the pixels in a (C, C) matrix that are right, in float64; NaN if no pixel is counted."""
     return (counts.trace().double() / counts.sum().double()).item()
 
 

@@ -197,6 +197,11 @@ def test_data_that_cannot_be_listed_has_status_2(tmp_path, capsys):
     assert status == 2 and "nothing could be read" in out and "train.txt is missing" in out
 
 
+def test_no_classes_are_written_for_a_folder_without_masks(tmp_path, capsys):
+    status, out = run(tmp_path, capsys, "--write-classes")
+    assert status == 2 and "not written: there are no classes" in out and not (tmp_path / "classes.txt").exists()
+
+
 @needs_shared
 def test_the_real_drinks_can_be_used(capsys):
     status, out = run("drinks", capsys, "--data-root", str(SHARED / "data"))

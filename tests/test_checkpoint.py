@@ -144,6 +144,14 @@ def test_an_optimizer_that_was_edited_in_the_script_is_not_given_the_state_of_th
         Training(kind, resume=True, **options).checkpointer.restore()
 
 
+def test_a_training_does_not_go_on_with_another_schedule():
+    Training().save()
+    later = Training(resume=True)
+    later.checkpointer.scheduler = torch.optim.lr_scheduler.StepLR(later.optimizer, 3)
+    with pytest.raises(UserError, match="was trained with another schedule"):
+        later.checkpointer.restore()
+
+
 def test_a_training_starts_from_the_weights_that_fit_and_says_which_do_not(voc_root, without_pictures, capsys):
     model = write_checkpoint(Path("best_scenes.pt"), BasicFCN(len(CLASSES)))
     settings = {"dataset": "voc2007", "image_size": 32, "epochs": 1, "lr": 0.0}

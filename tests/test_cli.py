@@ -71,7 +71,7 @@ def test_help_shows_the_docstring_the_comments_and_the_defaults(experiment, caps
         cli(experiment, ["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "What is this?" in text
-    assert "--dataset NAME which data, 100 % of it [voc2007]" in text
+    assert "--dataset TEXT which data, 100 % of it [voc2007]" in text
     assert "--pretrained, --no-pretrained start from ImageNet [yes]" in text
     assert "--model unet|fcn which network [unet]" in text
     assert "--size PIXELS|HEIGHTxWIDTH which side [224]" in text

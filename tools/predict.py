@@ -19,7 +19,7 @@ with more than --max-pixels are predicted in overlapping windows. The logits are
 
 import csv
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -98,9 +98,7 @@ def main(
     matrix, rows, problems, stopped = ConfusionMatrix(len(classes)), {}, [], None
     write = partial(write_pictures, folder, classes, palette)
     try:
-        for name, result in tqdm(
-            predict_all(paths, read, infer, write), total=len(paths), unit=" images", disable=None
-        ):
+        for name, result in predict_all(paths, read, infer, write):
             if isinstance(result, UserError):
                 problems.append(str(result))
                 continue
@@ -139,7 +137,7 @@ def folder_name(images: list[Path], tta: bool) -> str:
 
 
 def predict_all(
-    names: Iterable[str], read: Callable, infer: Callable, write: Callable
+    names: Collection[str], read: Callable, infer: Callable, write: Callable
 ) -> Iterator[tuple[str, UserError | tuple[np.ndarray, np.ndarray | None]]]:
     """Yield each name with its prediction and true mask (H, W), or with the error if the image cannot be read.
 
@@ -151,7 +149,7 @@ def predict_all(
     """
     writing = deque()
     with ThreadPoolExecutor(THREADS) as pool:
-        for name, reading in prefetch(pool, read, names):
+        for name, reading in tqdm(prefetch(pool, read, names), total=len(names), unit=" images", disable=None):
             try:
                 image, mask = reading.result()
             except UserError as error:

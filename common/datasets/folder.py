@@ -6,9 +6,10 @@
         classes.txt                          optional: one class a line
         train.txt, val.txt, test.txt         optional: one image a line, by its name without suffix, trip/b
 
-Classes. A line of classes.txt is `name`, `name red green blue` or `name #rrggbb`. The lines stand for the mask values
-0, 1, 2, ..., or for their colours. `ignore 255`, or `ignore` with a colour, marks void pixels: they are neither trained
-on nor scored. Without such a line, 255 is void. A comment begins with `#` at the start of a line, or with ` # `.
+Classes. A line of classes.txt is `name`, `name red green blue` or `name #rrggbb`. Without colours, line i, counted from
+0, stands for mask value i; with colours, for the pixels of that colour. `ignore 255`, or `ignore` with a colour, marks
+void pixels: they are neither trained on nor scored. Without such a line, 255 is void. A comment begins with `#` at the
+start of a line, or with ` # `.
 
 Palette masks are read by colour if classes.txt lists all their colours, otherwise by value.
 
@@ -16,15 +17,15 @@ Without classes.txt, masks must hold the values 0, 1, 2, ... and perhaps 255. Al
 levels 0, 128 and 255, need a classes.txt with a colour for each class. `python -m tools.check folder` proposes its
 lines; --write-classes writes them. Masks with only 0 and 255 mean background and foreground, with or without the file.
 
-Splits. Folders can be the splits: images/train, images/val and images/test with masks/train, ..., or train/images and
+Splits. Folders may give the splits: images/train, images/val and images/test with masks/train, ..., or train/images and
 train/masks, val/images, ... The names training, valid, validation and testing work too, in upper or lower case.
 
-Otherwise, lists are the splits. Missing splits are drawn: 15 % of the images for validation, 15 % for the test. The
-drawing sorts the names by their hash, so few images move when you add others. With two lists, val.txt or test.txt is
-the test set, and the validation images are drawn from the rest. Two folders work the same way. If train.txt exists,
-images in no list are left out. A list may not contradict a folder.
+The lists train.txt, val.txt and test.txt may give the splits instead. Missing splits are drawn: 15 % of the images for
+validation, 15 % for the test. Images are drawn by a hash of their name, so adding images changes the split of few
+others. With only one of val.txt and test.txt, it is the test set, and validation images are drawn from the rest; this
+holds for folders, too. If train.txt exists, images in no list are left out. A list may not contradict a folder.
 
-If no test image has a mask, as in a course that keeps the answers back, the test set is predicted, not scored.
+If no test image has a mask, as in a course that hides the answers, the test set is predicted, not scored.
 """
 
 import re
@@ -81,29 +82,42 @@ def inspect(
         notes.append(f"the {count} images of {where['test']} have no masks: they can be predicted but not scored")
         masks |= dict.fromkeys(splits["test"])
     names = [name for split in splits.values() for name in split]
-    for name in names:
-        if name not in masks:
-            place = f"{path}/{(below + name).replace('images/', 'masks/', 1)}.png"
-            sentence = f"{images[name]} has no mask; expected {place} (any suffix)"
-            problems.append(Problem("images without a mask", sentence))
-    if not any((path / f"{split}.txt").is_file() for split in splits):
-        for name in masks.keys() - images.keys():
-            sentence = f"{masks[name]} has no image; expected {path}/{below}{name}.jpg (any suffix)"
-            problems.append(Problem("masks without an image", sentence))
+    problems += _unpaired(path, images, masks, below, names)
     found = scan([(name, masks[name]) for name in names if masks.get(name)], cache_dir, progress)
     problems += found.unread
     listed = read_classes(path / "classes.txt")
     # With unreadable masks, the values of the others do not tell the classes: report no problem about them.
     partial = any(problem.kind == NOT_A_MASK for problem in found.unread)
     classes, palette, label_map, said = interpret(found.held, listed, path, [] if partial else problems)
-    warnings = [several_pages(file for name in names for file in (images[name], masks.get(name)) if file)]
-    named_by_hand = not all(re.fullmatch(r"background|(class|value) ?\d+", name) for name in listed.names)
-    if found.objects and not named_by_hand:
-        warnings.append(f"{found.objects}; {import_command(path, '--binary')} makes them one class")
+    files = [file for name in names for file in (images[name], masks.get(name)) if file]
+    warnings = several_pages(files), _objects_warning(path, found.objects, listed.names)
     samples = {
         split: [(name, images[name], masks[name]) for name in names if name in masks] for split, names in splits.items()
     }
     return DatasetSpec(classes, palette, samples, label_map, (*notes, *said), warnings=tuple(filter(None, warnings)))
+
+
+def _unpaired(path: Path, images: dict, masks: dict, below: str, names: list[str]) -> list[Problem]:
+    """Return a problem for each image without a mask and, unless lists leave images out, for each mask without one."""
+    problems = []
+    for name in names:
+        if name not in masks:
+            place = f"{path}/{(below + name).replace('images/', 'masks/', 1)}.png"
+            sentence = f"{images[name]} has no mask; expected {place} (any suffix)"
+            problems.append(Problem("images without a mask", sentence))
+    if not any((path / f"{split}.txt").is_file() for split in ("train", "val", "test")):
+        for name in masks.keys() - images.keys():
+            sentence = f"{masks[name]} has no image; expected {path}/{below}{name}.jpg (any suffix)"
+            problems.append(Problem("masks without an image", sentence))
+    return problems
+
+
+def _objects_warning(path: Path, objects: str, names: list[str]) -> str:
+    """Return the warning that masks number their objects, unless classes.txt has names written by hand."""
+    named_by_hand = not all(re.fullmatch(r"background|(class|value) ?\d+", name) for name in names)
+    return (
+        f"{objects}; {import_command(path, '--binary')} makes them one class" if objects and not named_by_hand else ""
+    )
 
 
 def _find(path: Path, problems: list[UserError]) -> tuple[dict[str, Path], dict[str, Path], str]:

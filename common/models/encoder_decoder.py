@@ -12,8 +12,8 @@ from common.models.layers import upsample
 class EncoderDecoder(nn.Module):
     """An encoder, which may be frozen, and a decoder, which is always trained.
 
-    A subclass names its `decoder_class`, built from the encoder and the number of classes. The decoder turns the
-    encoder's feature maps into logits at any stride. This class interpolates them to the size of the images.
+    A subclass sets `decoder_class`; it is called with the encoder, the number of classes and `options`. The decoder
+    turns the encoder's feature maps into logits at any stride. This class interpolates them to the size of the images.
 
     Args:
         encoder: a key of `common.models.encoders.ENCODERS`.
@@ -46,7 +46,7 @@ class EncoderDecoder(nn.Module):
         output_stride = output_stride or self.output_strides[0]
         if output_stride not in self.output_strides:
             raise ValueError(f"{type(self).__name__} takes output_stride {self.output_strides}, not {output_stride}")
-        # A checkpoint brings the weights, so a network that is loaded from one downloads none.
+        # Stored as pretrained=False, because a model rebuilt from a checkpoint gets its weights there.
         self.arguments = {"encoder": encoder, "num_classes": num_classes, "pretrained": False}
         self.arguments |= {"output_stride": output_stride, **options}
         self.encoder = build_encoder(encoder, pretrained, encoder_weights)

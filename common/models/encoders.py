@@ -25,9 +25,9 @@ class ImageEncoder(nn.Module):
         out_layers: names of the children whose outputs are the maps at strides 2, 4, 8, 16, 32.
         channels: number of channels of each of these maps.
         unused: prefixes of names in a weights file; these tensors belong to layers that are left out here.
-        anchor: where the centre of a feature's receptive field falls in its s x s cell at stride s. 0 is top left, for
-            strided convolutions padded on both sides. 0.5 is the centre, for 2x2 pooling. 1 is bottom right, for
-            strided convolutions padded on the right and lower side only.
+        anchor: position of a feature in its s x s block of pixels, used to align upsampling. 0 is top left (strided
+            convolutions padded on both sides), 0.5 the middle (2x2 pooling), 1 bottom right (strided convolutions
+            padded only right and below).
         mean, std: of the images that the weights were trained on, per channel, for images in [0, 1].
     """
 
@@ -67,7 +67,7 @@ class ImageEncoder(nn.Module):
 
     def before_pooling(self) -> None:
         """If the network `pools`, output six maps: the input of each pooling (strides 1 to 16) and the last output."""
-        if self.pools:
+        if self.pools:  # only VGG: its layers are named by numbers, so number - 1 is the layer before
             self.out_layers = (*(str(int(name) - 1) for name in self.out_layers), self.out_layers[-1])
             self.channels = [*self.channels, self.channels[-1]]
 
@@ -90,7 +90,7 @@ def dilate(encoder: ImageEncoder, output_stride: int) -> None:
     them. A pooling that would no longer shrink the map is removed.
     Yu & Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, ICLR 2016.
     """
-    stride = dilation = 1  # of the map so far
+    stride = dilation = 1  # of the output of the layers so far
     for name, layer in list(encoder.network.named_modules()):
         if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
             continue
@@ -98,7 +98,7 @@ def dilate(encoder: ImageEncoder, output_stride: int) -> None:
         if size == 1:  # a shortcut: its stride must equal that of its block's 3x3 convolution
             layer.stride = (1, 1) if dilation > 1 else layer.stride
             continue
-        before = dilation
+        dilation_in = dilation  # of the layer's input; below, `dilation` is that of its output
         if stride * step > output_stride:
             dilation, step = dilation * step, 1
         stride *= step
@@ -107,8 +107,8 @@ def dilate(encoder: ImageEncoder, output_stride: int) -> None:
         if isinstance(layer, nn.MaxPool2d):
             encoder.network.set_submodule(name, nn.Identity())
         else:
-            layer.stride, layer.dilation = (step, step), (before, before)
-            layer.padding = (before * (size // 2),) * 2
+            layer.stride, layer.dilation = (step, step), (dilation_in, dilation_in)
+            layer.padding = (dilation_in * (size // 2),) * 2
 
 
 def resnet(name: str, channels: list[int]) -> ImageEncoder:
@@ -180,8 +180,8 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
     Args:
         name: a key of `ENCODERS`.
         pretrained: start from ImageNet weights instead of random ones.
-        weights: a local file of weights, or a folder with a file called `name-*` or else `name*`. Without it, or if the
-            folder has no such file, torchvision's weights are downloaded once.
+        weights: a file, or a folder; the file <name>-*.pth in it is used, otherwise <name>*.pth. Without `weights`, or
+            if the folder has no such file, torchvision's weights are downloaded once.
 
     Raises:
         UserError: the weights are missing, damaged, of another network, or cannot be downloaded.
