@@ -55,7 +55,11 @@ def record_run(run: Run, model: nn.Module, data: SegmentationSet) -> None:
     config["job"] = os.environ.get(JOB)
     write_json(run.folder / "config.json", config)
     write_json(run.folder / "splits.json", data.splits)
-    write_text(run.folder / f"{run.script}.py", run.script_text)
+    script = run.folder / f"{run.script}.py"
+    if script.exists() and script.read_text(encoding="utf-8") != run.script_text:
+        script = run.folder / f"{run.script}-resumed.py"
+        run.print(f"the script has changed since {run.name} began; the new version is {script}")
+    write_text(script, run.script_text)
     if name_of(model) not in MODELS:
         run.print(
             f"{name_of(model)} is not in MODELS, so tools.predict, tools.report and the notebook cannot load this run; "
@@ -256,11 +260,10 @@ class Checkpointer:
                 "restore them, or start over without --resume"
             )
         changes = differences(contents["experiment"], self.run.settings)
-        epochs = [text for key, text in changes.items() if key.endswith("epochs")]  # such as "epochs 10 -> 20"
+        epochs = [key for key in changes if key.endswith("epochs")]
         if epochs and self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau):
-            raise UserError(
-                f"{path} was trained with {epochs[0]}, and its schedule depends on that; give the same number"
-            )
+            flag = f"--{epochs[0].replace('_', '-')} {contents['experiment'][epochs[0]]}"
+            raise UserError(f"the schedule of {self.run.name} depends on the number of epochs; give {flag} again")
         if contents.get("schedule", schedule) != schedule:  # older files lack it
             raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
         if settings_of(contents["optimizer"]) != settings_of(self.optimizer.state_dict()):

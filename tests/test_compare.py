@@ -47,6 +47,15 @@ def test_each_combination_and_its_second_part_are_trained_once_and_set_side_by_s
     assert {name: path.stat().st_mtime_ns for name, path in tests.items()} == times
 
 
+def test_runs_of_another_version_of_the_script_are_not_shown_as_this_one(capsys):
+    Path("runs/compare-mine-0.1").mkdir(parents=True)
+    Path("runs/compare-mine-0.1/mine.py").write_text('"""Before."""\nloss = 1')
+    Path("mine.py").write_text('"""After."""\nloss = 2')
+    with pytest.raises(UserError, match="1 of 1 runs failed"):
+        compare(Path("mine.py").absolute(), ["lr=0.1"])
+    assert "was trained with another version of the script" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("text", ["model", "model=", "model=a,,b"])
 def test_a_parameter_without_values_is_refused(text):
     with pytest.raises(UserError, match=f"'{text}' gives no values"):

@@ -87,6 +87,21 @@ def test_a_run_is_not_resumed_with_other_settings_which_are_named(script):
     assert left() == before
 
 
+def test_a_script_that_is_edited_before_a_resume_is_kept_beside_the_first_version(script, capsys):
+    script(name="mine")
+    first = Path("runs/mine/mine.py").read_text()
+    script(
+        "criterion = CrossEntropy()",
+        "criterion = torch.nn.CrossEntropyLoss(ignore_index=255)",
+        2,
+        name="mine",
+        resume=True,
+    )
+    assert Path("runs/mine/mine.py").read_text() == first
+    assert "CrossEntropyLoss" in Path("runs/mine/mine-resumed.py").read_text()
+    assert "the script has changed since mine began" in capsys.readouterr().out
+
+
 def test_a_resumed_run_takes_over_the_precision_that_it_began_with(script, capsys):
     script(name="mine", precision="bf16")
     script(epochs=2, name="mine", precision="auto", resume=True)

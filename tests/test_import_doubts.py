@@ -44,6 +44,32 @@ def test_folders_of_splits_become_lists(layout, tmp_path, capsys):
     assert np.array_equal(mask(out, found["test"][0]), truth(6))
 
 
+def test_lists_of_splits_are_kept(tmp_path):
+    path = folders(tmp_path / "export")
+    lists = {"train": ["0", "1.jpg", "2"], "val": ["3"], "test": ["4"]}
+    for split, names in lists.items():
+        (path / f"{split}.txt").write_text("\n".join(names))
+    run(path, tmp_path / "out")
+    assert splits(tmp_path / "out") == lists | {"train": ["0", "1", "2"]}
+    (path / "val.txt").write_text("3\n4\n")
+    assert "val.txt and test.txt" in refused(path, tmp_path / "other")
+
+
+def test_an_export_that_shows_no_object_is_refused_and_leaves_nothing(tmp_path):
+    path = folders(tmp_path / "export", lambda mask: np.uint8(255 * (mask > 9)))
+    (path / "classes.txt").write_text("background\nthing\n")
+    assert "has no image that shows an object" in refused(path, tmp_path / "out")
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+
+
+def test_three_grey_levels_with_smooth_outlines_are_not_taken_for_two(tmp_path):
+    def smooth(mask: np.ndarray) -> np.ndarray:
+        levels = Image.fromarray(np.array([0, 127, 255], dtype=np.uint8)[np.minimum(mask, 2)]).resize((400, 300))
+        return np.array(levels.filter(ImageFilter.BoxBlur(1)).resize((WIDTH, HEIGHT)))
+
+    assert "--binary" not in refused(folders(tmp_path / "export", smooth), tmp_path / "out")
+
+
 def test_numbers_of_objects_are_warned_of_and_binary_makes_them_one_class(tmp_path, capsys):
     def count(classes: np.ndarray) -> np.ndarray:  # a third object beside the two, in every second image
         classes[42:46, 2 : 20 + 0 * count.calls] = (classes.max() + 1) if count.calls % 2 else 0

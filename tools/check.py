@@ -126,7 +126,12 @@ def class_lines(found: list[Found], spec: DatasetSpec | None) -> list[str]:
 
 def import_advice(path: Path) -> str:
     """Return advice with the import command if a labelling program wrote the folder `path`, else ""."""
-    layout, reason = recognise(Source(path))
+    source, damaged = Source(path), []
+    for _ in source.jsons(damaged):
+        pass
+    if damaged:
+        return f"a file of labels is damaged: {damaged[0]}"
+    layout, reason = recognise(source)
     if not layout:
         return ""
     command = import_command(path).strip("`")

@@ -59,10 +59,12 @@ def main(
     record = {"from": str(path.resolve()), "layout": layout}
     prepare(out, items, record, classes)
     written = write(out, items, labels, palette, link, binary)
-    if not written:
+    if not any(written.values()):
+        for kind in ("images", "masks"):
+            shutil.rmtree(out / kind, ignore_errors=True)
         (out / RECORD).unlink()
-        first = next((f"{problem.kind}: {problem}" for problem in labels.left_out), "it lists none")
-        raise UserError(f"{path} has no image that can be used; {first}")
+        first = next((f"{problem.kind}: {problem}" for problem in labels.left_out), "all of it is background or void")
+        raise UserError(f"{path} has no image that shows an object; {first}")
     splits = write_splits(out, {name: items[name].split for name in written})
     write_text(out / "classes.txt", classes)
     groups = defaultdict(list)
@@ -103,10 +105,33 @@ def read(path: Path, images: str, masks: str, binary: bool, out: Path) -> tuple[
         labels.names, labels.colors = ["background", "object"], {}
     if not 2 <= len(labels.names) <= VOID:
         raise UserError(f"{path} has {len(labels.names)} classes with the background; there can be 2 to {VOID}")
+    listed = read_lists(source, labels)
     for item in labels.items:
-        item.split = item.split or source.split(item.image.parent)
+        item.split = item.split or listed.get(item.image, "") or source.split(item.image.parent)
     labels.notes += [f"WARNING: {pages}"] if (pages := several_pages(source.pictures)) else []
     return labels, layout.NAME
+
+
+def read_lists(source: Source, labels: Labels) -> dict[Path, str]:
+    """Return the split of each image that train.txt, val.txt or test.txt names, if these files lie in the export.
+
+    Raises:
+        UserError: two lists name an image.
+    """
+    listed = {}
+    for split in ("train", "val", "test"):
+        file = source.root / f"{split}.txt"
+        for name in filter(None, map(str.strip, read_text(file).splitlines() if file.is_file() else ())):
+            try:
+                image = labels.images.find(name, file)
+            except Problem as problem:
+                labels.left_out.append(problem)
+                continue
+            if listed.setdefault(image, split) != split:
+                raise UserError(
+                    f"{listed[image]}.txt and {split}.txt in {source.root} name {name}; correct one of them"
+                )
+    return listed
 
 
 def without_format(source: Source) -> tuple[ModuleType, str]:
@@ -167,22 +192,25 @@ def prepare(out: Path, items: dict[str, Item], record: dict, classes: str) -> No
     write_json(out / RECORD, record)
 
 
-def write(out: Path, items: dict[str, Item], labels: Labels, palette: list, link: bool, binary: bool) -> list[str]:
-    """Write all images and masks; return the names of the written ones, and add the others to the problems."""
+def write(
+    out: Path, items: dict[str, Item], labels: Labels, palette: list, link: bool, binary: bool
+) -> dict[str, bool]:
+    """Write all images and masks; return, by name, whether the mask shows an object; add the others to the problems."""
     colors = np.zeros((256, 3), dtype=np.uint8)
     colors[: len(palette)], colors[VOID] = palette, VOID_COLOR
-    written = []
+    written = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda name: write_pair(out, name, items[name], colors, link, binary), items)
         bar = tqdm(results, "importing", len(items), unit=" images", disable=None, leave=False)
-        for name, (usable, problems) in zip(items, bar, strict=True):
+        for name, (shows, problems) in zip(items, bar, strict=True):
             labels.left_out += problems
-            written += [name] * usable
+            if shows is not None:
+                written[name] = shows
     return written
 
 
 def write_pair(out: Path, name: str, item: Item, colors: np.ndarray, link: bool, binary: bool) -> tuple:
-    """Write the image and the mask of `item`; return whether this was possible, and a list of problems."""
+    """Write image and mask of `item`; return whether the mask shows an object (None: not written), and the problems."""
     data = item.data() if item.data else None
     try:
         size = upright_size(item.image, io.BytesIO(data) if data else None)
@@ -192,10 +220,10 @@ def write_pair(out: Path, name: str, item: Item, colors: np.ndarray, link: bool,
         mask = np.zeros(size[::-1], dtype=np.uint8)
         problems = item.draw(mask)
     except Problem as problem:
-        return False, [problem]
+        return None, [problem]
     except OTHER as error:
         sentence = f"{item.image} ({type(error).__name__}: {error})"
-        return False, [Problem("images whose labels cannot be understood", sentence)]
+        return None, [Problem("images whose labels cannot be understood", sentence)]
     if binary:
         mask[(mask > 0) & (mask != VOID)] = 1
     picture = Image.fromarray(mask)
@@ -210,7 +238,7 @@ def write_pair(out: Path, name: str, item: Item, colors: np.ndarray, link: bool,
             temporary.hardlink_to(item.image)
         else:
             shutil.copyfile(item.image, temporary)
-    return True, problems
+    return bool(((mask > 0) & (mask != VOID)).any()), problems
 
 
 def write_splits(out: Path, split_of: dict[str, str]) -> dict[str, int]:

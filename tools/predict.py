@@ -224,7 +224,8 @@ def select_split(paths: dict[str, Path], record: Path, split: str) -> dict[str, 
     if names is None:
         raise UserError(f"--split {split} needs {record}, which the training writes; it is missing or lacks this split")
     if missing := [name for name in names if name not in paths]:
-        raise UserError(f"{missing[0]}{more(missing)} of the {len(names)} images in {split} is not there")
+        sentence = f"{missing[0]}{more(missing)} of the {len(names)} images in {split} is not there"
+        raise UserError(f"{sentence}; give the images that the model was trained on")
     return {name: paths[name] for name in names}
 
 

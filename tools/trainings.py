@@ -41,11 +41,19 @@ def train_all(jobs: dict[str, list], title: str) -> dict[str, Path]:
     return {name: Path("runs", name) for name in jobs}
 
 
+def code_of(script: Path) -> str:
+    """Return the text of a script after its docstring."""
+    return script.read_text(encoding="utf-8").split('"""', 2)[-1]
+
+
 def train(name: str, script: Path | str, *flags: str) -> str:
     """Run a script as run `name`, unless this run is finished; return its score, or why it failed."""
     folder, log = Path("runs", name), Path("runs", f"{name}.log")
     given = [str(REPOSITORY / script), *map(str, flags), "--name", name]
     before = [part for part in read_json(folder / "config.json").get("command", given) if part != "--resume"]
+    kept = folder / f"{Path(script).stem}.py"
+    if kept.exists() and code_of(kept) != code_of(REPOSITORY / script):
+        return f"failed: {folder} was trained with another version of the script; delete the folder to train it anew"
     if before[1:] != given[1:]:
         return f"failed: {folder} was trained with {' '.join(before[1:-2])}; delete the folder to train it anew"
     # The first part of a training leaves a test.json, too.

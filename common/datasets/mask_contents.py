@@ -78,8 +78,9 @@ def _look(path: Path) -> dict[tuple[int, int | None], int] | Problem:
 def smoothed(held: list[Held]) -> tuple[int, int] | None:
     """Return the two original colours of smoothed masks, the more frequent first; None for masks that are not smoothed.
 
-    In smoothed masks, all other colours are mixtures of these two. After resizing, the two have 80 % of the pixels.
-    After blurring, more than 30 rare mixtures fill the whole range between two very distant colours.
+    In smoothed masks, all other colours are mixtures of these two. After resizing, the two have 80 % of the pixels, and
+    no mixture has half as many as either. After blurring, more than 30 rare mixtures fill the whole range between two
+    very distant colours.
     """
     pixels = Counter()
     for h in held:
@@ -95,7 +96,7 @@ def smoothed(held: list[Held]) -> tuple[int, int] | None:
     a, b = colors[0], colors[end]
     shares = (colors - a) @ (b - a) / np.sum((b - a) ** 2)  # share of b in each mixture
     rare = counts[0] > 0.3 * total and counts[1 + (end == 1)] < 0.03 * total
-    resized = far[end] >= 100 and counts[0] + counts[end] >= 0.8 * total
+    resized = far[end] >= 100 and counts[0] + counts[end] >= 0.8 * total and counts[1 + (end == 1)] < counts[end] / 2
     blurred = far[end] >= 190 and len(counts) > 30 and rare and np.diff(np.sort(shares)).max() < 0.3
     mixtures = abs(colors - a - shares[:, None] * (b - a)).max() < 16
     return (codes[0], codes[end]) if mixtures and (resized or blurred) else None
