@@ -45,8 +45,9 @@ def own_classes(labels: Labels, masks: list[Path], source: Source) -> Paint:
         a, b = (rgb(color)[0] for color in two)
         sentence = f"{held[0].file} and others hold {len(held)} levels, mostly {a} and {b}: outlines are smoothed; "
         raise Problem("smoothed masks", sentence + "add --binary, which rounds each pixel to the nearer of the two")
-    rare = sum(h.value is None and h.pixels < 0.001 * sum(h.pixels for h in held) for h in held)
-    if not listed.names and rare > 20 and 2 * rare > len(held):
+    total, grey = sum(h.pixels for h in held), all(h.value is None and h.color % GREY == 0 for h in held)
+    rare = sum(h.pixels < 0.001 * total for h in held)
+    if not listed.names and grey and rare > 20 and 2 * rare > len(held):
         sentence = f"{held[0].file} and others hold {len(held)} values, most of them rare: outlines are smoothed; "
         raise Problem("smoothed masks", sentence + "save masks with hard outlines, or list the classes in classes.txt")
     if objects:
