@@ -211,7 +211,7 @@ class Checkpointer:
             self.scheduler.load_state_dict(contents["scheduler"])
         self.run.scaler.load_state_dict(contents["scaler"])
         history = contents["history"]
-        self._write_results(history)  # a kill after last.pt and before best_*.pt leaves the second one old
+        self._write_results(history)  # after a kill between last.pt and best_*.pt, best_*.pt is out of date
         barrier()
         if not self.run.best_checkpoint.exists():
             sentence = "restore this file, which holds the kept epoch, or start over without --resume"

@@ -37,7 +37,7 @@ def train_one_epoch(
     """Train on every batch of `loader` once; return the mean loss and the confusion matrix.
 
     Both are measured in training mode, on augmented images, while the weights change. The loop does not wait
-    for the GPU, with two exceptions: fp16 with an optimizer that is not fused, and SyncBatchNorm on several GPUs.
+    for the GPU, except in fp16 with an optimizer that is not fused, and in SyncBatchNorm on several GPUs.
 
     Raises:
         UserError: a loss is not finite.
@@ -51,7 +51,7 @@ def train_one_epoch(
             logits = model(images)
         loss, weight = weighted_loss(criterion, logits.float(), masks)
         optimizer.zero_grad()
-        # DDP averages over processes; `weight`, of this process's valid pixels, makes it the mean over all pixels.
+        # DDP gives each process the same share; the scale turns that into the mean over the valid pixels of all.
         run.scaler.scale(loss * ddp_scale(weight)).backward()
         if clip_norm:
             run.scaler.unscale_(optimizer)
@@ -101,7 +101,7 @@ def fit(
     clip_norm: float = 0,
     keep: Literal["best", "last"] = "best",
 ) -> list[dict]:
-    """Train `model`, then load its weights of the best epoch (or the last, see `keep`); return the rows of history.csv.
+    """Train `model`, then load the weights of its best (or last) epoch; return the rows of history.csv.
 
     Args:
         criterion: maps (logits, masks) to a scalar, the mean over the valid pixels, see `common.losses`.

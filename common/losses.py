@@ -1,8 +1,8 @@
-"""Loss functions: from logits (B, C, H, W) and target (B, H, W) to a scalar, the mean over all valid pixels.
+"""Loss functions: from logits (B, C, H, W) and target (B, H, W) to a scalar.
 
 A pixel is valid unless its target is VOID (255, the ignore_index). A script can use any function with this interface,
-such as `torch.nn.CrossEntropyLoss(ignore_index=VOID)`. To average over batches and processes,
-`common.engine` weights each mean by `pixel_weight`.
+such as `torch.nn.CrossEntropyLoss(ignore_index=VOID)`, which is NaN for a batch without valid pixels; ours is 0. To
+average over batches and processes, `common.engine` weights each loss by `pixel_weight`.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class CrossEntropy(nn.CrossEntropyLoss):
 
 
 class Dice(nn.Module):
-    """Soft Dice loss: the mean over the classes in the target of 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1).
+    """Soft Dice loss: 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1), averaged over the classes in the target.
 
     p is the softmax of a class; t is 1 in its pixels and 0 elsewhere. The sums run over all valid pixels of the batch.
     Every class counts the same, even with few pixels. Without valid pixels, the loss is 0.
@@ -75,7 +75,7 @@ class Focal(nn.Module):
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
         loss = F.cross_entropy(logits, target, ignore_index=VOID, reduction="none")  # -log p; 0 where void
-        # The clamp is for p = 1 (also in void pixels): with gamma below 1, the gradient of 0^gamma is infinite.
+        # Where p = 1, the base is 0, and for gamma below 1 its gradient is infinite: hence the clamp.
         loss = (-torch.expm1(-loss)).clamp(min=1e-12) ** self.gamma * loss
         return loss.sum() / (target != VOID).sum().clamp(min=1)
 
@@ -93,7 +93,7 @@ class Sum(nn.Module):
 
 
 def weighted_loss(criterion: Callable, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a batch's loss and the weight of its pixels; an empty batch gives a loss of 0 that has gradients."""
+    """Return a batch's loss and the weight of its pixels; an empty batch gives 0, on which backward() works."""
     loss = criterion(logits, target) if len(target) else logits.sum()
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         found = f"the shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
@@ -102,7 +102,7 @@ def weighted_loss(criterion: Callable, logits: torch.Tensor, target: torch.Tenso
 
 
 def pixel_weight(criterion: nn.Module, target: torch.Tensor) -> torch.Tensor:
-    """Return the divisor (0-d float) of the mean that `criterion` computes on `target` (B, H, W).
+    """Return the number (0-d float) by which `criterion` divides its sum over `target` (B, H, W).
 
     It is the sum of the class weights over all valid pixels if `criterion.weight` holds class weights, as in torch's
     CrossEntropyLoss; otherwise the number of valid pixels.
@@ -118,8 +118,8 @@ def class_weights(data: SegmentationSet, cap: float = 10.0) -> torch.Tensor:
     """Return class weights (num_classes,) float against the class imbalance in the masks of `data`.
 
     w_c = min(cap, s / sqrt(f_c)), where f_c is the share of class c among the valid pixels. Before the cap, s makes the
-    mean weight of a pixel 1: the sum over c of f_c * s / sqrt(f_c) is 1. With 1 / f_c instead of 1 / sqrt(f_c), a class
-    in a single image would count more than all others together.
+    mean weight of a pixel 1: the sum over c of f_c * s / sqrt(f_c) is 1. With 1 / f_c instead of 1 / sqrt(f_c), a
+    rare class would dominate the loss of the few images that show it.
 
     A class that does not occur has weight 1: it does not matter in training, but the validation set may have the class.
     """

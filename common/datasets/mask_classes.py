@@ -83,7 +83,8 @@ def _parse_line(words: list[str]) -> tuple[str, list[int]]:
 def interpret(held: list[Held], listed: Classes, path: Path, problems: list[UserError]) -> tuple:
     """Return names, palette and label map of the classes in the folder `path`, and notes for the screen.
 
-    If unknown values remain, add a problem; without classes.txt there are then no classes, and all pixels are void.
+    If unknown values remain, a problem is added. If there is no classes.txt either, there are no classes, and all pixels
+    are void.
     """
     reading = choose_reading(held, listed)
     hint = _hint(held, listed, reading, path)
@@ -104,7 +105,7 @@ def interpret(held: list[Held], listed: Classes, path: Path, problems: list[User
 def choose_reading(held: list[Held], listed: Classes) -> Reading:
     """Return the reading with the fewest unknown values."""
     palettes, readings = {(h.value, h.color) for h in held if h.value is not None}, []
-    differ = len(dict(palettes)) < len(palettes)  # each file has its own palette, as PNG optimizers write them
+    differ = len(dict(palettes)) < len(palettes)  # a number has different colours in different files
     for by_color in [True] if differ else [True, False] if listed.colors else [False]:
         found = {h.color if by_color or h.value is None else h.value * GREY: h for h in held}
         for names, table in _tables(found.keys(), listed):
@@ -114,7 +115,7 @@ def choose_reading(held: list[Held], listed: Classes) -> Reading:
 
 
 def _tables(found: Set[int], listed: Classes) -> Iterator[tuple[list[str], dict[int, int]]]:
-    """Yield class names and the class of each colour: by listed colours, as a binary task, by values."""
+    """Yield candidates for the class names and the class of each colour: listed colours, a binary task, plain values."""
     ignored = {value * GREY: VOID for value in listed.ignored or [VOID]}
     if listed.colors:
         grey = all(color % GREY == 0 for color, index in listed.colors.items() if index != VOID)
