@@ -75,7 +75,7 @@ class Focal(nn.Module):
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Take `logits` (B, C, H, W) float and `target` (B, H, W) int64; return a 0-d float."""
         loss = F.cross_entropy(logits, target, ignore_index=VOID, reduction="none")  # -log p; 0 where void
-        # Where p = 1, the base is 0, and for gamma below 1 its gradient is infinite: hence the clamp.
+        # Where p = 1, the base is 0, and its gradient is infinite for gamma below 1: hence the clamp.
         loss = (-torch.expm1(-loss)).clamp(min=1e-12) ** self.gamma * loss
         return loss.sum() / (target != VOID).sum().clamp(min=1)
 

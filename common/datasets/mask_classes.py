@@ -15,7 +15,7 @@ from common.datasets.reading import Problem, jpeg_hint, read_text
 from common.labels import VOID, VOID_COLOR, LabelMap, color_number, rgb, voc_palette
 from common.system.errors import UserError
 
-MANY = 200  # more classes need a classes.txt: smoothed outlines have as many values
+MANY = 200  # more values without a classes.txt probably come from smoothed outlines
 BINARY = {0: 0, 255 * GREY: 1}  # colour -> class in masks with only 0 and 255
 
 
@@ -83,7 +83,7 @@ def _parse_line(words: list[str]) -> tuple[str, list[int]]:
 def interpret(held: list[Held], listed: Classes, path: Path, problems: list[UserError]) -> tuple:
     """Return names, palette and label map of the classes in the folder `path`, and notes for the screen.
 
-    If unknown values remain, a problem is added. If there is no classes.txt either, there are no classes, and all pixels
+    If unknown values remain, a problem is added. If there is no classes.txt either, there are no classes and all pixels
     are void.
     """
     reading = choose_reading(held, listed)
@@ -115,7 +115,7 @@ def choose_reading(held: list[Held], listed: Classes) -> Reading:
 
 
 def _tables(found: Set[int], listed: Classes) -> Iterator[tuple[list[str], dict[int, int]]]:
-    """Yield candidates for the class names and the class of each colour: listed colours, a binary task, plain values."""
+    """Yield candidates for the class names and the class of each colour: listed, binary, plain values."""
     ignored = {value * GREY: VOID for value in listed.ignored or [VOID]}
     if listed.colors:
         grey = all(color % GREY == 0 for color, index in listed.colors.items() if index != VOID)
