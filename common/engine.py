@@ -61,7 +61,6 @@ def train_one_epoch(
         run.scaler.update()
         if scheduler and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
-
         matrix.update(logits.detach().max(1).indices, masks)
         mean_loss.update(loss, weight)
         if progress:
