@@ -37,7 +37,7 @@ def report_test(model: nn.Module, loader: Loader, loss: float, matrix: Confusion
     for hint in hints(run.history, matrix, data.classes) if run.history else ():
         run.print(f"hint: {hint}")
     took = f", trained in {duration(sum(row['seconds'] for row in run.history))}" if run.history else ""
-    run.print(f"pictures: {', '.join(map(str, (run.plot(), run.plot('predictions'), run.plot('confusion'))))}")
+    run.print(f"pictures: {run.plot().with_suffix('')}*.png (curves, predictions, confusion matrix)")
     run.print(f"other scores: {run.folder / 'test.json'} and classes.csv")
     run.print(f"model: {run.best_checkpoint}, {result['parameters'] / 1e6:.2f} M parameters{took}")
     return result
