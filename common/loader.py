@@ -54,6 +54,8 @@ class Loader:
         copies: int = 1,
         steps: int = 0,
     ):
+        if isinstance(run.device, str):
+            raise UserError("the run has not started: write @experiment above main, as train.py does")
         if batch_size < run.world_size:
             raise UserError(f"--batch-size {batch_size} must be at least {run.world_size}, one image for each process")
         self.data, self.run = data, run

@@ -138,6 +138,11 @@ def test_ordinary_mistakes_end_in_a_sentence_before_the_first_step_and_leave_not
     assert not left()
 
 
+def test_a_main_without_its_decorator_is_told_of_it(script):
+    with pytest.raises(UserError, match="write @experiment above main"):
+        script("@experiment\n", "")
+
+
 def test_a_cosine_that_is_drawn_over_epochs_is_refused_for_fit_steps_it_by_the_batch(script):
     cosine = "torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)"
     with pytest.raises(UserError, match=r"T_max=3\) ends after 3 batches.* T_max=epochs \* len\(train_loader\)"):
