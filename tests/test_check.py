@@ -94,7 +94,7 @@ def test_all_problems_of_a_folder_are_told_at_once_beside_what_is_sound(data, ca
 
 
 @pytest.mark.parametrize("palette", [False, True])
-def test_lines_for_classes_txt_are_proposed_and_written_in_the_order_of_colours(data, capsys, palette):
+def test_lines_for_classes_txt_are_proposed_and_written_in_order(data, capsys, palette):
     file = data / "classes.txt"
     file.unlink()
     for path in (data / "masks").iterdir():
@@ -104,6 +104,9 @@ def test_lines_for_classes_txt_are_proposed_and_written_in_the_order_of_colours(
     status, out = run(data, capsys)
     share = np.mean([(5 + i % 7) / 30 for i in range(30)])
     lines = [f"class0 0 0 64  # {share:.2%} of the pixels", f"class1 200 0 0  # {1 - share:.2%} of the pixels"]
+    if palette:
+        lines = [f"class0 200 0 0  # {1 - share:.2%} of the pixels, palette number 0"]
+        lines.append(f"class1 0 0 64  # {share:.2%} of the pixels, palette number 3")
     assert status == 2 and "30 samples, 1 problem, " in out and "\n      ".join(["proposes lines", *lines]) in out
     assert not file.exists() and "classes.txt is written" in run(data, capsys, "--write-classes")[1]
     assert file.read_text().splitlines()[1:] == lines

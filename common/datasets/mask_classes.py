@@ -166,13 +166,19 @@ def _unknown_problem(unknown: dict[int, Held], held: list[Held], listed: Classes
 
 
 def _propose(held: list[Held], listed: Classes) -> list[str]:
-    """Return lines for the colours that classes.txt lacks, each with its share of the pixels."""
+    """Return lines for the colours that classes.txt lacks, each with its share of the pixels and its palette number."""
     pixels, names = Counter(), {0: "background", color_number(VOID_COLOR): "ignore"}
     for h in held:
         pixels[h.color] += h.pixels
-    colors, comment = sorted(pixels.keys() - listed.colors.keys()), "  # {:.2%} of the pixels"
-    lines = [f"{names.get(color, f'class{i}')} {_say(color)}" for i, color in enumerate(colors, len(listed.names))]
-    return [line + comment.format(pixels[color] / pixels.total()) for line, color in zip(lines, colors, strict=True)]
+    numbers = {h.color: h.value for h in held}
+    if not len({*numbers.values()}) == len(numbers) == len(held):  # palettes that differ from file to file
+        numbers = dict.fromkeys(numbers)
+    colors = sorted(pixels.keys() - listed.colors.keys(), key=lambda color: (numbers[color] or 0, color))
+    lines = []
+    for i, color in enumerate(colors, len(listed.names)):
+        line = f"{names.get(color, f'class{i}')} {_say(color)}  # {pixels[color] / pixels.total():.2%} of the pixels"
+        lines.append(line + (f", palette number {numbers[color]}" if numbers[color] is not None else ""))
+    return lines
 
 
 def _say(color: int) -> str:
