@@ -264,7 +264,7 @@ class Checkpointer:
         if epochs and self.scheduler and not isinstance(self.scheduler, ReduceLROnPlateau):
             flag = f"--{epochs[0].replace('_', '-')} {contents['experiment'][epochs[0]]}"
             raise UserError(f"the schedule of {self.run.name} depends on the number of epochs; give {flag} again")
-        if contents.get("schedule", schedule) != schedule:  # older files lack it
+        if contents["schedule"] != schedule:
             raise UserError(f"{path} was trained with another schedule; it cannot be resumed")
         if settings_of(contents["optimizer"]) != settings_of(self.optimizer.state_dict()):
             raise UserError(

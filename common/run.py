@@ -93,8 +93,10 @@ class Run:
             )
         # After a process has died, torchrun repeats the same command.
         restarted = any(all_gather(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
-        resumed = self.resume if isinstance(self.resume, str) else newest_run(base, of_job=not self.resume)
-        if self.resume or (restarted and resumed):
+        resumed = self.resume if isinstance(self.resume, str) else ""
+        if not resumed and (self.resume or restarted):
+            resumed = newest_run(base, of_job=not self.resume)
+        if self.resume or resumed:
             run.name, run.resume = resumed, True
             run.check_resumed(base, auto=self.precision == "auto")
         else:

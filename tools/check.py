@@ -126,14 +126,9 @@ def class_lines(found: list[Found], spec: DatasetSpec | None) -> list[str]:
 
 def import_advice(path: Path) -> str:
     """Return advice with the import command if a labelling program wrote the folder `path`, else ""."""
-    source, damaged = Source(path), []
-    for _ in source.jsons(damaged):
-        pass
-    if damaged:
-        return f"a file of labels is damaged: {damaged[0]}"
-    layout, reason = recognise(source)
+    layout, reason = recognise(source := Source(path))
     if not layout:
-        return ""
+        return next((f"a file of labels is damaged: {problem}" for problem in source.damaged()), "")
     command = import_command(path).strip("`")
     return f"this looks like {layout.NAME}: {reason}; convert it to a folder for training with\n  {command}"
 

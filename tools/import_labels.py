@@ -136,11 +136,8 @@ def read_lists(source: Source, labels: Labels) -> dict[Path, str]:
 
 def without_format(source: Source) -> tuple[ModuleType, str]:
     """Return how to read a folder that needs no import; raise UserError for any other, and describe its files."""
-    problems = []
-    for _ in source.jsons(problems):
-        pass
-    if problems:
-        raise problems[0]
+    if damaged := source.damaged():
+        raise damaged[0]
     if pairings(source):
         return mask_files, "images/ and masks/ lie as a training takes them, so that it needs no import"
     if other := not_read([file for file in source.others if file.suffix.lower() in PHOTOS | ARRAYS]):

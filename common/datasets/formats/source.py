@@ -125,6 +125,13 @@ class Source:
             except Problem as problem:
                 problems.append(problem)
 
+    def damaged(self) -> list[Problem]:
+        """Return a problem for each JSON file that cannot be read."""
+        problems = []
+        for _ in self.jsons(problems):
+            pass
+        return problems
+
     def objects(self, keys: Iterable[str], problems: list[Problem], limit: int | None = None) -> Iterator:
         """Yield path and content of each JSON file with an object that has `keys`; add a problem for the others."""
         for file, content in self.jsons(problems, limit):
