@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from common.reporting.results import REPOSITORY
 from common.system.errors import UserError
 from common.system.files import read_json
 
-REPOSITORY = Path(__file__).parents[1]
 FINISHED = "the training has finished\n"  # last line of a log
 
 
