@@ -1,5 +1,6 @@
 """Masks and images that are not read as a user might think: each has a warning or a sentence with its true reason."""
 
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageFilter, ImageOps
 from common.cli import cli
 from common.datasets import load, reading
 from common.datasets.folder import folder
-from common.datasets.mask_contents import look_through, object_numbers, smoothed
+from common.datasets.mask_contents import look_through, object_numbers, scan, smoothed
 from common.system.errors import UserError
 from tools import check
 
@@ -254,3 +255,12 @@ def test_a_picture_that_is_too_large_is_named_with_its_size(photos, monkeypatch)
     monkeypatch.setattr(reading, "MAX_PIXELS", SIDE * SIDE - 1)
     expected = "0.png has 48x48 pixels, more than the limit of 2,303; cut it into tiles or make it smaller"
     assert refused(photos).startswith(f"{photos}/masks/{expected}")
+
+
+def test_runs_that_start_together_look_at_the_masks_without_disturbing_each_other(tmp_path):
+    write_folder(tmp_path / "photos", 12)
+    masks = [(path.name, path) for path in sorted((tmp_path / "photos/masks").iterdir())]
+    jobs = [(masks[:n], tmp_path / "cache", False) for n in range(1, 13) for _ in range(4)]  # four write each record
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        found = pool.starmap(scan, jobs, chunksize=1)
+    assert found == [scan(*job) for job in jobs] and len(list((tmp_path / "cache").iterdir())) == 12

@@ -44,7 +44,9 @@ def scan(masks: list[tuple[str, Path]], cache_dir: Path, progress: bool) -> Mask
     if not (known := read_json(record)):
         found = look_through([path for _, path in masks], progress)
         unread = [(problem.kind, str(problem)) for problem in found.unread]
-        write_json(record, known := found._replace(unread=unread)._asdict())
+        own = record.with_suffix(f".{os.getpid()}")  # runs that start together write the same record
+        write_json(own, known := found._replace(unread=unread)._asdict())
+        os.replace(own, record)
     return Masks([Held(*row) for row in known["held"]], [Problem(*row) for row in known["unread"]], known["objects"])
 
 
