@@ -64,7 +64,7 @@ def test_tables_and_result_lines_are_what_results_hold():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run python benchmarks/tables.py"
 
 
-@pytest.mark.parametrize("script", lesson.SCRIPTS[1:])
+@pytest.mark.parametrize("script", [*lesson.SCRIPTS[1:], "train_5_d"])
 def test_diff_with_the_parent_shows_the_experiment_on_one_screen(script):
     texts = [(REPOSITORY / f"{name}.py").read_text().splitlines() for name in (parent_of(script), script)]
     changed = [line for line in difflib.ndiff(*texts) if line[0] in "-+"]

@@ -17,7 +17,7 @@ import train_drinks
 import train_pets
 from common.datasets import VOID, load
 from common.losses import CrossEntropy, class_weights
-from common.models import BasicFCN, DilatedFCN, ResNetV2FCN, UNet
+from common.models import BasicFCN, DilatedFCN, ResNetV2FCN, TorchvisionNetwork, UNet
 from common.models.mobilenet_v1 import mobilenet_v1_layers
 from common.run import Run
 
@@ -35,13 +35,14 @@ RATES = {
     "train_5_a": ("cosine", {ALL: "lr"}),
     "train_5_b": ("cosine", {"decoder.": "lr"}),
     "train_5_c": ("cosine", {ALL: "lr"}),
+    "train_5_d": ("cosine", {"net.backbone.": 1e-4, "net.classifier.": "lr"}),
     "train_best": ("cosine", {"encoder.": "encoder_lr", "decoder.": "lr"}),
     "train_ade20k": ("constant", {ALL: 3e-4}),
     "train_drinks": ("cosine", {ALL: "lr"}),
     "train_voc2012": ("cosine", {"encoder.": "encoder_lr", "decoder.": "lr"}),
 }
 SMALL = {"image_size": 32, "stored_scale": 1.25, "batch_size": 3, "encoder": "mobilenet_v1", "levels": 2}
-WEIGHTED = {"train_4_c", "train_5_a", "train_5_b", "train_5_c"}
+WEIGHTED = {"train_4_c", "train_5_a", "train_5_b", "train_5_c", "train_5_d"}
 
 
 class Stage:
@@ -79,6 +80,7 @@ def train(monkeypatch, tmp_path):
         "build": build,
         "BasicFCN": DilatedFCN,
         "UNet": lambda classes, width: UNet(classes, 4),
+        "TorchvisionNetwork": lambda classes, network, pretrained, weights: TorchvisionNetwork(classes, network, False),
         "ResNetV2FCN": partial(ResNetV2FCN, depth=11),
     }
 

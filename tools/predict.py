@@ -3,6 +3,7 @@
     python -m tools.predict holiday.jpg                                       # the newest best_*.pt here, on one image
     python -m tools.predict a.jpg b.jpg photos --checkpoint best_train_5_b.pt # on several images and a folder
     python -m tools.predict photos/images --score photos/masks --split test   # scores at the images' own size
+    python -m tools.predict photo.jpg --model lraspp_mobilenet_v3_large       # VOC's classes, without any training
 
 Writes to predictions/<run>/<image or folder>/, at each image's own size:
 
@@ -11,8 +12,9 @@ Writes to predictions/<run>/<image or folder>/, at each image's own size:
 - shares.csv: the share of every class in every image
 
 Photographs are turned upright by their EXIF orientation; the predicted masks fit the upright photographs. The network
-sees each image at the size of its validation images, at --image-size, or with --own-size at its own size. Images
-with more than --max-pixels are predicted in overlapping windows. The logits are resized to the image's own size.
+sees each image at the size of its validation images, at --image-size, or with --own-size at its own size. A --model
+of torchvision sees it at 520 pixels on the short side, because torchvision validated it so. Images with more than
+--max-pixels are predicted in overlapping windows. The logits are resized to the image's own size.
 
 --score takes a folder of true masks with the names of the images, or one mask if there is one image.
 """
@@ -23,7 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -32,12 +34,13 @@ from tqdm import tqdm
 
 from common.checkpoint import find_checkpoint, load_model
 from common.cli import cli
-from common.datasets import Size, height_and_width
+from common.datasets import Size, height_and_width, voc
 from common.datasets.listing import not_read
 from common.datasets.reading import files_by_name, find_files, name_below, read_image, read_pair
 from common.inference import SCALES, predict
 from common.labels import LabelMap
 from common.metrics import MIOU, PIXEL_ACCURACY, ConfusionMatrix
+from common.models import Network, TorchvisionNetwork
 from common.models.encoders import STRIDE
 from common.reporting.overlay import overlay
 from common.reporting.scores import report_masks
@@ -45,12 +48,15 @@ from common.run import Run, short_name
 from common.system.errors import UserError, is_out_of_memory, more
 from common.system.files import atomic, read_json
 
+SHORT_SIDE = 520  # pixels, at which torchvision validated its networks
 THREADS = 4  # they read the next images and write the previous results
 
 
 def main(
     images: list[Path],  # images, and folders that are searched recursively
     checkpoint: str = "",  # best_*.pt of a training; by default the newest in the current folder
+    model: Literal[("", *get_args(Network))] = "",  # a network that torchvision has trained, instead of a checkpoint
+    weights: str = "",  # file with the weights of --model, instead of a download
     out: str = "",  # folder for the results; by default predictions/<run>/<image or folder>
     score: str = "",  # true masks, a folder or one file, to compare the predictions with
     split: Literal["all", "train", "val", "test"] = "all",  # only images that had this split in the training
@@ -68,12 +74,14 @@ def main(
     least = int(STRIDE * (max(SCALES) if tta else 1)) ** 2
     if max_pixels < least:
         raise UserError(f"--max-pixels {max_pixels} must be at least {least}{' with --tta' * tta}")
-    model, metadata = load_model(find_checkpoint(checkpoint))
+    if (checkpoint and model) or (weights and not model):
+        raise UserError("give either --checkpoint or --model; only --model takes --weights")
+    network, metadata = trained_by_torchvision(model, weights) if model else load_model(find_checkpoint(checkpoint))
     run = Run(name=metadata["run"], device=device, precision=precision).prepared()
-    model.to(run.device, memory_format=torch.channels_last)
+    network.to(run.device, memory_format=torch.channels_last)
     classes, palette = metadata["classes"], metadata["palette"]
     label_map = LabelMap(**metadata["label_map"]) if metadata.get("label_map") else LabelMap.plain(palette)
-    size = None if own_size else height_and_width(image_size) if image_size else tuple(metadata["image_size"])
+    size = None if own_size else height_and_width(image_size) if image_size else metadata["image_size"]
 
     folder = Path(out or Path("predictions", run.name, folder_name(images, tta)))
     for path in (folder / "masks", folder / "overlays", folder / "shares.csv"):
@@ -86,14 +94,16 @@ def main(
         print(f"{len(seen)} of these images have the name of a training image; --split test leaves them out")
     masks = find_masks(Path(score), paths) if score else {}
     remove_earlier(folder)
-    shown = "x".join(map(str, size)) if size else "their own size"
+    shown = "their own size" if own_size else "x".join(map(str, size)) if size else f"{SHORT_SIDE} on the short side"
     print(f"{run.name}: {run.where()}; images: {len(paths)}, seen at {shown}{', with test-time augmentation' * tta}")
 
     def read(name: str) -> tuple[Image.Image, np.ndarray | None]:
         return read_pair(paths[name], masks[name], label_map) if score else (read_image(paths[name]), None)
 
     def infer(image: Image.Image) -> np.ndarray:
-        return predict(model, image, size or image.size[::-1], run, tta, max_pixels)
+        scale = 1 if own_size else SHORT_SIDE / min(image.size)
+        seen = size or [round(side * scale) for side in reversed(image.size)]
+        return predict(network, image, tuple(seen), run, tta, max_pixels)
 
     matrix, rows, problems, stopped = ConfusionMatrix(len(classes)), {}, [], None
     write = partial(write_pictures, folder, classes, palette)
@@ -128,6 +138,12 @@ def main(
     if stopped:
         raise stopped
     return folder
+
+
+def trained_by_torchvision(name: str, weights: str) -> tuple[TorchvisionNetwork, dict]:
+    """Return the network called `name` as torchvision trained it, and what a checkpoint would tell of it."""
+    about = {"run": name, "classes": voc.CLASSES, "palette": voc.PALETTE, "image_size": None}
+    return TorchvisionNetwork(len(voc.CLASSES), name, weights=weights).eval(), about
 
 
 def folder_name(images: list[Path], tta: bool) -> str:

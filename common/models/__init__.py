@@ -20,7 +20,8 @@ from common.models.fcn_vgg16 import FCNVGG16
 from common.models.pspnet import PSPNet
 from common.models.resnet_v2_fcn import ResNetV2FCN
 from common.models.segnet import SegNet
-from common.models.torchvision_network import TorchvisionNetwork as TorchvisionNetwork
+from common.models.torchvision_network import Network as Network
+from common.models.torchvision_network import TorchvisionNetwork
 from common.models.unet import UNet
 
 # A checkpoint stores one of these names and the arguments; no other class can be built from a file.
@@ -39,6 +40,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "deeplabv3": DeepLabV3,
     "deeplabv3plus": DeepLabV3Plus,
     "resnet_v2_fcn": ResNetV2FCN,
+    "torchvision": TorchvisionNetwork,
     "unet": UNet,
 }
 

@@ -198,7 +198,8 @@ def build_encoder(name: str, pretrained: bool = True, weights: Path | str | None
         )
     encoder = ENCODERS[name]()
     if pretrained:
-        path = path or download(name, searched)
+        otherwise = "name one with --encoder-weights, or start from random weights with --no-pretrained"
+        path = path or download(name, otherwise, searched)
         # In torchvision's files of VGG, MobileNet and EfficientNet, the names of these tensors begin with "features.".
         tensors = {key.removeprefix("features."): tensor for key, tensor in read_weights(path).items()
                    if not key.startswith(encoder.unused)}  # fmt: skip

@@ -1,4 +1,4 @@
-"""ImageNet weights: from a local file, or downloaded once into torch.hub's cache."""
+"""Trained weights: from a local file, or downloaded once into torch.hub's cache."""
 
 import socket
 from http.client import HTTPException
@@ -44,10 +44,11 @@ def copy_weights(weights: dict[str, torch.Tensor], network: nn.Module, name: str
         ) from None
 
 
-def download(name: str, searched: str = "") -> Path:
-    """Return the path of torchvision's ImageNet weights for network `name`; download the file if it is missing.
+def download(name: str, otherwise: str, searched: str = "") -> Path:
+    """Return the path of torchvision's weights for network `name`; download the file if it is missing.
 
     Args:
+        otherwise: end of the error message: what else the user can do.
         searched: beginning of the error message: where the weights were searched before.
 
     Raises:
@@ -55,7 +56,7 @@ def download(name: str, searched: str = "") -> Path:
     """
     from torchvision.models import get_model_weights  # slow to import
 
-    url = get_model_weights(name).IMAGENET1K_V1.url
+    url = next(iter(get_model_weights(name))).url  # of the first version, if there are several
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     if path.is_file():
         return path
@@ -67,8 +68,8 @@ def download(name: str, searched: str = "") -> Path:
     except (OSError, HTTPException, RuntimeError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
-            f"{searched}{path.name}, the ImageNet weights of {name}, cannot be downloaded ({reason}); put a copy in "
-            f"{path.parent}, name one with --encoder-weights, or start from random weights with --no-pretrained"
+            f"{searched}{path.name}, the weights of {name}, cannot be downloaded ({reason}); put a copy in "
+            f"{path.parent}, or {otherwise}"
         ) from None
     finally:
         socket.setdefaulttimeout(None)

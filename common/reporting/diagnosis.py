@@ -34,7 +34,7 @@ def check_logits(logits: object, masks: torch.Tensor, num_classes: int) -> None:
     if found != expected:
         raise UserError(
             f"the model returns {found}, but should return a tensor of shape {expected}: logits of {num_classes} "
-            "classes at the images' size; wrap a torchvision model in TorchvisionNetwork(...)"
+            "classes at the images' size; of a torchvision network's dict, return only \"out\""
         )
 
 
