@@ -37,7 +37,8 @@ CHANGES = {
         "model = ASPPUNet": 'options.pop("dilations")\n    model = EncoderUNet',
     },
     "no_colours": {", random_color]": "]"},
-    "no_crops": {"augment = [crop, ": "augment = [", "stored_scale: float = 1.25": "stored_scale: float = 1"},
+    "no_crops": {"augment = [crop, ": "augment = ["},
+    "larger_crops": {"crop_scale: float = 0.8": "crop_scale: float = 1"},
     "best_epoch": {', keep="last"': ""},
 }
 

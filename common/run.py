@@ -23,7 +23,8 @@ from common.system.distributed import all_gather, init_process_group
 from common.system.errors import UserError
 from common.system.files import check_writable, read_json
 
-MINIMUM = {"epochs": 1, "batch_size": 1, "copies": 1, "smallest_scale": 0.1, "largest_scale": 0.1}  # of others: 0
+MINIMUM = {"epochs": 1, "batch_size": 1, "copies": 1}  # of other numbers: 0
+MINIMUM |= dict.fromkeys(("crop_scale", "smallest_scale", "largest_scale"), 0.1)
 JOB = "TORCHELASTIC_RUN_ID"  # id of the torchrun job; it stays the same after a restart
 NOT_IN_NAMES = '/\\:*?"<>|$'  # characters with a meaning for file systems or shells
 

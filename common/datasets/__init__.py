@@ -32,7 +32,7 @@ DATASETS = {
 
 Size = int | tuple[int, int]  # height and width in pixels, or one number for both
 
-__all__ = ["DATASETS", "VOID", "DatasetSpec", "SegmentationSet", "Size", "load", "spec_of"]
+__all__ = ["DATASETS", "VOID", "DatasetSpec", "SegmentationSet", "Size", "load", "scaled", "spec_of"]
 
 
 def load(
@@ -53,7 +53,7 @@ def load(
         UserError: an unknown name, missing or damaged files, or a mask value that is no class.
     """
     size = height_and_width(image_size)
-    train_size = height_and_width(tuple(round(train_scale * side) for side in size), "--stored-scale: the size")
+    train_size = height_and_width(scaled(size, train_scale), "--stored-scale: the size")
     sizes = {"train": train_size, "val": size, "test": size}
     with main_process_first():
         spec = spec_of(dataset, run)
@@ -126,3 +126,9 @@ def height_and_width(size: Size, flag: str = "--image-size") -> tuple[int, int]:
         given = size if isinstance(size, int) else f"{height}x{width}"
         raise UserError(f"{flag} {given} is not possible; a side has 1 to {2**14} pixels")
     return height, width
+
+
+def scaled(size: Size, factor: float) -> tuple[int, int]:
+    """Return `factor` times `size` as (height, width), rounded."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return round(factor * height), round(factor * width)
