@@ -1,8 +1,8 @@
 """How far does a network get that has already learnt to segment?
 
-Change    train_4_c.py, with a network of torchvision, trained on COCO's photographs. Only its last layer is new.
+Change    train_4_c.py, with a network of torchvision, trained on COCO, and a new last layer (but for 21 classes).
 Result    mIoU not measured: the trained weights could not be fetched for our results
-Run       python train_5_d.py --dataset path/to/folder    # fetches the weights; --weights FILE takes a copy
+Run       python train_5_d.py --dataset path/to/folder    # fetches the weights; --weights reads a local file
 """
 
 from functools import partial
@@ -28,7 +28,7 @@ def main(
     lr: float = 1e-3,  # learning rate of AdamW at the start; 0 at the end
     network: Network = "lraspp_mobilenet_v3_large",  # torchvision's name of the network
     pretrained: bool = True,  # start from torchvision's weights; --no-pretrained starts from random ones
-    weights: str = "",  # file with these weights, instead of a download
+    weights: str = "",  # local file with torchvision's weights, instead of a download
     copies: int = 3,  # augmented copies of each image per epoch
     stored_scale: float = 1.67,  # training images are stored at this factor times image_size; crops are cut from them
     weight_decay: float = 1e-4,  # decoupled from the gradient, as in AdamW

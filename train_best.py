@@ -7,7 +7,7 @@ Change    train_voc2012.py plus ASPP on the coarsest feature map (common/models/
 Result    test mIoU 0.960 on 40 test images of the drinks at 240x320, one seed (docs/other-sets.md)
 Run       python train_best.py --dataset path/to/folder                      # fetches ResNet-18's ImageNet weights
           python train_best.py --dataset path/to/folder --encoder mobilenet_v3_large --image-size 240x320
-          python train_best.py --smallest-scale 0.5 --largest-scale 2        # VOC 2012, objects of all sizes
+          python train_best.py --smallest-scale 0.6 --largest-scale 2.5      # VOC 2012, objects of all sizes
           python train_best.py --dataset shapes --image-size 96 --epochs 4 --no-pretrained --encoder-lr 1e-2
 """
 

@@ -223,9 +223,10 @@ def default_name(main: Callable, parameters: dict, run: Run) -> str:
     """Return the script's name and the parameters that differ from their defaults: train-shapes-epochs20-s1."""
     parts = [Path(inspect.getfile(main)).stem]
     for key, value in parameters.items():
-        if (
-            value == inspect.signature(main).parameters[key].default or key == "encoder_weights"
-        ):  # a path on this machine
+        if value == inspect.signature(main).parameters[key].default or key in (
+            "encoder_weights",
+            "weights",
+        ):  # paths on this machine
             continue
         if isinstance(value, bool):
             parts.append(key if value else f"no_{key}")

@@ -12,6 +12,7 @@ from torchvision.models import get_model, get_model_weights
 from common.datasets import voc
 from common.datasets.shapes import draw_scene
 from common.models import Network, TorchvisionNetwork
+from common.models.encoders import build_encoder
 from common.system.errors import UserError
 from tools.predict import main
 
@@ -85,8 +86,24 @@ def test_weights_of_another_network_and_flags_without_sense_are_refused(hub, tmp
     path = write_weights(NETWORKS[1], tmp_path)
     with pytest.raises(UserError, match=r"does not hold weights of lraspp_mobilenet_v3_large \(Missing key"):
         main([Path("photo.png")], model=NETWORKS[0], weights=str(path))
-    for wrong in ({"model": NETWORKS[0], "checkpoint": "best_x.pt"}, {"weights": str(path)}):
-        with pytest.raises(UserError, match="give either --checkpoint or --model; only --model takes --weights"):
-            main([Path("photo.png")], **wrong)
+    for more in ({"checkpoint": "best_x.pt"}, {"split": "test"}):
+        with pytest.raises(UserError, match="it goes without --checkpoint and --split"):
+            main([Path("photo.png")], model=NETWORKS[0], **more)
+    with pytest.raises(UserError, match="--weights holds the weights of a --model"):
+        main([Path("photo.png")], weights=str(path))
     with pytest.raises(UserError, match="--weights and --no-pretrained exclude each other"):
         TorchvisionNetwork(4, pretrained=False, weights=path)
+
+
+@pytest.mark.parametrize("model", [TorchvisionNetwork(4, pretrained=False), build_encoder("mobilenet_v3_large", False)])
+def test_running_averages_follow_a_training_of_few_steps(model):
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    layer = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    with torch.no_grad():
+        for _ in range(40):
+            model.train()(images)
+        layer.register_forward_hook(lambda _, x, out: outputs.append(out))
+        outputs = []
+        model.train()(images)
+        model.eval()(images)
+    assert (outputs[0] - outputs[1]).std() < 0.1 * outputs[0].std()

@@ -16,7 +16,8 @@ sees each image at the size of its validation images, at --image-size, or with -
 of torchvision sees it at 520 pixels on the short side, because torchvision validated it so. Images with more than
 --max-pixels are predicted in overlapping windows. The logits are resized to the image's own size.
 
---score takes a folder of true masks with the names of the images, or one mask if there is one image.
+--score takes a folder of true masks with the names of the images, or one mask if there is one image. With --model,
+these masks hold VOC's class numbers.
 """
 
 import csv
@@ -56,7 +57,7 @@ def main(
     images: list[Path],  # images, and folders that are searched recursively
     checkpoint: str = "",  # best_*.pt of a training; by default the newest in the current folder
     model: Literal[("", *get_args(Network))] = "",  # a network that torchvision has trained, instead of a checkpoint
-    weights: str = "",  # file with the weights of --model, instead of a download
+    weights: str = "",  # local file with the weights of --model, instead of a download
     out: str = "",  # folder for the results; by default predictions/<run>/<image or folder>
     score: str = "",  # true masks, a folder or one file, to compare the predictions with
     split: Literal["all", "train", "val", "test"] = "all",  # only images that had this split in the training
@@ -74,8 +75,10 @@ def main(
     least = int(STRIDE * (max(SCALES) if tta else 1)) ** 2
     if max_pixels < least:
         raise UserError(f"--max-pixels {max_pixels} must be at least {least}{' with --tta' * tta}")
-    if (checkpoint and model) or (weights and not model):
-        raise UserError("give either --checkpoint or --model; only --model takes --weights")
+    if model and (checkpoint or split != "all"):
+        raise UserError("--model is a network of torchvision: it goes without --checkpoint and --split")
+    if weights and not model:
+        raise UserError("--weights holds the weights of a --model; for a best_*.pt, use --checkpoint")
     network, metadata = trained_by_torchvision(model, weights) if model else load_model(find_checkpoint(checkpoint))
     run = Run(name=metadata["run"], device=device, precision=precision).prepared()
     network.to(run.device, memory_format=torch.channels_last)

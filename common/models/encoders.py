@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from common.models.layers import IMAGENET_MEAN, IMAGENET_STD, Normalize, pad_to_multiple
+from common.models.layers import IMAGENET_MEAN, IMAGENET_STD, Normalize, pad_to_multiple, reset_momentum
 from common.models.mobilenet_v1 import mobilenet_v1_layers
 from common.models.weights import copy_weights, download, read_weights
 from common.system.errors import UserError
@@ -127,7 +127,7 @@ def mobile(name: str, out_layers: tuple[str, ...], channels: list[int]) -> Image
     """
     from torchvision.models import get_model
 
-    network = get_model(name).features[: int(out_layers[-1]) + 1]
+    network = reset_momentum(get_model(name).features[: int(out_layers[-1]) + 1])
     return ImageEncoder(network, out_layers, channels, (f"features.{len(network)}.", "classifier."), anchor=0)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from common.models.layers import Normalize
+from common.models.layers import Normalize, reset_momentum
 from common.models.weights import copy_weights, download, read_weights
 from common.system.errors import UserError
 
@@ -46,7 +46,7 @@ class TorchvisionNetwork(nn.Module):
 
         self.arguments = {"num_classes": num_classes, "network": network, "pretrained": False}
         self.normalize = Normalize()
-        self.net = get_model(network, weights=None, weights_backbone=None, num_classes=VOC_CLASSES)
+        self.net = reset_momentum(get_model(network, weights=None, weights_backbone=None, num_classes=VOC_CLASSES))
         if pretrained:
             path = Path(weights) if weights else download(network, "name one with --weights")
             # The auxiliary classifier only served torchvision's training.
