@@ -26,6 +26,7 @@ from common.system.files import check_writable, read_json
 MINIMUM = {"epochs": 1, "batch_size": 1, "copies": 1}  # of other numbers: 0
 MINIMUM |= dict.fromkeys(("crop_scale", "smallest_scale", "largest_scale"), 0.1)
 JOB = "TORCHELASTIC_RUN_ID"  # id of the torchrun job; it stays the same after a restart
+FILES = ("encoder_weights", "weights")  # parameters that hold a path of this machine: not part of a run's name
 NOT_IN_NAMES = '/\\:*?"<>|$'  # characters with a meaning for file systems or shells
 
 
@@ -223,10 +224,7 @@ def default_name(main: Callable, parameters: dict, run: Run) -> str:
     """Return the script's name and the parameters that differ from their defaults: train-shapes-epochs20-s1."""
     parts = [Path(inspect.getfile(main)).stem]
     for key, value in parameters.items():
-        if value == inspect.signature(main).parameters[key].default or key in (
-            "encoder_weights",
-            "weights",
-        ):  # paths on this machine
+        if value == inspect.signature(main).parameters[key].default or key in FILES:
             continue
         if isinstance(value, bool):
             parts.append(key if value else f"no_{key}")

@@ -13,6 +13,7 @@ from common.datasets import voc
 from common.datasets.shapes import draw_scene
 from common.models import Network, TorchvisionNetwork
 from common.models.encoders import build_encoder
+from common.models.weights import read_weights
 from common.system.errors import UserError
 from tools.predict import main
 
@@ -61,7 +62,7 @@ def test_the_weights_become_the_network_that_torchvision_makes_of_them(network, 
 @pytest.mark.parametrize("network", NETWORKS[:2])
 def test_with_other_classes_only_the_last_layer_is_new(network, tmp_path):
     path = write_weights(network, tmp_path)
-    trained, model = torch.load(path), TorchvisionNetwork(4, network, weights=path)
+    trained, model = read_weights(path), TorchvisionNetwork(4, network, weights=path)
     new = [key for key, value in model.net.state_dict().items() if not torch.equal(value, trained[key])]
     assert {key.removesuffix(".weight").removesuffix(".bias") for key in new} == {
         "lraspp_mobilenet_v3_large": {"classifier.low_classifier", "classifier.high_classifier"},
@@ -95,8 +96,12 @@ def test_weights_of_another_network_and_flags_without_sense_are_refused(hub, tmp
         TorchvisionNetwork(4, pretrained=False, weights=path)
 
 
-@pytest.mark.parametrize("model", [TorchvisionNetwork(4, pretrained=False), build_encoder("mobilenet_v3_large", False)])
-def test_running_averages_follow_a_training_of_few_steps(model):
+BUILDS = [lambda: TorchvisionNetwork(4, pretrained=False), lambda: build_encoder("mobilenet_v3_large", False)]
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_running_averages_follow_a_training_of_few_steps(build):
+    model = build()
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     layer = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
     with torch.no_grad():
