@@ -130,5 +130,5 @@ def height_and_width(size: Size, flag: str = "--image-size") -> tuple[int, int]:
 
 def scaled(size: Size, factor: float) -> tuple[int, int]:
     """Return `factor` times `size` as (height, width), rounded."""
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = height_and_width(size)
     return round(factor * height), round(factor * width)
